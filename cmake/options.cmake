@@ -1,0 +1,52 @@
+# The one place for compile and link flags: the interface target ganglion_options that every target links.
+set(CMAKE_CXX_STANDARD 23)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_CXX_FLAGS_DEV "-O1 -gline-tables-only" CACHE STRING "" FORCE)
+set(CMAKE_C_FLAGS_DEV "-O1 -gline-tables-only" CACHE STRING "" FORCE)
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG" CACHE STRING "" FORCE)
+set(CMAKE_EXE_LINKER_FLAGS_DEV "" CACHE STRING "" FORCE)
+
+find_program(GANGLION_CCACHE ccache)
+if(GANGLION_CCACHE)
+  set(_ccache ${CMAKE_COMMAND} -E env
+    CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+    CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=true ${GANGLION_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${_ccache})
+  set(CMAKE_C_COMPILER_LAUNCHER ${_ccache})
+endif()
+
+find_package(Threads REQUIRED)
+find_package(Boost 1.81 REQUIRED)
+find_package(OpenSSL 3.0 REQUIRED)
+
+add_library(ganglion_options INTERFACE)
+target_include_directories(ganglion_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
+target_include_directories(ganglion_options SYSTEM INTERFACE ${Boost_INCLUDE_DIRS})
+target_compile_definitions(ganglion_options INTERFACE
+  BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED
+  BOOST_ASIO_DISABLE_VISIBILITY)
+target_compile_options(ganglion_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
+  -Wno-missing-field-initializers -fno-omit-frame-pointer)
+target_link_libraries(ganglion_options INTERFACE Threads::Threads)
+
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  find_program(GANGLION_LLD NAMES ld.lld-${CMAKE_CXX_COMPILER_VERSION_MAJOR} ld.lld-19 ld.lld)
+  if(GANGLION_LLD)
+    target_link_options(ganglion_options INTERFACE --ld-path=${GANGLION_LLD})
+  endif()
+endif()
+
+set(GANGLION_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= takes them")
+if(GANGLION_SANITIZE)
+  target_compile_options(ganglion_options INTERFACE -fsanitize=${GANGLION_SANITIZE} -fno-sanitize-recover=all)
+  target_link_options(ganglion_options INTERFACE -fsanitize=${GANGLION_SANITIZE})
+  if(GANGLION_SANITIZE MATCHES "thread")
+    # TSan does not model the fences that Asio uses.
+    target_compile_definitions(ganglion_options INTERFACE BOOST_ASIO_DISABLE_FENCED_BLOCK)
+  endif()
+endif()
+option(GANGLION_FUZZ "Build the libFuzzer targets" OFF)
+if(GANGLION_FUZZ)
+  target_compile_options(ganglion_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()

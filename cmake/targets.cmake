@@ -1,0 +1,43 @@
+# One function per kind of target. A folder is one static library ganglion_<name> and one test program.
+
+# ganglion_library(<name> SOURCES a.cpp ... [DEPS other ...] [LINK lib ...])
+function(ganglion_library name)
+  cmake_parse_arguments(A "" "" "SOURCES;DEPS;LINK" ${ARGN})
+  add_library(ganglion_${name} STATIC ${A_SOURCES})
+  target_link_libraries(ganglion_${name} PUBLIC ganglion_options ${A_LINK})
+  foreach(dep IN LISTS A_DEPS)
+    target_link_libraries(ganglion_${name} PUBLIC ganglion_${dep})
+  endforeach()
+endfunction()
+
+# ganglion_test(<name> SOURCES x_test.cpp ... DEPS lib ... [LINK lib ...] [LABELS unit])
+# Builds test_<name>; each TEST() is a ctest case. Tests run from the source root.
+function(ganglion_test name)
+  cmake_parse_arguments(A "" "" "SOURCES;DEPS;LINK;LABELS" ${ARGN})
+  add_executable(test_${name} ${A_SOURCES})
+  target_link_libraries(test_${name} PRIVATE ganglion_options GTest::gtest GTest::gmock GTest::gtest_main ${A_LINK})
+  foreach(dep IN LISTS A_DEPS)
+    target_link_libraries(test_${name} PRIVATE ganglion_${dep})
+  endforeach()
+  target_compile_definitions(test_${name} PRIVATE GANGLION_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  if(NOT A_LABELS)
+    set(A_LABELS unit)
+  endif()
+  add_test(NAME ${name} COMMAND test_${name} --gtest_brief=1 WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT 300)
+endfunction()
+
+# ganglion_fuzz(<name> SOURCE fuzz_x.cpp DEPS lib ...): a libFuzzer program fuzz_<name>, only in the fuzz preset;
+# elsewhere its corpus is replayed by the folder's unit tests.
+function(ganglion_fuzz name)
+  if(NOT GANGLION_FUZZ)
+    return()
+  endif()
+  cmake_parse_arguments(A "" "SOURCE" "DEPS" ${ARGN})
+  add_executable(fuzz_${name} ${A_SOURCE})
+  target_link_libraries(fuzz_${name} PRIVATE ganglion_options)
+  target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+  foreach(dep IN LISTS A_DEPS)
+    target_link_libraries(fuzz_${name} PRIVATE ganglion_${dep})
+  endforeach()
+endfunction()
