@@ -45,7 +45,9 @@ static_assert(kFaces.size() == static_cast<std::size_t>(ErrorKind::kCount));
 
 }  // namespace
 
-const ErrorFace& face(ErrorKind kind) { return kFaces.at(static_cast<std::size_t>(kind)); }
+const ErrorFace& face(ErrorKind kind) {
+  return kFaces.at(static_cast<std::size_t>(kind));
+}
 
 Error make_error(ErrorKind kind, std::string message, std::string param) {
   const ErrorFace& f = face(kind);
