@@ -1,0 +1,21 @@
+#pragma once
+// One model served by the local engine.
+
+#include <cstdint>
+#include <string>
+
+namespace ganglion::backends {
+
+struct LocalModelOptions {
+  std::string name;               // what clients ask for
+  std::string directory;          // HF-format model folder
+  std::string quantize = "none";  // "none" or "int8"
+  std::uint32_t threads = 0;      // 0: one per core
+  std::uint64_t kv_bytes = 256ULL * 1024 * 1024;
+  std::uint32_t queue_max = 256;
+  std::uint32_t batch_max = 32;
+  std::uint32_t context_max = 0;  // 0: the model's own
+  std::uint32_t weight = 1;
+};
+
+}  // namespace ganglion::backends

@@ -1,0 +1,41 @@
+#pragma once
+// The whole configuration as plain settings structs: one immutable value per load, shared by pointer as a snapshot.
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "backends/local/options.hpp"
+#include "backends/remote/options.hpp"
+#include "cache/options.hpp"
+#include "gateway/options.hpp"
+#include "metering/options.hpp"
+#include "metrics/options.hpp"
+#include "net/options.hpp"
+#include "ratelimit/options.hpp"
+
+namespace ganglion::config {
+
+struct ShutdownOptions {
+  std::chrono::milliseconds drain{30'000};
+};
+
+struct Config {
+  net::ServerOptions server;  // the proxy listener
+  net::ServerOptions admin;   // /metrics, /healthz, /readyz, /admin/*; 127.0.0.1:8081
+  ShutdownOptions shutdown;
+  metrics::LogOptions log;
+  metrics::MetricsOptions metrics;
+  ratelimit::AdmissionOptions admission;
+  ratelimit::LimiterOptions limiter;
+  cache::CacheOptions cache;
+  metering::PricingOptions pricing;
+  metering::LedgerOptions ledger;
+  gateway::GatewayOptions gateway;
+  std::vector<backends::RemoteOptions> remotes;
+  std::vector<backends::LocalModelOptions> local_models;
+
+  std::string source;  // the file it came from, "" for the embedded default
+};
+
+}  // namespace ganglion::config

@@ -1,0 +1,29 @@
+#pragma once
+// Limits as the operator writes them. A zero rate means no limit of that kind.
+
+#include <cstdint>
+
+namespace ganglion::ratelimit {
+
+struct RateSpec {
+  std::uint64_t amount = 0;     // requests, tokens or whole neurons per period; 0: unlimited
+  std::uint32_t period_s = 60;  // 1 or 60 (per second, per minute); any positive value works
+  std::uint64_t burst = 0;      // bucket size; 0: `amount`
+};
+
+struct LimitSet {
+  RateSpec requests;
+  RateSpec tokens;
+  RateSpec neurons;
+};
+
+struct LimiterOptions {
+  std::uint64_t buckets_max = 1'000'000;  // idle full buckets are forgotten first
+};
+
+struct AdmissionOptions {
+  std::uint32_t in_flight_max = 4096;                          // requests being served, whole process
+  std::uint64_t body_memory_bytes_max = 512ULL * 1024 * 1024;  // request bodies held, whole process
+};
+
+}  // namespace ganglion::ratelimit
