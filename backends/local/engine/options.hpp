@@ -1,0 +1,41 @@
+#pragma once
+// Plain settings of the local engine: no includes beyond std, so that config tables can fill them.
+
+#include <cstdint>
+#include <string>
+
+namespace ganglion::local {
+
+enum class Quantize : std::uint8_t {
+  none,  // weights stay in the file's type (bf16, fp16, fp32)
+  int8,  // per-output-channel symmetric int8 made at load; activations int8 per token and group
+};
+
+enum class KvType : std::uint8_t {
+  automatic,  // f32 for fp32 weights that are not quantised, else f16
+  f32,
+  f16,
+};
+
+struct EngineOptions {
+  std::string dir;                        // a Hugging Face style model folder
+  int threads = 0;                        // compute threads, the engine's own included; 0: one per core
+  std::uint64_t kv_bytes = 512ull << 20;  // memory for keys and values of all running requests
+  int queue_max = 256;                    // requests waiting for a place in the batch; past it: queue_full
+  int batch_max = 16;                     // requests in one step
+  Quantize quantize = Quantize::none;
+  KvType kv_type = KvType::automatic;
+  int context_max = 0;        // cap on prompt + completion tokens; 0: what the model was made for
+  int step_tokens_max = 256;  // tokens computed in one step; long prompts are cut into such chunks
+};
+
+struct EmbeddingOptions {
+  std::string dir;             // a BERT-family folder, sentence-transformers files beside it or not
+  int threads = 0;             // as above
+  int queue_max = 256;         // requests waiting; past it: queue_full
+  int inputs_max = 2048;       // sequences in one request
+  int step_tokens_max = 2048;  // tokens computed at once; a longer single sequence still goes alone
+  Quantize quantize = Quantize::none;
+};
+
+}  // namespace ganglion::local
