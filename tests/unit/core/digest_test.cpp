@@ -1,0 +1,42 @@
+// Digests against published test vectors.
+
+#include "core/digest.hpp"
+
+#include <gtest/gtest.h>
+
+namespace ganglion::core {
+namespace {
+
+TEST(Digest, Sha256OfAbc) {
+  EXPECT_EQ(hex(sha256("abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST(Digest, HmacSha256Rfc4231Case2) {
+  EXPECT_EQ(hex(hmac_sha256("Jefe", "what do ya want for nothing?")),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+}
+
+TEST(Digest, Crc32cOfTheCheckString) {
+  EXPECT_EQ(crc32c("123456789"), 0xE3069283U);
+  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAU);
+}
+
+TEST(Digest, Crc32cContinues) {
+  const std::string text = "the quick brown fox jumps over the lazy dog";
+  for (std::size_t cut = 0; cut <= text.size(); ++cut) {
+    EXPECT_EQ(crc32c(text.substr(cut), crc32c(text.substr(0, cut))), crc32c(text));
+  }
+}
+
+TEST(Digest, Hash128DependsOnTheSeed) {
+  EXPECT_NE(hash128("a", 1), hash128("a", 2));
+  EXPECT_EQ(hash128("a", 1), hash128("a", 1));
+}
+
+TEST(Digest, RandomHexIsFreshEachTime) {
+  EXPECT_EQ(random_hex(16).size(), 32U);
+  EXPECT_NE(random_hex(16), random_hex(16));
+}
+
+}  // namespace
+}  // namespace ganglion::core
