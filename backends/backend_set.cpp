@@ -1,0 +1,161 @@
+// See backends/backend_set.hpp.
+
+#include "backends/backend_set.hpp"
+
+#include <algorithm>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <random>
+
+namespace ganglion::backends {
+namespace {
+
+using core::ErrorKind;
+
+// Counts a try into the backend's in-flight gauge for as long as the start takes; the answer then keeps its own.
+class InFlight {
+ public:
+  explicit InFlight(std::shared_ptr<Health> health) : health_(std::move(health)) { ++health_->in_flight; }
+  InFlight(InFlight&&) = default;
+  InFlight& operator=(InFlight&&) = delete;
+  ~InFlight() {
+    if (health_) --health_->in_flight;
+  }
+
+ private:
+  std::shared_ptr<Health> health_;
+};
+
+// Keeps the gauge up until the answer is gone.
+class CountedAnswer final : public Answer {
+ public:
+  CountedAnswer(std::unique_ptr<Answer> inner, InFlight in_flight)
+      : in_flight_(std::move(in_flight)), inner_(std::move(inner)) {}
+  const AnswerHead& head() const override { return inner_->head(); }
+  boost::asio::awaitable<core::Result<std::string_view>> next() override { return inner_->next(); }
+  std::optional<api::Usage> usage() const override { return inner_->usage(); }
+
+ private:
+  InFlight in_flight_;
+  std::unique_ptr<Answer> inner_;
+};
+
+// What the outcome of a try says about the backend's health. The client's own mistakes (400, 404...) say nothing.
+void judge(Health& health, const core::Error& error, const Rejection& rejection, core::SteadyTime now) {
+  switch (error.kind) {
+    case ErrorKind::cancelled:
+    case ErrorKind::deadline_exceeded:
+    case ErrorKind::context_length:
+    case ErrorKind::invalid_value:
+    case ErrorKind::unsupported:
+    case ErrorKind::queue_full:
+      health.released();
+      return;
+    case ErrorKind::upstream_rejected:
+      if (rejection.status == 429 || rejection.status == 503) {
+        health.released();
+        if (rejection.retry_after) health.rest(now, *rejection.retry_after);
+        return;
+      }
+      if (rejection.status < 500) {
+        health.released();
+        return;
+      }
+      break;
+    default:
+      break;
+  }
+  health.failed(now);
+}
+
+}  // namespace
+
+boost::asio::awaitable<bool> pause(std::chrono::nanoseconds time, core::Deadline deadline, core::CancelSource& cancel) {
+  if (deadline.left() <= time || cancel.cancelled()) co_return false;
+  boost::asio::steady_timer timer(co_await boost::asio::this_coro::executor, time);
+  core::CancelRegistration registration(cancel, [&timer](core::CancelReason) { timer.cancel(); });
+  boost::system::error_code ignored;
+  co_await timer.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, ignored));
+  co_return !cancel.cancelled();
+}
+
+BackendSet::BackendSet(std::string model, std::vector<Target> targets)
+    : model_(std::move(model)), targets_(std::move(targets)), jitter_state_(std::random_device{}() | 1U) {}
+
+const Target* BackendSet::pick(api::Tier tier, core::SteadyTime now, const std::vector<const Target*>& tried) {
+  const Target* best = nullptr;
+  double best_score = 0;
+  for (std::size_t i = 0; i < targets_.size(); ++i) {
+    const Target& target = targets_[(turn_ + i) % targets_.size()];
+    if (target.weight == 0 || !target.health->available(now)) continue;
+    if (std::ranges::find(tried, &target) != tried.end()) continue;
+    const double load = (target.health->in_flight.load(std::memory_order_relaxed) + 1.0) / target.weight;
+    // An unmeasured backend looks fast, so it gets measured.
+    const double score = tier == api::Tier::fast ? static_cast<double>(target.health->latency_ns()) * load : load;
+    if (best == nullptr || score < best_score) {
+      best = &target;
+      best_score = score;
+    }
+  }
+  ++turn_;
+  return best;
+}
+
+boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, const RetryOptions& retry,
+                                                                const BodyFor& body_for, std::vector<Attempt>& attempts,
+                                                                Rejection& rejection) {
+  core::Error last = core::make_error(ErrorKind::no_backend, "no backend of model '" + model_ + "' is in rotation now");
+  std::vector<const Target*> tried;
+  auto backoff = std::chrono::duration_cast<std::chrono::nanoseconds>(retry.backoff_base);
+  for (std::uint32_t attempt = 0; attempt < std::max(retry.attempts_max, 1U); ++attempt) {
+    const core::SteadyTime now = std::chrono::steady_clock::now();
+    const Target* target = pick(call.tier, now, tried);
+    const bool again = target == nullptr && !tried.empty();
+    if (again) {  // every backend was tried once: go round again, after a pause
+      tried.clear();
+      target = pick(call.tier, now, tried);
+    }
+    if (target == nullptr || !target->health->claim(now)) break;
+    if (again) {
+      jitter_state_ = jitter_state_ * 6364136223846793005ULL + 1442695040888963407ULL;
+      const auto jittered = std::chrono::nanoseconds{static_cast<std::int64_t>(
+          static_cast<double>(backoff.count()) * static_cast<double>(jitter_state_ >> 11) * 0x1.0p-53)};
+      backoff = std::min<std::chrono::nanoseconds>(backoff * 2, retry.backoff_max);
+      if (last.retry_after > retry.backoff_max) {
+        target->health->released();
+        break;
+      }
+      if (!co_await pause(std::max<std::chrono::nanoseconds>(jittered, last.retry_after), call.deadline,
+                          *call.cancel)) {
+        target->health->released();
+        if (call.cancel->cancelled()) co_return core::fail(ErrorKind::cancelled);
+        break;
+      }
+    }
+    tried.push_back(target);
+    call.model = target->upstream_model;
+    call.body = body_for(*target);
+    InFlight in_flight(target->health);
+    const core::SteadyTime sent = std::chrono::steady_clock::now();
+    Rejection refused;
+    auto answer = co_await target->backend->start(call, &refused);
+    if (answer) {
+      target->health->succeeded(std::chrono::steady_clock::now() - sent);
+      attempts.push_back({.backend = target->backend->name(), .status = (*answer)->head().status});
+      co_return Started{.answer = std::make_unique<CountedAnswer>(std::move(*answer), std::move(in_flight)),
+                        .target = target,
+                        .sent_at = sent};
+    }
+    attempts.push_back({.backend = target->backend->name(), .outcome = answer.error().kind, .status = refused.status});
+    judge(*target->health, answer.error(), refused, std::chrono::steady_clock::now());
+    last = std::move(answer.error());
+    rejection = std::move(refused);
+    if (!last.retryable || call.deadline.passed() || call.cancel->cancelled()) break;
+  }
+  if (call.cancel->cancelled()) last = core::make_error(ErrorKind::cancelled);
+  co_return std::unexpected(std::move(last));
+}
+
+}  // namespace ganglion::backends

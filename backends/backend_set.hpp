@@ -1,0 +1,67 @@
+#pragma once
+// The backends that serve one model name, and the rule for trying them: pick by tier, retry and fall back only while
+// no byte of an answer has been taken, never past the deadline. One per worker (backends hold the worker's pools);
+// health is shared by all workers.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backends/backend.hpp"
+#include "backends/health.hpp"
+#include "backends/remote/options.hpp"
+
+namespace ganglion::backends {
+
+struct Target {
+  Backend* backend = nullptr;      // owned by the worker's runtime
+  std::shared_ptr<Health> health;  // of the backend, not of the model
+  std::string upstream_model;      // what the backend calls the model
+  std::uint32_t weight = 1;
+};
+
+// One try, for the ledger and the log: every upstream attempt is accounted for.
+struct Attempt {
+  std::string_view backend;                           // owned by the backend
+  core::ErrorKind outcome = core::ErrorKind::kCount;  // kCount: answered with 2xx
+  int status = 0;                                     // upstream status, 0 if none came
+};
+
+struct Started {
+  std::unique_ptr<Answer> answer;
+  const Target* target = nullptr;
+  core::SteadyTime sent_at;  // of the attempt that answered
+};
+
+// Makes the body for a target: the model name differs between backends, so each attempt gets its own bytes. The view
+// must stay valid until the attempt's Answer is gone.
+using BodyFor = std::function<std::string_view(const Target&)>;
+
+class BackendSet {
+ public:
+  BackendSet(std::string model, std::vector<Target> targets);
+
+  const std::string& model() const { return model_; }
+  const std::vector<Target>& targets() const { return targets_; }
+
+  // Tries targets until one answers 2xx. `call.model` and `call.body` are set here per attempt. `attempts` gets one
+  // entry per try, also on failure. `rejection` holds the last upstream error answer.
+  boost::asio::awaitable<core::Result<Started>> start(Call& call, const RetryOptions& retry, const BodyFor& body_for,
+                                                      std::vector<Attempt>& attempts, Rejection& rejection);
+
+ private:
+  // fast: the lowest measured latency; regular: the fewest requests in flight by weight, ties in turn.
+  const Target* pick(api::Tier tier, core::SteadyTime now, const std::vector<const Target*>& tried);
+
+  std::string model_;
+  std::vector<Target> targets_;
+  std::size_t turn_ = 0;
+  std::uint64_t jitter_state_;
+};
+
+// Waits, or returns false at once when the request is cancelled or its deadline comes first.
+boost::asio::awaitable<bool> pause(std::chrono::nanoseconds time, core::Deadline deadline, core::CancelSource& cancel);
+
+}  // namespace ganglion::backends
