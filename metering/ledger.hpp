@@ -1,0 +1,114 @@
+#pragma once
+// The append-only ledger: an intent before each dispatch, one terminal record per request, durable before the caller
+// goes on. Written by any worker thread, made durable by the ledger's own thread (group commit). The file format, and
+// what is promised after a crash, is docs/ledger.md.
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/clock.hpp"
+#include "core/error.hpp"
+#include "metering/options.hpp"
+#include "metering/record.hpp"
+
+namespace ganglion::metering {
+
+class LedgerStorage;
+
+enum class LedgerState : std::uint8_t {
+  ok,
+  full,    // no space for the next segment: intents are refused, running requests still end; retried every second
+  broken,  // a sync failed: nothing is acknowledged any more until restart
+};
+
+// What recovery found and did.
+struct RecoveryReport {
+  std::uint64_t segments = 0;
+  std::uint64_t records_scanned = 0;
+  std::uint64_t torn_bytes = 0;       // cut at the tail
+  std::uint64_t intents_aborted = 0;  // closed as `aborted`
+  std::chrono::microseconds took{0};
+};
+
+// For metrics and logs. Called on the ledger's thread, or on the thread that found the change; must not block.
+class LedgerHooks {
+ public:
+  virtual ~LedgerHooks() = default;
+  virtual void committed(std::uint64_t /*records*/, std::uint64_t /*bytes*/, std::chrono::nanoseconds /*sync*/) {}
+  virtual void state_changed(LedgerState /*state*/, std::string_view /*why*/) {}
+};
+
+// A dispatched request that has no terminal record yet. Trivially copyable.
+struct IntentId {
+  std::uint32_t slot = 0;
+  std::uint64_t sequence = 0;  // 0: none
+  explicit operator bool() const { return sequence != 0; }
+};
+
+struct LedgerStats {
+  LedgerState state = LedgerState::ok;
+  std::uint64_t next_sequence = 0;
+  std::uint64_t durable_sequence = 0;  // all records up to here survive power loss
+  std::uint64_t open_intents = 0;
+  std::uint64_t commits = 0;
+  std::uint64_t segments = 0;
+};
+
+// A tenant's neurons of the running UTC day.
+struct DayTotal {
+  NeuronParts regular = 0;
+  NeuronParts fast = 0;
+};
+
+class Ledger {
+ public:
+  // Locks the directory (one writer), recovers, starts the thread. Creates the directory if needed. Errors are
+  // ledger_unavailable: held by another process, disk full, or corruption, named by segment and offset.
+  // `clock`, `hooks` and `storage` (nullptr: the file system) outlive the ledger.
+  static core::Result<std::unique_ptr<Ledger>> open(const LedgerOptions& options, const core::Clock& clock,
+                                                    LedgerHooks& hooks, LedgerStorage* storage = nullptr);
+  ~Ledger();  // close()
+  Ledger(const Ledger&) = delete;
+  Ledger& operator=(const Ledger&) = delete;
+
+  // Before the first dispatch. Survives kill -9 from the moment it returns; not yet power loss. Fails with
+  // ledger_unavailable when the ledger is full, broken or closed: then nothing billable may be dispatched.
+  core::Result<IntentId> intent(const Subject& subject, std::string_view backend);
+
+  // Before each further dispatch of the same request; number 2 is the first retry or fallback.
+  core::Result<void> attempt(IntentId id, std::uint32_t number, std::string_view backend);
+
+  // Ends a dispatched request. The record is appended before this returns; the awaitable ends when it is durable, on
+  // the caller's executor, or with ledger_unavailable (then the answer must not be completed). Cancelling the wait
+  // (core::ErrorKind::cancelled) leaves the record in place. Calling twice for one intent is an error, not a second
+  // bill.
+  boost::asio::awaitable<core::Result<void>> terminal(IntentId id, const Terminal& terminal);
+
+  // Ends a dispatched request that costs nothing, without waiting. Durable with the next commit.
+  void terminal_async(IntentId id, const Terminal& terminal);
+
+  // The terminal record of a request that was never dispatched (cache hit, rejection); no waiting.
+  void record_async(const Subject& subject, const Terminal& terminal);
+
+  // Blocks until all that was appended is durable. For shutdown and tests.
+  core::Result<void> flush();
+
+  // Flushes, stops the thread, unlocks. Later calls fail with ledger_unavailable. Idempotent.
+  void close();
+
+  LedgerStats stats() const;
+  const RecoveryReport& recovery() const;
+  DayTotal today(std::string_view tenant) const;  // since 00:00 UTC, restarts included
+
+ private:
+  class Impl;
+  explicit Ledger(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ganglion::metering

@@ -1,0 +1,107 @@
+#pragma once
+// Rate limits of the process: buckets per key, tenant, gateway and model, for requests, tokens and neurons. A request
+// takes from all that apply or from none. Handles are resolved once per (key, model) and kept by workers, so the
+// request path neither hashes nor allocates.
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "api/types.hpp"
+#include "core/clock.hpp"
+#include "core/error.hpp"
+#include "ratelimit/bucket.hpp"
+#include "ratelimit/options.hpp"
+
+namespace ganglion::ratelimit {
+
+enum class Scope : std::uint8_t { key, tenant, gateway, model, kCount };
+std::string_view name(Scope scope);
+enum class Kind : std::uint8_t { requests, tokens, neurons, kCount };
+std::string_view name(Kind kind);
+
+// One holder of buckets: `id` is the key id, tenant, gateway or model name (or any name unique within the scope).
+struct ScopedLimits {
+  Scope scope = Scope::key;
+  std::string_view id;
+  LimitSet limits;
+};
+
+// What the request is thought to use, before it is dispatched.
+struct Estimate {
+  std::uint64_t tokens = 0;
+  api::NanoNeurons nano_neurons = 0;
+};
+
+struct RateLimitView {
+  RateView requests;  // of the tightest bucket of each kind
+  RateView tokens;
+};
+
+namespace detail {
+struct BucketSet;
+struct Group;
+}  // namespace detail
+
+// Shared reference to the buckets of one (key, model). Cheap to copy; default constructed: unlimited.
+class LimiterHandle {
+ public:
+  LimiterHandle() = default;
+
+ private:
+  friend class Limiter;
+  friend class Permit;
+  explicit LimiterHandle(std::shared_ptr<const detail::Group> group) : group_(std::move(group)) {}
+  std::shared_ptr<const detail::Group> group_;
+};
+
+// An admitted request's hold on its buckets. Destroyed without settle(): tokens and neurons go back, the request stays
+// counted. May be settled and destroyed on any thread. `Limiter` must outlive it.
+class Permit {
+ public:
+  Permit() = default;
+  Permit(Permit&& other) noexcept;
+  Permit& operator=(Permit&& other) noexcept;
+  ~Permit();
+
+  // Once: gives back what was estimated too much, takes what was too little (a bucket may go into debt by that much).
+  void settle(std::uint64_t tokens, api::NanoNeurons nano_neurons);
+
+ private:
+  friend class Limiter;
+  LimiterHandle handle_;
+  Estimate estimate_;
+  const core::Clock* clock_ = nullptr;
+};
+
+class Limiter {
+ public:
+  Limiter(const LimiterOptions& options, const core::Clock& clock);
+  ~Limiter();
+
+  // Cold path (key or model seen first, after a reload). Existing buckets keep their state; changed limits keep what
+  // was used. Fails with overloaded when buckets_max holders are all in use.
+  core::Result<LimiterHandle> resolve(std::span<const ScopedLimits> limits);
+
+  // rate_limited with retry_after such that asking again then succeeds if nobody else took it; retryable is false
+  // and retry_after 0 when the request is larger than a bucket and can never pass.
+  core::Result<Permit> admit(const LimiterHandle& handle, const Estimate& estimate);
+
+  RateLimitView view(const LimiterHandle& handle) const;
+  std::size_t holders() const;
+
+ private:
+  bool forget_idle(core::SteadyTime now);
+
+  const LimiterOptions options_;
+  const core::Clock& clock_;
+  mutable std::mutex mutex_;  // guards sets_; never held while a bucket waits
+  std::unordered_map<std::string, std::shared_ptr<detail::BucketSet>> sets_;
+};
+
+}  // namespace ganglion::ratelimit
