@@ -1,0 +1,132 @@
+// See gateway/auth.hpp.
+
+#include "gateway/auth.hpp"
+
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
+
+#include <cstring>
+
+namespace ganglion::gateway {
+namespace {
+
+constexpr std::size_t kKeyBytesMax = 512;
+
+std::uint64_t prefix(const core::Sha256& digest) {
+  std::uint64_t value = 0;
+  std::memcpy(&value, digest.data(), sizeof value);
+  return value;
+}
+
+int nibble(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+core::Sha256 digest_from_hex(std::string_view text) {
+  core::Sha256 digest{};
+  for (std::size_t i = 0; i < digest.size() && 2 * i + 1 < text.size(); ++i) {
+    digest[i] = static_cast<std::uint8_t>(nibble(text[2 * i]) << 4 | nibble(text[2 * i + 1]));
+  }
+  return digest;
+}
+
+// The token of "Bearer <token>", "" if it is not one.
+std::string_view bearer(std::string_view authorization) {
+  constexpr std::string_view kScheme = "bearer ";
+  if (authorization.size() <= kScheme.size()) return {};
+  for (std::size_t i = 0; i < kScheme.size(); ++i) {
+    const char c = authorization[i];
+    if ((c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c) != kScheme[i]) return {};
+  }
+  authorization.remove_prefix(kScheme.size());
+  while (!authorization.empty() && authorization.front() == ' ') authorization.remove_prefix(1);
+  return authorization;
+}
+
+}  // namespace
+
+bool Principal::may_use(std::string_view model) const {
+  if (models.empty()) return true;
+  for (const std::string& pattern : models) {
+    if (pattern == model) return true;
+    if (pattern.ends_with('*') && model.starts_with(std::string_view{pattern}.substr(0, pattern.size() - 1)))
+      return true;
+  }
+  return false;
+}
+
+core::Sha256 key_digest(const core::Secret& pepper, std::string_view key) {
+  return core::hmac_sha256(pepper.reveal(), key);
+}
+
+KeyRing::KeyRing(const GatewayOptions& options) : pepper_(options.key_pepper) {
+  anonymous_ = Principal{.key_id = "anonymous", .tenant = "default", .gateway = "default"};
+  keys_.reserve(options.keys.size());
+  for (const KeyOptions& key : options.keys) {
+    Entry entry{.digest = key.hash.empty() ? key_digest(pepper_, key.secret.reveal()) : digest_from_hex(key.hash),
+                .revoked = key.revoked,
+                .principal = Principal{.key_id = key.id,
+                                       .tenant = key.tenant,
+                                       .gateway = key.gateway,
+                                       .models = key.models,
+                                       .tier = key.tier,
+                                       .tier_fixed = key.tier_fixed,
+                                       .limits = key.limits}};
+    by_prefix_[prefix(entry.digest)].push_back(static_cast<std::uint32_t>(keys_.size()));
+    keys_.push_back(std::move(entry));
+  }
+}
+
+const Principal* KeyRing::find(const core::Sha256& digest) const {
+  const auto bucket = by_prefix_.find(prefix(digest));
+  if (bucket == by_prefix_.end()) return nullptr;
+  for (const std::uint32_t index : bucket->second) {
+    const Entry& entry = keys_[index];
+    if (CRYPTO_memcmp(entry.digest.data(), digest.data(), digest.size()) == 0) {
+      return entry.revoked ? nullptr : &entry.principal;
+    }
+  }
+  return nullptr;
+}
+
+Authenticator::Authenticator(std::shared_ptr<const KeyRing> ring) : ring_(std::move(ring)) {
+  if (ring_->open()) return;
+  EVP_MAC* algorithm = EVP_MAC_fetch(nullptr, "HMAC", nullptr);
+  mac_ = EVP_MAC_CTX_new(algorithm);
+  EVP_MAC_free(algorithm);
+  char digest_name[] = "SHA256";
+  const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest_name, 0),
+                                   OSSL_PARAM_construct_end()};
+  const std::string_view pepper = ring_->pepper().reveal();
+  EVP_MAC_init(mac_, reinterpret_cast<const unsigned char*>(pepper.data()), pepper.size(), parameters);
+}
+
+Authenticator::~Authenticator() {
+  EVP_MAC_CTX_free(mac_);
+}
+
+core::Result<const Principal*> Authenticator::identify(std::string_view authorization) {
+  if (ring_->open()) return &ring_->anonymous();
+  const std::string_view token = bearer(authorization);
+  if (token.empty()) {
+    return core::fail(core::ErrorKind::unauthorized,
+                      "no API key given: send it as an Authorization header (Authorization: Bearer YOUR_KEY)");
+  }
+  core::Sha256 digest{};
+  std::size_t size = 0;
+  const bool done = token.size() <= kKeyBytesMax && EVP_MAC_init(mac_, nullptr, 0, nullptr) == 1 &&
+                    EVP_MAC_update(mac_, reinterpret_cast<const unsigned char*>(token.data()), token.size()) == 1 &&
+                    EVP_MAC_final(mac_, digest.data(), &size, digest.size()) == 1;
+  const Principal* principal = done ? ring_->find(digest) : nullptr;
+  if (principal == nullptr) {
+    return core::fail(core::ErrorKind::unauthorized, "the API key given is not valid here: it is unknown or revoked");
+  }
+  return principal;
+}
+
+}  // namespace ganglion::gateway

@@ -1,0 +1,77 @@
+#pragma once
+// Who is asking: a virtual API key -> principal (tenant, gateway, allowed models, tier). Keys are stored as
+// HMAC-SHA-256 under the operator's pepper and looked up by that digest, so that neither the table nor the time of a
+// look-up tells anything about a key. Unknown and revoked keys take the same path to the same answer.
+// A KeyRing is immutable; a reload makes a new one. Authenticator is per worker (it keeps the keyed HMAC context).
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/digest.hpp"
+#include "core/error.hpp"
+#include "gateway/options.hpp"
+
+struct evp_mac_ctx_st;
+
+namespace ganglion::gateway {
+
+struct Principal {
+  std::string key_id;
+  std::string tenant;
+  std::string gateway;
+  std::vector<std::string> models;  // patterns; empty: all
+  api::Tier tier = api::Tier::regular;
+  bool tier_fixed = false;
+  ratelimit::LimitSet limits;
+
+  bool may_use(std::string_view model) const;
+};
+
+// HMAC-SHA-256 of a key under the pepper, as `ganglion keys create` stores it.
+core::Sha256 key_digest(const core::Secret& pepper, std::string_view key);
+
+class KeyRing {
+ public:
+  // Keys whose hash is not 64 hex digits are a configuration error and were refused before.
+  explicit KeyRing(const GatewayOptions& options);
+
+  bool open() const { return keys_.empty(); }  // no key configured: everyone is `anonymous`
+  const Principal& anonymous() const { return anonymous_; }
+  const core::Secret& pepper() const { return pepper_; }
+
+  // nullptr for unknown and for revoked keys alike.
+  const Principal* find(const core::Sha256& digest) const;
+
+ private:
+  struct Entry {
+    core::Sha256 digest{};
+    bool revoked = false;
+    Principal principal;
+  };
+  core::Secret pepper_;
+  std::vector<Entry> keys_;
+  std::unordered_map<std::uint64_t, std::vector<std::uint32_t>> by_prefix_;  // first 8 bytes of the digest
+  Principal anonymous_;
+};
+
+class Authenticator {
+ public:
+  explicit Authenticator(std::shared_ptr<const KeyRing> ring);
+  ~Authenticator();
+  Authenticator(const Authenticator&) = delete;
+  Authenticator& operator=(const Authenticator&) = delete;
+
+  // `authorization`: the Authorization header's value. Error: unauthorized.
+  core::Result<const Principal*> identify(std::string_view authorization);
+  const KeyRing& ring() const { return *ring_; }
+
+ private:
+  std::shared_ptr<const KeyRing> ring_;
+  evp_mac_ctx_st* mac_ = nullptr;  // keyed once; re-initialised per look-up without hashing the pepper again
+};
+
+}  // namespace ganglion::gateway
