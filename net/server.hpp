@@ -1,0 +1,53 @@
+#pragma once
+// The HTTP/1.1 server: one SO_REUSEPORT acceptor per worker, connections that never leave their worker, TLS, caps,
+// draining. It owns no threads: the caller runs each worker's io_context on one thread.
+
+#include <boost/asio/io_context.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/error.hpp"
+#include "net/exchange.hpp"
+#include "net/hooks.hpp"
+#include "net/options.hpp"
+
+namespace ganglion::net {
+
+struct ServerWorker {
+  boost::asio::io_context* io = nullptr;  // io_context(1), run by one thread; outlives the Server's connections
+  Handler handler;
+};
+
+// Life: construct, listen(), run the io_contexts; stop_accepting() -> drain() -> poll connections() until 0 or the
+// drain window is over -> cancel_all() -> stop the io_contexts -> destroy. All public calls are thread-safe.
+class Server {
+ public:
+  Server(ServerOptions options, std::vector<ServerWorker> workers, ServerHooks& hooks);
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Loads the certificate, binds and starts to accept; returns the bound port. Errors are `internal` with the cause in
+  // the message (address in use also when another process holds the port with SO_REUSEPORT).
+  core::Result<std::uint16_t> listen();
+
+  void stop_accepting();
+  // Closes idle connections; running exchanges answer with `Connection: close` and are the connection's last.
+  void drain();
+  // Cancels every running exchange with `shutdown` and closes what has none.
+  void cancel_all();
+  std::size_t connections() const;  // open now, lingering closes included
+  std::size_t exchanges() const;    // handlers running now
+
+  // Reads certificate and key again: new handshakes use them, on failure the old ones stay and the error is logged and
+  // returned. Also happens by itself within 5 s after one of the files changed.
+  core::Result<void> reload_tls();
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace ganglion::net
