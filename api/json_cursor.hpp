@@ -1,0 +1,90 @@
+#pragma once
+// A strict, forward-only reader of one JSON text: RFC 8259 grammar, no duplicate passes, no DOM, no allocation. Unlike
+// simdjson's DOM it hands out byte spans of the original (for in-place rewriting) and the exact place and reason of a
+// syntax error; UTF-8 is checked apart, by simdjson's vector code (valid_utf8). Tests and the fuzzer hold its verdicts
+// against simdjson's. Not thread-safe; the text must outlive the cursor.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "core/error.hpp"
+#include "core/limits.hpp"
+
+namespace ganglion::api {
+
+struct Span {
+  std::size_t offset = 0;
+  std::size_t length = 0;
+  bool empty() const { return length == 0; }
+  std::size_t end() const { return offset + length; }
+  std::string_view of(std::string_view text) const { return text.substr(offset, length); }
+  friend bool operator==(const Span&, const Span&) = default;
+};
+
+enum class JsonType : std::uint8_t { none, object, array, string, number, boolean, null };
+std::string_view name(JsonType type);  // "an object", "a string", ... for messages
+
+// A string value as written: between the quotes, escapes not yet undone.
+struct JsonString {
+  std::string_view raw;
+  bool escaped = false;  // raw holds at least one backslash
+};
+
+class JsonCursor {
+ public:
+  explicit JsonCursor(std::string_view text) : begin_(text.data()), p_(begin_), end_(begin_ + text.size()) {}
+
+  // The type of the value that comes next (white space is skipped); none at the end or at a byte that begins no value.
+  JsonType peek();
+  // Where the next token begins.
+  std::size_t offset() const { return static_cast<std::size_t>(p_ - begin_); }
+
+  // Each reads one value of that type and returns true, or fails for good.
+  bool string(JsonString& out);
+  bool number(std::string_view& text);  // the number as written
+  bool boolean(bool& out);
+  bool null();
+  bool skip();  // any value, checked to its end
+
+  // for (bool more = c.begin_object(key); more; more = c.next_member(key)) { read exactly one value }
+  // False at the closing brace and on failure: look at ok().
+  bool begin_object(JsonString& key);
+  bool next_member(JsonString& key);
+  // for (bool more = c.begin_array(); more; more = c.next_element()) { read exactly one value }
+  bool begin_array();
+  bool next_element();
+
+  // True if nothing but white space is left.
+  bool at_end();
+
+  bool ok() const { return expected_ == nullptr; }
+  const char* expected() const { return expected_; }  // what would have been right, after a failure
+  bool fail(const char* expected);                    // returns false
+
+ private:
+  void space();
+  bool open();
+  bool member(JsonString& key);
+  bool escape();
+  bool word(const char* text, std::size_t size);
+
+  const char* begin_;
+  const char* p_;
+  const char* end_;
+  const char* expected_ = nullptr;
+  std::size_t depth_ = 0;
+};
+
+// simdjson's vectorised check.
+bool valid_utf8(std::string_view text);
+
+// ErrorKind::invalid_json whose message has line, column and byte offset of the cursor's failure.
+core::Error json_error(std::string_view text, const JsonCursor& cursor);
+core::Error json_error(std::string_view text, std::size_t offset, std::string_view expected);
+
+// Checks a whole text: UTF-8, grammar, depth <= core::kJsonDepthMax, nothing after the value.
+core::Result<void> check_json(std::string_view text);
+
+}  // namespace ganglion::api

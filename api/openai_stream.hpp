@@ -1,0 +1,65 @@
+#pragma once
+// Watches the events of an OpenAI-dialect stream (chat.completion.chunk, text_completion) go by: usage, ends, errors,
+// and how much text came. One scan an event, no allocation in the usual case. One inspector a stream.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "api/json_cursor.hpp"
+#include "api/sse.hpp"
+#include "api/types.hpp"
+
+namespace ganglion::api {
+
+// What one event is. Spans are into the event's data.
+struct ChunkFacts {
+  bool done = false;        // [DONE]
+  bool malformed = false;   // has data that is neither [DONE] nor a JSON object
+  bool error = false;       // carries an error object
+  bool usage_only = false;  // usage and an empty choices: made by stream_options.include_usage alone
+  bool first_text = false;  // the first event of the stream with text, tool arguments or reasoning
+  Span usage_object;        // the usage object, empty if none (null does not count)
+  std::size_t text_bytes = 0;
+};
+
+class StreamInspector {
+ public:
+  static constexpr std::size_t kChoicesMax = 128;
+
+  ChunkFacts inspect(std::string_view data);
+  ChunkFacts inspect(const SseEvent& event) { return event.has_data ? inspect(event.data) : ChunkFacts{}; }
+
+  bool done() const { return done_; }
+  bool failed() const { return failed_; }  // an error object or a malformed event was seen
+  // Every choice that began has its finish_reason, at least one did, and [DONE] came; no error. Only then is the
+  // answer fit for the cache.
+  bool complete() const { return done_ && !failed_ && begun_ != 0 && open_ == 0; }
+  bool finished() const { return begun_ != 0 && open_ == 0; }   // the same without [DONE]
+  const std::optional<Usage>& usage() const { return usage_; }  // the last one reported; nullopt if none was
+  std::uint64_t text_bytes() const { return text_bytes_; }      // of content, reasoning, tool arguments, text
+  std::uint64_t text_events() const { return text_events_; }    // events with text: near the number of tokens
+
+ private:
+  friend struct ChunkReader;
+  std::optional<Usage> usage_;
+  std::uint64_t text_bytes_ = 0;
+  std::uint64_t text_events_ = 0;
+  std::uint32_t begun_ = 0;
+  std::uint32_t open_ = 0;
+  std::uint64_t begun_bits_[kChoicesMax / 64] = {};
+  std::uint64_t ended_bits_[kChoicesMax / 64] = {};
+  bool done_ = false;
+  bool failed_ = false;
+};
+
+// The event with `"neurons":<decimal>` added to its usage object, re-framed, in `out` (old content replaced); the
+// event's own bytes if it carries no usage. `decimal` must be a JSON number, e.g. "1.234".
+std::string_view with_neurons(const SseEvent& event, const ChunkFacts& facts, std::string_view decimal,
+                              std::string& out);
+
+// Reads an OpenAI usage object (the cursor stands at its value). False on a syntax error. Missing counts are 0.
+bool read_usage(JsonCursor& cursor, Usage& usage);
+
+}  // namespace ganglion::api

@@ -1,0 +1,82 @@
+#pragma once
+// The key of an exact answer cache: who asks (tenant, gateway), what for (endpoint, resolved model), the canonical
+// body, and the version of the policy that shaped it. Two requests have one key exactly if JSON means the same by them:
+// white space, the order of object keys and the spelling of strings (escapes) do not count, numbers count as written,
+// `stream` and `stream_options` do not count (an entry serves both kinds of client), `model` is replaced by the
+// resolved one. Not thread-safe: one KeyMaker a worker, all from one KeySeed.
+//
+// Collisions: 256 bits of two independently seeded hashes and the canonical length are compared, so among 10^6 entries
+// an accidental one has odds below 10^-60. Seeds are drawn per process from the system's CSPRNG, so none can be
+// prepared offline; and an entry's tenant and gateway are compared as text at each hit (cache/entry.hpp), so that even
+// a collision cannot show one tenant another's answer.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/types.hpp"
+#include "core/digest.hpp"
+#include "core/error.hpp"
+
+namespace ganglion::cache {
+
+struct CacheKey {
+  core::Hash128 hash;   // finds the entry
+  core::Hash128 check;  // proves it
+  std::uint64_t bytes = 0;
+  friend bool operator==(const CacheKey&, const CacheKey&) = default;
+};
+
+struct CacheKeyHash {
+  std::size_t operator()(const CacheKey& key) const { return static_cast<std::size_t>(key.hash.low); }
+};
+
+struct KeySeed {
+  std::uint64_t hash = 0;
+  std::uint64_t check = 0;
+  static KeySeed random();  // start-up only; throws if the system has no randomness
+};
+
+struct KeyScope {
+  std::string_view tenant;
+  std::string_view gateway;
+  api::Endpoint endpoint = api::Endpoint::chat_completions;
+  std::string_view model;  // resolved
+  std::uint64_t policy_version = 0;
+};
+
+class KeyMaker {
+ public:
+  explicit KeyMaker(KeySeed seed) : seed_(seed) {}
+
+  // `body` must be a JSON object that parse_request accepted; invalid_json otherwise.
+  core::Result<CacheKey> from_body(const KeyScope& scope, std::string_view body);
+  // cf-aig-cache-key: the caller's own key, still inside tenant, gateway, endpoint and model.
+  CacheKey from_text(const KeyScope& scope, std::string_view text);
+
+  // The canonical text of the last from_body, for tests.
+  std::string_view canonical() const;
+
+ private:
+  struct Node {
+    std::uint32_t key_begin = 0, key_end = 0;  // in the body, or in keys_ when key_escaped
+    std::uint32_t begin = 0, end = 0;          // the value, in the body
+    std::uint32_t next = 0;                    // the node after this one's descendants
+    bool key_escaped = false;
+    char kind = 0;  // '{' '[' '"' or 'v' for a value that is copied
+  };
+  friend struct Canonical;
+
+  void scope(const KeyScope& scope, char form);
+  CacheKey hash() const;
+
+  KeySeed seed_;
+  std::string text_;
+  std::size_t body_at_ = 0;
+  std::string keys_;
+  std::vector<Node> nodes_;
+  std::vector<std::uint32_t> order_;
+};
+
+}  // namespace ganglion::cache

@@ -1,0 +1,49 @@
+#pragma once
+// What the cache may do for one request: the operator's policy, moved by the request's headers. Pure functions.
+
+#include <chrono>
+#include <optional>
+#include <string_view>
+
+#include "api/openai_request.hpp"
+#include "cache/options.hpp"
+#include "core/error.hpp"
+
+namespace ganglion::cache {
+
+inline constexpr std::chrono::seconds kTtlMin{60};
+inline constexpr std::chrono::seconds kTtlMax{2'592'000};  // 30 days
+inline constexpr std::size_t kCacheKeyBytesMax = 1024;
+
+// Header values as received (trimmed); nullopt: absent.
+struct CacheHeaders {
+  std::optional<std::string_view> ttl;       // cf-aig-cache-ttl
+  std::optional<std::string_view> skip;      // cf-aig-skip-cache
+  std::optional<std::string_view> key;       // cf-aig-cache-key
+  std::optional<std::string_view> old_ttl;   // cf-cache-ttl; the new name wins
+  std::optional<std::string_view> old_skip;  // cf-skip-cache; the new name wins
+  std::optional<std::string_view> cache_control;
+};
+
+enum class CacheWhy : std::uint8_t {
+  policy,             // the gateway's own ttl
+  header_ttl,         // asked for by cf-aig-cache-ttl
+  disabled,           // the cache or the gateway's caching is off
+  skipped,            // cf-aig-skip-cache, ttl 0 or no-store
+  not_deterministic,  // only_deterministic, and this request is not
+  kCount
+};
+
+struct CacheDecision {
+  bool lookup = false;  // a stored answer may be used; identical requests may share one upstream call
+  bool store = false;   // the answer may be kept (Cache-Control: no-cache stores and does not look)
+  std::chrono::seconds ttl{0};
+  std::string_view custom_key;  // "" : key from the body; borrowed from the headers
+  CacheWhy why = CacheWhy::disabled;
+};
+
+// Errors: invalid_value, param naming the header.
+core::Result<CacheDecision> decide(const CacheOptions& options, const CachePolicy& policy, const CacheHeaders& headers,
+                                   const api::RequestView& request);
+
+}  // namespace ganglion::cache

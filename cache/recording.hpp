@@ -1,0 +1,106 @@
+#pragma once
+// One answer as it is being received, shared by everyone who waits for it: the pump on the leader's worker appends, any
+// number of readers on any worker read, each at its own pace, from the same bytes. Use through cache/single_flight.hpp.
+//
+// Memory: all bytes are kept up to `keep_bytes_max`, so that a late joiner can replay from the start. Past it the
+// answer is not cacheable, nobody may join any more, and only the last kWindowBytes behind the end are kept: a reader
+// that lags further is cut off. The pump runs at most core::kStreamBufferBytesMax ahead of the fastest reader.
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "api/json_cursor.hpp"
+#include "core/cancel.hpp"
+#include "core/deadline.hpp"
+#include "core/error.hpp"
+
+namespace ganglion::cache {
+
+inline constexpr std::size_t kWindowBytes = 256 * 1024;
+
+struct RecordedHead {
+  int status = 200;
+  std::string content_type;
+  bool event_stream = false;
+  std::vector<std::pair<std::string, std::string>> headers;
+};
+
+// A stretch of the answer. Empty bytes: the clean end.
+struct Piece {
+  std::string_view bytes;
+  bool usage_event = false;  // exactly one event, which a client that did not ask for usage must not see
+};
+
+class Recording;
+
+// One client's view of a flight. Lives and dies on its executor's thread. Destroying it leaves the flight; the last one
+// to leave an unfinished flight cancels it (CancelReason::superseded on the pump's source).
+class Reader {
+ public:
+  Reader(std::shared_ptr<Recording> recording, boost::asio::any_io_executor executor);
+  ~Reader();
+  Reader(const Reader&) = delete;
+  Reader& operator=(const Reader&) = delete;
+
+  // The head of the answer, as soon as it is known.
+  // Errors of head() and next(): the flight's error; upstream_closed where this reader fell out of the window or the
+  // pump went away; cancelled (`cancel` fired); deadline_exceeded.
+  boost::asio::awaitable<core::Result<std::shared_ptr<const RecordedHead>>> head(core::CancelSource& cancel,
+                                                                                 core::Deadline deadline = {});
+  // Bytes that follow those returned before, as many as lie together; valid until the next call.
+  boost::asio::awaitable<core::Result<Piece>> next(core::CancelSource& cancel, core::Deadline deadline = {});
+
+  // Nothing was returned by next() yet: after an error the caller may join again and lead.
+  bool untouched() const { return position_ == 0; }
+  std::uint64_t position() const { return position_; }
+
+ private:
+  friend class Recording;
+  struct Waiter;
+  boost::asio::awaitable<core::Result<void>> wait(core::CancelSource& cancel, core::Deadline deadline);
+
+  std::shared_ptr<Recording> recording_;
+  std::shared_ptr<Waiter> waiter_;
+  std::shared_ptr<const std::string> block_;  // keeps the last piece alive
+  std::uint64_t position_ = 0;
+};
+
+// The writing end, owned by the pump coroutine on the leader's worker. Destroying it unfinished fails the flight.
+class Recorder {
+ public:
+  Recorder(std::shared_ptr<Recording> recording, boost::asio::any_io_executor executor);
+  ~Recorder();
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+
+  // Fires `superseded` when no reader is left. Hand it to the backend as Call::cancel; lives as long as the Recorder.
+  core::CancelSource& cancel();
+
+  void set_head(RecordedHead head);
+  // Copies the bytes to the readers. For streams append whole events, so that no reader ends inside one.
+  void append(std::string_view bytes);
+  void append_usage_event(std::string_view event);
+  // Waits until the fastest reader is near enough for more. Error: cancelled.
+  boost::asio::awaitable<core::Result<void>> writable();
+  void finish();                 // the answer is whole
+  void fail(core::Error error);  // it broke; readers get what is there, then the error
+
+  bool truncated() const;  // larger than keep_bytes_max: not cacheable
+  std::uint64_t size() const;
+  // All bytes in one string; only while not truncated. And where the usage event lies in them.
+  std::string bytes() const;
+  api::Span usage_event() const;
+  std::shared_ptr<const RecordedHead> head() const;
+
+ private:
+  std::shared_ptr<Recording> recording_;
+};
+
+}  // namespace ganglion::cache
