@@ -1,0 +1,213 @@
+// The table of metric families, in the order of the enum. Longer than other files because it is a table.
+
+#include "metrics/catalog.hpp"
+
+#include "core/assert.hpp"
+
+namespace ganglion::metrics {
+namespace {
+
+constexpr double kNano = 1e-9;
+
+// Whole requests: a cache hit is well below 1 ms, a long generation takes minutes.
+constexpr double kRequestBuckets[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                      0.5,    1,     2.5,    5,     10,   30,    60,   120, 300};
+// Waits for a first token or for an upstream's first byte.
+constexpr double kFirstBuckets[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
+// Between two events of a stream.
+constexpr double kGapBuckets[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10};
+// What the gateway itself adds: tens of microseconds when healthy.
+constexpr double kOverheadBuckets[] = {0.00001, 0.00002, 0.00003, 0.00005, 0.000075, 0.0001, 0.00015, 0.00025,
+                                       0.0005,  0.001,   0.0025,  0.005,   0.01,     0.025,  0.1};
+// One group commit of the ledger (write + fdatasync).
+constexpr double kCommitBuckets[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1};
+constexpr double kBatchBuckets[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
+
+constexpr FamilySpec counter(Family f, std::string_view name, std::string_view unit, Labels labels,
+                             std::string_view help) {
+  return {f, name, Type::counter, unit, 1, labels, {}, help};
+}
+constexpr FamilySpec gauge(Family f, std::string_view name, std::string_view unit, Labels labels,
+                           std::string_view help) {
+  return {f, name, Type::gauge, unit, 1, labels, {}, help};
+}
+constexpr FamilySpec seconds(Family f, std::string_view name, Labels labels, std::span<const double> buckets,
+                             std::string_view help) {
+  return {f, name, Type::histogram, "seconds", kNano, labels, buckets, help};
+}
+
+using enum Family;
+
+constexpr FamilySpec kCatalog[] = {
+    // Requests.
+    counter(
+        requests_total, "ganglion_requests_total", "", {"endpoint", "model", "tenant", "tier", "code", "cache"},
+        "Requests that ended, by HTTP status sent (0: none was) and cache outcome (off, skip, miss, hit, follower)."),
+    seconds(request_duration_seconds, "ganglion_request_duration_seconds", {"endpoint", "model", "tier"},
+            kRequestBuckets, "From the first byte of the request's head to the last byte of its answer."),
+    seconds(request_time_to_first_token_seconds, "ganglion_request_time_to_first_token_seconds", {"model", "tier"},
+            kFirstBuckets, "Streams: from the request's first byte to the first content byte sent to the client."),
+    seconds(request_inter_token_seconds, "ganglion_request_inter_token_seconds", {"model"}, kGapBuckets,
+            "Streams: time between two content events sent to the client."),
+    seconds(request_upstream_seconds, "ganglion_request_upstream_seconds", {"endpoint", "model"}, kRequestBuckets,
+            "Part of a request's duration spent waiting for its backend."),
+    seconds(request_overhead_seconds, "ganglion_request_overhead_seconds", {"endpoint", "cache"}, kOverheadBuckets,
+            "Part of a request's duration that the gateway itself added: neither backend nor client was waited for."),
+    counter(request_body_bytes_total, "ganglion_request_body_bytes_total", "bytes", {"endpoint"},
+            "Body bytes received from clients."),
+    counter(response_body_bytes_total, "ganglion_response_body_bytes_total", "bytes", {"endpoint"},
+            "Body bytes sent to clients."),
+    gauge(requests_in_flight, "ganglion_requests_in_flight", "", {}, "Requests being served now."),
+    counter(
+        requests_rejected_total, "ganglion_requests_rejected_total", "", {"reason"},
+        "Requests refused before any backend was asked, by error kind (rate_limited, unauthorized, overloaded, ...)."),
+    counter(requests_failed_total, "ganglion_requests_failed_total", "", {"reason"},
+            "Requests that ended in an error after a backend was asked, by error kind (upstream_timeout, ...)."),
+    counter(requests_cancelled_total, "ganglion_requests_cancelled_total", "", {"reason"},
+            "Requests called off before their end (client_gone, slow_client, deadline, shutdown, superseded)."),
+    // Connections.
+    gauge(connections, "ganglion_connections", "", {"listener"}, "Open client connections (listener: proxy or admin)."),
+    counter(connections_accepted_total, "ganglion_connections_accepted_total", "", {"listener"},
+            "Client connections accepted."),
+    counter(connections_refused_total, "ganglion_connections_refused_total", "", {"listener", "reason"},
+            "Client connections closed before their first request (limit, tls, accept)."),
+    // Cache.
+    counter(cache_lookups_total, "ganglion_cache_lookups_total", "", {"result"},
+            "Requests by cache outcome (skip, miss, hit, follower); requests that cannot be cached are not counted."),
+    gauge(cache_entries, "ganglion_cache_entries", "", {}, "Answers held in memory."),
+    gauge(cache_bytes, "ganglion_cache_bytes", "bytes", {}, "Memory taken by the answers held, overhead included."),
+    gauge(cache_bytes_max, "ganglion_cache_bytes_max", "bytes", {}, "Configured bound of ganglion_cache_bytes."),
+    counter(cache_stores_total, "ganglion_cache_stores_total", "", {}, "Answers put into the cache."),
+    counter(cache_evictions_total, "ganglion_cache_evictions_total", "", {}, "Answers dropped to make room."),
+    counter(cache_expirations_total, "ganglion_cache_expirations_total", "", {},
+            "Answers dropped because their TTL passed."),
+    counter(singleflight_followers_total, "ganglion_singleflight_followers_total", "", {},
+            "Requests that joined the upstream call of an identical request instead of making their own."),
+    // Limits.
+    counter(limiter_admitted_total, "ganglion_limiter_admitted_total", "", {}, "Requests that every bucket admitted."),
+    counter(limiter_limited_total, "ganglion_limiter_limited_total", "", {"scope", "kind"},
+            "Requests refused with 429 by scope (key, tenant, gateway, model) and kind (requests, tokens, neurons)."),
+    gauge(limiter_buckets, "ganglion_limiter_buckets", "", {}, "Token buckets held in memory."),
+    // Metering.
+    {neurons_total,
+     "ganglion_neurons_total",
+     Type::counter,
+     "neurons",
+     kNano,
+     {"tier", "model", "tenant"},
+     {},
+     "Neurons billed. Bills come from the ledger; this is their live picture."},
+    gauge(neuron_price_usd, "ganglion_neuron_price_usd", "USD", {"tier"},
+          "USD for one neuron under the schedule in force; times ganglion_neurons_total it gives the cost."),
+    counter(tokens_total, "ganglion_tokens_total", "tokens", {"kind", "tier", "model", "tenant"},
+            "Tokens billed by kind: input (without cached ones), cached_input, output."),
+    counter(usage_estimated_total, "ganglion_usage_estimated_total", "", {"model"},
+            "Requests whose usage the backend did not report, so that the gateway counted it itself."),
+    // Ledger.
+    counter(ledger_records_total, "ganglion_ledger_records_total", "", {"type"},
+            "Records appended (intent, terminal)."),
+    counter(ledger_bytes_total, "ganglion_ledger_bytes_total", "bytes", {}, "Bytes appended to the ledger."),
+    seconds(ledger_commit_seconds, "ganglion_ledger_commit_seconds", {}, kCommitBuckets,
+            "Time of one group commit (write and fdatasync); its count is the number of commits."),
+    {ledger_batch_records,
+     "ganglion_ledger_batch_records",
+     Type::histogram,
+     "records",
+     1,
+     {},
+     kBatchBuckets,
+     "Records made durable by one group commit."},
+    counter(ledger_errors_total, "ganglion_ledger_errors_total", "", {},
+            "Writes or syncs that failed; while they do, billable requests get 503."),
+    gauge(ledger_pending_records, "ganglion_ledger_pending_records", "", {}, "Records waiting for their group commit."),
+    gauge(ledger_oldest_pending_seconds, "ganglion_ledger_oldest_pending_seconds", "seconds", {},
+          "Age of the oldest record that is not durable yet."),
+    gauge(ledger_open_intents, "ganglion_ledger_open_intents", "", {},
+          "Requests with an intent record and no terminal record yet."),
+    // Upstream.
+    counter(upstream_attempts_total, "ganglion_upstream_attempts_total", "", {"backend", "code"},
+            "Attempts by the status that the backend answered (0: it gave none)."),
+    counter(upstream_errors_total, "ganglion_upstream_errors_total", "", {"backend", "kind"},
+            "Failed attempts by error kind (upstream_connect, upstream_timeout, upstream_closed, ...)."),
+    counter(upstream_retries_total, "ganglion_upstream_retries_total", "", {"backend"},
+            "Attempts that were not the first of their request, by the backend tried."),
+    seconds(upstream_first_byte_seconds, "ganglion_upstream_first_byte_seconds", {"backend"}, kFirstBuckets,
+            "From sending an attempt to the first byte of the backend's answer."),
+    counter(upstream_connects_total, "ganglion_upstream_connects_total", "", {"backend"}, "Connections opened."),
+    counter(upstream_connection_reuses_total, "ganglion_upstream_connection_reuses_total", "", {"backend"},
+            "Attempts sent on a pooled connection."),
+    gauge(upstream_connections, "ganglion_upstream_connections", "", {"backend", "state"},
+          "Pooled connections (state: active or idle)."),
+    gauge(upstream_healthy, "ganglion_upstream_healthy", "", {"backend"},
+          "1 while the backend is in rotation, else 0."),
+    // Engine.
+    gauge(engine_queue_length, "ganglion_engine_queue_length", "", {"model", "tier"},
+          "Requests waiting for a place in the batch."),
+    gauge(engine_running_requests, "ganglion_engine_running_requests", "", {"model"}, "Requests in the running batch."),
+    gauge(engine_kv_pages_used, "ganglion_engine_kv_pages_used", "", {"model"}, "Pages of the key-value store in use."),
+    gauge(engine_kv_pages, "ganglion_engine_kv_pages", "", {"model"}, "Pages of the key-value store, all."),
+    counter(engine_steps_total, "ganglion_engine_steps_total", "", {"model"}, "Steps of the batch loop."),
+    counter(engine_step_seconds_total, "ganglion_engine_step_seconds_total", "seconds", {"model"},
+            "Time spent inside steps."),
+    counter(engine_tokens_total, "ganglion_engine_tokens_total", "tokens", {"model", "phase"},
+            "Tokens computed (phase: prompt or generated), work redone after a preemption included."),
+    counter(engine_requests_total, "ganglion_engine_requests_total", "", {"model", "result"},
+            "Requests that ended in the engine (done, cancelled, failed)."),
+    counter(engine_rejected_total, "ganglion_engine_rejected_total", "", {"model", "reason"},
+            "Requests that the engine refused (queue_full, context_length)."),
+    counter(engine_preemptions_total, "ganglion_engine_preemptions_total", "", {"model"},
+            "Running requests put back into the queue because the key-value store was full."),
+    // Process, build and configuration.
+    counter(config_reloads_total, "ganglion_config_reloads_total", "", {"result"},
+            "Configuration loads after the start (ok, failed); a failed one leaves the old configuration in force."),
+    gauge(config_last_success_timestamp_seconds, "ganglion_config_last_success_timestamp_seconds", "seconds", {},
+          "Unix time at which the configuration in force was loaded."),
+    gauge(config_info, "ganglion_config_info", "", {"hash"},
+          "1, labelled with the hash of the configuration in force."),
+    counter(access_log_dropped_total, "ganglion_access_log_dropped_total", "", {},
+            "Access log lines lost because the log could not keep up."),
+    counter(label_overflow_total, "ganglion_label_overflow_total", "", {"label"},
+            "Observations counted under \"other\" because metrics.label_values_max values of the label were known."),
+    gauge(draining, "ganglion_draining", "", {}, "1 from the first stop signal on, else 0."),
+    gauge(build_info, "ganglion_build_info", "", {"version", "commit", "compiler"}, "1, labelled with the build."),
+    gauge(process_resident_memory_bytes, "process_resident_memory_bytes", "bytes", {}, "Resident memory."),
+    gauge(process_open_fds, "process_open_fds", "", {}, "Open file descriptors."),
+    gauge(process_max_fds, "process_max_fds", "", {}, "Limit of open file descriptors (soft)."),
+    gauge(process_threads, "process_threads", "", {}, "Threads of the process."),
+    counter(process_cpu_seconds_total, "process_cpu_seconds_total", "seconds", {}, "User and system CPU time."),
+    gauge(process_start_time_seconds, "process_start_time_seconds", "seconds", {}, "Unix time of the process's start."),
+};
+
+constexpr bool in_enum_order() {
+  if (std::size(kCatalog) != kFamilyCount) return false;
+  for (std::size_t i = 0; i < kFamilyCount; ++i) {
+    if (kCatalog[i].family != static_cast<Family>(i)) return false;
+  }
+  return true;
+}
+static_assert(in_enum_order(), "one row per Family, in the enum's order");
+
+}  // namespace
+
+std::string_view name(Type type) {
+  switch (type) {
+    case Type::counter:
+      return "counter";
+    case Type::gauge:
+      return "gauge";
+    case Type::histogram:
+      return "histogram";
+  }
+  return "unknown";
+}
+
+std::span<const FamilySpec> catalog() {
+  return kCatalog;
+}
+
+const FamilySpec& spec(Family family) {
+  GW_ASSERT(family < Family::kCount);
+  return kCatalog[static_cast<std::size_t>(family)];
+}
+
+}  // namespace ganglion::metrics
