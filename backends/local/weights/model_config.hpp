@@ -74,10 +74,9 @@ struct ModelConfig {
 
   // bert only
   std::int64_t type_vocab_size = 0;
-  Pooling pooling = Pooling::mean;   // from 1_Pooling/config.json; mean without sentence-transformers files
-  bool normalize = false;            // a Normalize module is listed in modules.json
-  std::int64_t max_seq_length = 0;   // sentence_bert_config.json, never above max_position
-  std::vector<std::string> prompts;  // unused names of config_sentence_transformers.json prompts, for the card
+  Pooling pooling = Pooling::mean;  // from 1_Pooling/config.json; mean without sentence-transformers files
+  bool normalize = false;           // a Normalize module is listed in modules.json
+  std::int64_t max_seq_length = 0;  // sentence_bert_config.json, never above max_position
 };
 
 // Reads `dir`. not_found: no config.json. unsupported: model_type, rope type, activation or pooling that is not
