@@ -8,6 +8,7 @@
 #include "backends/local/options.hpp"
 #include "backends/remote/options.hpp"
 #include "cache/options.hpp"
+#include "config/diagnostic.hpp"
 #include "gateway/options.hpp"
 #include "metering/options.hpp"
 #include "metrics/options.hpp"
@@ -22,7 +23,8 @@ struct ShutdownOptions {
 
 struct Config {
   net::ServerOptions server;  // the proxy listener
-  net::ServerOptions admin;   // /metrics, /healthz, /readyz, /admin/*; 127.0.0.1:8081
+  // /metrics, /healthz, /readyz, /admin/*
+  net::ServerOptions admin{.port = 8081, .workers = 1, .connections_max = 256};
   ShutdownOptions shutdown;
   metrics::LogOptions log;
   metrics::MetricsOptions metrics;
@@ -35,7 +37,9 @@ struct Config {
   std::vector<backends::RemoteOptions> remotes;
   std::vector<backends::LocalModelOptions> local_models;
 
-  std::string source;  // the file it came from, "" for the embedded default
+  std::string source;                // the file it came from, "" for the embedded default
+  std::string hash;                  // 16 hex digits over every value, secrets included; equal for equal settings
+  std::vector<Diagnostic> warnings;  // what the loader let pass; to be logged at start and reload
 };
 
 }  // namespace ganglion::config
