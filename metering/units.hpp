@@ -28,11 +28,12 @@ inline constexpr std::uint64_t kUnitsPerRequestMax = 1'000'000'000'000;
 // embeddings.
 Units units_of(api::Endpoint endpoint, const api::Usage& usage, std::uint64_t vectors = 0);
 
-// Neurons as an integer count of parts. 1 nano-neuron = 1,079,000,000 parts: the smallest number that makes every rate
-// of every schedule an integer (per 1,000,000 tokens, 1,000/130, 1,000/830, 1,000/1,250), so sums are exact and are
-// rounded once, when shown.
+// Neurons as an integer count of parts. 1 nano-neuron = 11,869,000,000 parts (1,000,000 x 11 x 13 x 83): the smallest
+// number that makes every rate an integer: prices per 1,000,000 tokens, 1,000/130, 1,000/830 and 1,000/1,250 neurons an
+// operation, and USD prices at USD 0.011 per 1,000 neurons. So sums are exact and are rounded once, when shown.
 using NeuronParts = unsigned __int128;
-inline constexpr std::uint64_t kPartsPerNanoNeuron = 1'079'000'000;
+inline constexpr std::uint64_t kPartsPerNanoNeuron = 11'869'000'000;
+inline constexpr std::uint64_t kPartsPerNeuron = 11'869'000'000ULL * 1'000'000'000ULL;
 
 // Half up; saturates at the type's maximum.
 api::NanoNeurons round_to_nano(NeuronParts parts);

@@ -88,8 +88,8 @@ class Limiter {
   // was used. Fails with overloaded when buckets_max holders are all in use.
   core::Result<LimiterHandle> resolve(std::span<const ScopedLimits> limits);
 
-  // rate_limited with retry_after such that asking again then succeeds if nobody else took it; retryable is false
-  // and retry_after 0 when the request is larger than a bucket and can never pass.
+  // rate_limited with retry_after such that asking again then succeeds if nobody else took it; retry_after is 0 when
+  // the request is larger than a bucket and can never pass.
   core::Result<Permit> admit(const LimiterHandle& handle, const Estimate& estimate);
 
   RateLimitView view(const LimiterHandle& handle) const;

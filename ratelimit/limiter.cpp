@@ -1,0 +1,262 @@
+// See ratelimit/limiter.hpp. Each holder's three buckets share one mutex; a request locks its holders in address order,
+// checks all, then takes from all, so there is no moment at which a refused request holds anything.
+
+#include "ratelimit/limiter.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace ganglion::ratelimit {
+
+namespace detail {
+
+constexpr std::size_t kKinds = static_cast<std::size_t>(Kind::kCount);
+constexpr std::size_t kHoldersMax = 8;  // of one request; scopes are four
+
+struct BucketSet {
+  mutable std::mutex mutex;
+  Scope scope = Scope::key;
+  std::array<Bucket, kKinds> buckets;  // guarded by mutex
+  LimitSet limits;                     // same; as written, for messages
+};
+
+struct Group {
+  std::vector<std::shared_ptr<BucketSet>> sets;  // sorted by address, unique, at most kHoldersMax
+};
+
+}  // namespace detail
+
+namespace {
+
+using detail::BucketSet;
+using detail::Group;
+using detail::kKinds;
+
+constexpr std::uint64_t kUnitsMax = 1'000'000'000'000'000'000;
+
+// Locks all holders in the group's order; unlocks on destruction.
+class LockAll {
+ public:
+  explicit LockAll(const Group& group) : group_(group) {
+    for (const auto& set : group_.sets) set->mutex.lock();
+  }
+  ~LockAll() {
+    for (const auto& set : group_.sets) set->mutex.unlock();
+  }
+  LockAll(const LockAll&) = delete;
+  LockAll& operator=(const LockAll&) = delete;
+
+ private:
+  const Group& group_;
+};
+
+Rate rate_of(const RateSpec& spec, std::uint64_t scale) {
+  const auto scaled = [&](std::uint64_t value) {
+    std::uint64_t out = 0;
+    return __builtin_mul_overflow(value, scale, &out) ? kUnitsMax : std::min(out, kUnitsMax);
+  };
+  return {.amount = scaled(spec.amount),
+          .period = std::chrono::seconds{std::max(spec.period_s, 1U)},
+          .burst = scaled(spec.burst == 0 ? spec.amount : spec.burst)};
+}
+
+std::array<Rate, kKinds> rates_of(const LimitSet& limits) {
+  return {rate_of(limits.requests, 1), rate_of(limits.tokens, 1), rate_of(limits.neurons, api::kNanoPerNeuron)};
+}
+
+std::array<std::uint64_t, kKinds> costs_of(const Estimate& estimate) {
+  return {1, estimate.tokens, static_cast<std::uint64_t>(std::max<api::NanoNeurons>(estimate.nano_neurons, 0))};
+}
+
+const RateSpec& spec_of(const LimitSet& limits, std::size_t kind) {
+  return kind == 0 ? limits.requests : kind == 1 ? limits.tokens : limits.neurons;
+}
+
+std::string seconds(std::chrono::milliseconds wait) {
+  std::string text = std::to_string(wait.count() / 1000) + "." + std::to_string(1000 + wait.count() % 1000).substr(1);
+  return text + "s";
+}
+
+// The refusal for one bucket. Cold path.
+core::Error refusal(const BucketSet& set, std::size_t kind, std::chrono::nanoseconds wait) {
+  const RateSpec& spec = spec_of(set.limits, kind);
+  const std::string what{name(static_cast<Kind>(kind))};
+  const std::string limit = std::to_string(spec.amount) + " " + what + " per " +
+                            (spec.period_s == 1    ? std::string{"second"}
+                             : spec.period_s == 60 ? std::string{"minute"}
+                                                   : std::to_string(spec.period_s) + " seconds");
+  if (wait == std::chrono::nanoseconds::max()) {
+    core::Error error =
+        core::make_error(core::ErrorKind::rate_limited,
+                         "Request too large: it needs more " + what + " than the limit of this " +
+                             std::string{name(set.scope)} + " ever allows at once (" +
+                             std::to_string(spec.burst == 0 ? spec.amount : spec.burst) + "). Send a smaller one.");
+    error.retryable = false;
+    return error;
+  }
+  const auto retry_after = std::chrono::ceil<std::chrono::milliseconds>(wait);
+  core::Error error = core::make_error(core::ErrorKind::rate_limited,
+                                       "Rate limit reached for this " + std::string{name(set.scope)} + ": " + limit +
+                                           ". Please try again in " + seconds(retry_after) + ".");
+  error.retry_after = retry_after;
+  return error;
+}
+
+// The tighter of two views of one kind: fewer remaining, then the later reset.
+RateView tighter(const RateView& a, const RateView& b) {
+  if (!a.limited) return b;
+  if (!b.limited) return a;
+  if (a.remaining != b.remaining) return a.remaining < b.remaining ? a : b;
+  return a.reset >= b.reset ? a : b;
+}
+
+void give_or_take(Bucket& bucket, std::uint64_t estimated, std::uint64_t actual) {
+  if (actual > estimated)
+    bucket.take(actual - estimated);
+  else
+    bucket.give(estimated - actual);
+}
+
+}  // namespace
+
+std::string_view name(Scope scope) {
+  static constexpr std::array<std::string_view, 5> kNames{"key", "tenant", "gateway", "model", "unknown"};
+  return kNames[static_cast<std::size_t>(scope)];
+}
+
+std::string_view name(Kind kind) {
+  static constexpr std::array<std::string_view, 4> kNames{"requests", "tokens", "neurons", "unknown"};
+  return kNames[static_cast<std::size_t>(kind)];
+}
+
+Permit::Permit(Permit&& other) noexcept
+    : handle_(std::move(other.handle_)), estimate_(other.estimate_), clock_(std::exchange(other.clock_, nullptr)) {}
+
+Permit& Permit::operator=(Permit&& other) noexcept {
+  if (this == &other) return *this;
+  settle(0, 0);
+  handle_ = std::move(other.handle_);
+  estimate_ = other.estimate_;
+  clock_ = std::exchange(other.clock_, nullptr);
+  return *this;
+}
+
+Permit::~Permit() {
+  settle(0, 0);
+}
+
+void Permit::settle(std::uint64_t tokens, api::NanoNeurons nano_neurons) {
+  const core::Clock* const clock = std::exchange(clock_, nullptr);
+  if (clock == nullptr) return;
+  const auto estimated = costs_of(estimate_);
+  const auto actual = costs_of({.tokens = tokens, .nano_neurons = nano_neurons});
+  for (const auto& set : handle_.group_->sets) {
+    const std::lock_guard lock(set->mutex);
+    const core::SteadyTime now = clock->steady();
+    for (std::size_t kind = 1; kind < kKinds; ++kind) {  // the request itself stays counted
+      set->buckets[kind].refill(now);
+      give_or_take(set->buckets[kind], estimated[kind], actual[kind]);
+    }
+  }
+  handle_.group_.reset();
+}
+
+Limiter::Limiter(const LimiterOptions& options, const core::Clock& clock) : options_(options), clock_(clock) {}
+Limiter::~Limiter() = default;
+
+core::Result<LimiterHandle> Limiter::resolve(std::span<const ScopedLimits> limits) {
+  if (limits.size() > detail::kHoldersMax) return core::fail(core::ErrorKind::internal, "too many limit scopes");
+  auto group = std::make_shared<Group>();
+  const core::SteadyTime now = clock_.steady();
+  const std::lock_guard lock(mutex_);
+  for (const ScopedLimits& scoped : limits) {
+    const auto rates = rates_of(scoped.limits);
+    if (std::ranges::all_of(rates, [](const Rate& rate) { return rate.amount == 0; })) continue;
+    std::string id{name(scoped.scope)};
+    id.append(1, '\0').append(scoped.id);
+    auto found = sets_.find(id);
+    if (found == sets_.end()) {
+      if (sets_.size() >= options_.buckets_max && !forget_idle(now)) {
+        core::Error error = core::make_error(core::ErrorKind::overloaded, "too many limited keys, tenants and models");
+        error.retry_after = std::chrono::seconds{1};
+        return std::unexpected(std::move(error));
+      }
+      auto fresh = std::make_shared<BucketSet>();
+      fresh->scope = scoped.scope;
+      for (std::size_t kind = 0; kind < kKinds; ++kind) fresh->buckets[kind] = Bucket{rates[kind], now};
+      found = sets_.emplace(std::move(id), std::move(fresh)).first;
+    }
+    BucketSet& set = *found->second;
+    const std::lock_guard set_lock(set.mutex);
+    for (std::size_t kind = 0; kind < kKinds; ++kind) set.buckets[kind].change(rates[kind], now);
+    set.limits = scoped.limits;
+    if (std::ranges::find(group->sets, found->second) == group->sets.end()) group->sets.push_back(found->second);
+  }
+  std::ranges::sort(group->sets, std::less<>{}, [](const auto& set) { return set.get(); });
+  return LimiterHandle{group->sets.empty() ? nullptr : std::move(group)};
+}
+
+bool Limiter::forget_idle(core::SteadyTime now) {
+  // A holder that nobody has a handle of and whose buckets are full is the same as a new one.
+  return std::erase_if(sets_, [&](const auto& entry) {
+           if (entry.second.use_count() != 1) return false;
+           const std::lock_guard lock(entry.second->mutex);
+           return std::ranges::all_of(entry.second->buckets, [&](Bucket& bucket) {
+             bucket.refill(now);
+             return bucket.full();
+           });
+         }) > 0;
+}
+
+core::Result<Permit> Limiter::admit(const LimiterHandle& handle, const Estimate& estimate) {
+  Permit permit;
+  if (handle.group_ == nullptr) return permit;
+  const auto costs = costs_of(estimate);
+  const LockAll lock(*handle.group_);
+  const core::SteadyTime now = clock_.steady();
+  const BucketSet* tightest = nullptr;
+  std::size_t tightest_kind = 0;
+  std::chrono::nanoseconds longest{0};
+  for (const auto& set : handle.group_->sets) {
+    for (std::size_t kind = 0; kind < kKinds; ++kind) {
+      Bucket& bucket = set->buckets[kind];
+      bucket.refill(now);
+      const auto wait = bucket.wait_for(costs[kind]);
+      if (wait <= longest) continue;
+      longest = wait;
+      tightest = set.get();
+      tightest_kind = kind;
+    }
+  }
+  if (tightest != nullptr) return std::unexpected(refusal(*tightest, tightest_kind, longest));
+  for (const auto& set : handle.group_->sets)
+    for (std::size_t kind = 0; kind < kKinds; ++kind) set->buckets[kind].take(costs[kind]);
+  permit.handle_ = handle;
+  permit.estimate_ = estimate;
+  permit.clock_ = &clock_;
+  return permit;
+}
+
+RateLimitView Limiter::view(const LimiterHandle& handle) const {
+  RateLimitView out;
+  if (handle.group_ == nullptr) return out;
+  for (const auto& set : handle.group_->sets) {
+    const std::lock_guard lock(set->mutex);
+    const core::SteadyTime now = clock_.steady();
+    for (const std::size_t kind : {0, 1}) {
+      Bucket& bucket = set->buckets[kind];
+      bucket.refill(now);
+      RateView& view = kind == 0 ? out.requests : out.tokens;
+      view = tighter(view, bucket.view());
+    }
+  }
+  return out;
+}
+
+std::size_t Limiter::holders() const {
+  const std::lock_guard lock(mutex_);
+  return sets_.size();
+}
+
+}  // namespace ganglion::ratelimit
