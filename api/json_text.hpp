@@ -16,11 +16,16 @@ void append_json_string(std::string& out, std::string_view text);
 // The same without quotes, for building a string in pieces.
 void append_json_escaped(std::string& out, std::string_view text);
 
+// Length of the well-formed UTF-8 character at p (1..4), or 0: no overlong forms, no surrogates, at most U+10FFFF.
+std::size_t utf8_length(const char* p, const char* end);
+// How many bytes of `text`, from its beginning, are well-formed UTF-8.
+std::size_t utf8_valid_prefix(std::string_view text);
+
 // Undoes the escapes of a string that a JsonCursor accepted; appends to `out`.
 void append_unescaped(std::string& out, std::string_view raw);
 // The text of `s`: a view of the original, or of `buffer` when there were escapes to undo (buffer is then replaced).
 std::string_view text_of(const JsonString& s, std::string& buffer);
-bool equals(const JsonString& s, std::string_view text);  // compares the unescaped text, without allocating
+bool equals(const JsonString& s, std::string_view text);  // compares the unescaped text
 
 void append_number(std::string& out, std::uint64_t value);
 void append_number(std::string& out, std::int64_t value);

@@ -39,7 +39,7 @@ class SseParser {
   // still accept a last `data: [DONE]` whose server closed early.
   std::optional<SseEvent> finish();
 
-  bool mid_event() const { return !held_.empty(); }  // bytes of an unfinished event are held
+  bool mid_event() const { return !held_.empty() && !release_held_; }  // bytes of an unfinished event are held
 
  private:
   bool find_end();
@@ -48,17 +48,18 @@ class SseParser {
 
   std::size_t event_bytes_max_;
   std::string_view input_;
-  std::string held_;    // beginning of an event whose end has not come
-  std::string joined_;  // data of several lines
+  std::size_t at_ = 0;        // how far input_ was scanned
+  std::size_t block_at_ = 0;  // where the current block begins in input_
+  std::string held_;          // the beginning of a block whose end has not come
+  std::string joined_;        // data of several lines
   std::string reframed_;
   bool release_held_ = false;  // held_ was handed out by the last call
-  bool at_start_ = true;       // a byte order mark may still come
-  bool line_empty_ = true;     // scanning stands at the beginning of a line
-  bool after_cr_ = false;      // the last byte seen was CR: an LF now belongs to it
+  bool at_start_ = true;       // nothing but a byte order mark has come yet
+  bool line_empty_ = true;     // the scan stands at the beginning of a line
+  bool after_cr_ = false;      // the last byte was a CR: an LF now belongs to it
   bool content_ = false;       // the block has a line that is not empty
   bool has_cr_ = false;
-  std::size_t lines_ = 0;
-  std::size_t scanned_ = 0;  // bytes of input_ that belong to the current block
+  std::size_t lines_ = 0;  // lines of the block that are not empty
 };
 
 // Appends one event. `data` may hold line ends of any kind: each line gets its own data field. CR and LF are removed
