@@ -136,7 +136,12 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
     }
     tried.push_back(target);
     call.model = target->upstream_model;
-    call.body = body_for(*target);
+    auto body = body_for(*target);
+    if (!body) {
+      target->health->released();
+      co_return std::unexpected(std::move(body.error()));
+    }
+    call.body = *body;
     InFlight in_flight(target->health);
     const core::SteadyTime sent = std::chrono::steady_clock::now();
     Rejection refused;

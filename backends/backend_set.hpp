@@ -36,8 +36,9 @@ struct Started {
 };
 
 // Makes the body for a target: the model name differs between backends, so each attempt gets its own bytes. The view
-// must stay valid until the attempt's Answer is gone.
-using BodyFor = std::function<std::string_view(const Target&)>;
+// must stay valid until the attempt's Answer is gone. Called right before each dispatch (the ledger writes here); an
+// error ends the start with it.
+using BodyFor = std::function<core::Result<std::string_view>(const Target&)>;
 
 class BackendSet {
  public:

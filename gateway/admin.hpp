@@ -1,0 +1,22 @@
+#pragma once
+// The operator's listener: /metrics, /healthz (the process runs), /readyz (it takes requests), /admin/config (what is
+// in force, secrets redacted). Its own listener, on loopback by default; nothing here touches the request path.
+
+#include <boost/asio/awaitable.hpp>
+#include <functional>
+#include <string>
+
+#include "net/exchange.hpp"
+
+namespace ganglion::gateway {
+
+struct AdminSources {
+  std::function<std::string()> metrics;      // Prometheus text exposition
+  std::function<std::string()> not_ready;    // "" when ready, else why not
+  std::function<std::string()> config_json;  // redacted
+};
+
+// Thread-safe as far as its sources are. `sources` outlives the returned handler.
+net::Handler admin_handler(const AdminSources& sources);
+
+}  // namespace ganglion::gateway

@@ -1,0 +1,329 @@
+// See gateway/billed_call.hpp.
+
+#include "gateway/billed_call.hpp"
+
+#include <array>
+
+#include "api/openai_response.hpp"
+#include "api/rewrite.hpp"
+#include "core/limits.hpp"
+#include "core/log.hpp"
+#include "gateway/access_log.hpp"
+#include "gateway/estimate.hpp"
+
+namespace ganglion::gateway {
+namespace {
+
+using core::ErrorKind;
+using metering::Outcome;
+
+// Of a stream without usage, so much is kept for counting; past it an event with text counts as one token.
+constexpr std::size_t kTapeBytesMax = 64 * 1024;
+
+// Statuses by which an upstream refuses the client's own request; anything else is between us and the upstream.
+constexpr std::array kClientStatuses{400, 404, 409, 413, 415, 422, 429};
+
+Outcome outcome_of(const core::Error& error) {
+  if (error.kind == ErrorKind::cancelled) return Outcome::cancelled;
+  if (error.kind == ErrorKind::queue_full) return Outcome::rejected;
+  switch (error.source) {
+    case core::ErrorSource::upstream:
+      return Outcome::upstream_error;
+    case core::ErrorSource::client:
+      return Outcome::rejected;
+    case core::ErrorSource::gateway:
+      return Outcome::gateway_error;
+  }
+  return Outcome::gateway_error;
+}
+
+// Adds what passes in a scope to a total.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::chrono::nanoseconds& total) : total_(total), began_(std::chrono::steady_clock::now()) {}
+  ~Stopwatch() { total_ += std::chrono::steady_clock::now() - began_; }
+
+ private:
+  std::chrono::nanoseconds& total_;
+  core::SteadyTime began_;
+};
+
+}  // namespace
+
+BilledCall::BilledCall(Services& services, CallSpec spec) : services_(services), spec_(std::move(spec)) {}
+
+BilledCall::~BilledCall() {
+  abandon();
+}
+
+void BilledCall::abandon() {
+  if (!intent_ || bill_.settled) return;
+  count_usage(answer_ != nullptr);
+  const std::string_view reason =
+      spec_.cancel != nullptr && spec_.cancel->cancelled() ? core::name(spec_.cancel->reason()) : "dropped";
+  settle_now(Outcome::cancelled, reason, 0);
+}
+
+core::Result<std::string_view> BilledCall::before_dispatch(const backends::Target& target) {
+  const std::string_view backend = target.backend->name();
+  bill_.backend = backend;
+  ++bill_.attempts;
+  if (!intent_) {
+    auto intent = services_.ledger.intent({.request_id = spec_.id.view(),
+                                           .tenant = spec_.who->tenant,
+                                           .key_id = spec_.who->key_id,
+                                           .gateway = spec_.who->gateway,
+                                           .model = spec_.model->name,
+                                           .endpoint = spec_.view.endpoint,
+                                           .tier = spec_.tier},
+                                          backend);
+    if (!intent) return std::unexpected(std::move(intent.error()));
+    intent_ = *intent;
+  } else if (auto again = services_.ledger.attempt(intent_, static_cast<std::uint32_t>(bill_.attempts), backend);
+             !again) {
+    return std::unexpected(std::move(again.error()));
+  }
+  return api::rewrite_body(spec_.body, spec_.view, {.model = target.upstream_model, .include_usage = spec_.view.stream},
+                           rewritten_);
+}
+
+boost::asio::awaitable<core::Result<void>> BilledCall::start() {
+  backends::Call call{.endpoint = spec_.view.endpoint,
+                      .stream = spec_.view.stream,
+                      .tier = spec_.tier,
+                      .request_id = spec_.id.view(),
+                      .deadline = spec_.deadline,
+                      .cancel = spec_.cancel};
+  backends::Rejection rejection;
+  const backends::BodyFor body_for = [this](const backends::Target& target) { return before_dispatch(target); };
+  auto& set = spec_.runtime->backends_of(*spec_.model);
+  const auto& retry = spec_.runtime->snapshot().policy(spec_.who->gateway).retry;
+  core::Result<backends::Started> started = core::fail(ErrorKind::internal);
+  {
+    const Stopwatch waiting(bill_.upstream);
+    started = co_await set.start(call, retry, body_for, attempts_, rejection);
+  }
+  if (started) {
+    answer_ = std::move(started->answer);
+    head_ = answer_->head();
+    co_return core::Result<void>{};
+  }
+  core::Error error = std::move(started.error());
+  if (error.kind == ErrorKind::upstream_rejected) co_return accept_rejection(std::move(error), std::move(rejection));
+  settle_now(outcome_of(error), core::face(error.kind).name, core::face(error.kind).http_status);
+  co_return std::unexpected(std::move(error));
+}
+
+core::Result<void> BilledCall::accept_rejection(core::Error error, backends::Rejection rejection) {
+  const bool clients = std::ranges::find(kClientStatuses, rejection.status) != kClientStatuses.end();
+  if (clients && rejection.content_type.starts_with("application/json") && !rejection.body.empty()) {
+    head_ = {.status = rejection.status, .content_type = std::move(rejection.content_type)};
+    if (rejection.retry_after) {
+      head_.headers.emplace_back("retry-after", std::to_string((rejection.retry_after->count() + 999) / 1000));
+    }
+    body_ = std::move(rejection.body);
+    refused_ = true;
+    settle_now(Outcome::upstream_error, "upstream_rejected", head_.status);
+    return {};
+  }
+  if (rejection.status == 401 || rejection.status == 403) {
+    core::log(core::LogLevel::error, "provider_refused_credentials",
+              {{"backend", bill_.backend}, {"status", rejection.status}});
+    error.message = "the provider refused the gateway's credentials; the operator must check its API key";
+    error.retryable = false;
+  }
+  settle_now(Outcome::upstream_error, core::face(error.kind).name, core::face(error.kind).http_status);
+  return std::unexpected(std::move(error));
+}
+
+void BilledCall::count_usage(bool answered) {
+  if (answered) {
+    if (const auto exact = answer_->usage()) {
+      bill_.usage = *exact;
+      return;
+    }
+  }
+  if (const auto& reported = reported_ ? reported_ : inspector_.usage()) {
+    bill_.usage = *reported;  // a provider's explicit 0 stays 0
+    return;
+  }
+  if (!answered) return;
+  const bool embeddings = spec_.view.endpoint == api::Endpoint::embeddings;
+  bill_.usage.estimated = true;
+  bill_.usage.input_tokens = count_prompt_tokens(spec_.view.endpoint, spec_.body, services_.token_counter);
+  if (embeddings) return;
+  if (!body_.empty()) {
+    bill_.usage.output_tokens = count_answer_tokens(body_, services_.token_counter);
+  } else if (inspector_.text_events() > 0) {
+    bill_.usage.output_tokens =
+        tape_.size() < kTapeBytesMax ? count_stream_tokens(tape_, services_.token_counter) : inspector_.text_events();
+  }
+}
+
+metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason, int status) {
+  const bool billed = outcome == Outcome::completed || outcome == Outcome::cancelled;
+  metering::Units units;
+  if (answer_ != nullptr) units = metering::units_of(spec_.view.endpoint, bill_.usage, vectors_);
+  const metering::PriceBook& prices = spec_.runtime->snapshot().prices();
+  bill_.charge =
+      billed && answer_ != nullptr ? prices.price(spec_.model->name, spec_.tier, units) : prices.free(spec_.tier);
+  bill_.outcome = outcome;
+  bill_.settled = true;
+  ledger_attempts_.clear();
+  for (const backends::Attempt& attempt : attempts_) {
+    if (ledger_attempts_.size() == metering::kAttemptsMax) break;
+    const bool answered = attempt.outcome == ErrorKind::kCount;
+    ledger_attempts_.push_back({.backend = attempt.backend,
+                                .http_status = attempt.status,
+                                .reason = answered ? "" : core::face(attempt.outcome).name});
+  }
+  spec_.permit.settle(units.input_tokens + units.output_tokens, bill_.charge.nano_neurons);
+  return {.outcome = outcome,
+          .reason = reason,
+          .units = units,
+          .estimated = bill_.usage.estimated,
+          .charge = bill_.charge,
+          .http_status = status,
+          .latency = std::chrono::duration_cast<std::chrono::microseconds>(services_.clock.steady() - spec_.began),
+          .attempts = ledger_attempts_};
+}
+
+void BilledCall::settle_now(Outcome outcome, std::string_view reason, int status) {
+  const metering::Terminal record = terminal(outcome, reason, status);
+  if (intent_) services_.ledger.terminal_async(intent_, record);
+}
+
+boost::asio::awaitable<core::Result<void>> BilledCall::settle(Outcome outcome, std::string_view reason, int status) {
+  const metering::Terminal record = terminal(outcome, reason, status);
+  if (record.charge.exact == 0) {
+    services_.ledger.terminal_async(intent_, record);
+    co_return core::Result<void>{};
+  }
+  co_return co_await services_.ledger.terminal(intent_, record);
+}
+
+// Ends the call after an error while the answer was coming.
+core::Error BilledCall::broken(core::Error error) {
+  ended_ = true;
+  if (!bill_.settled) {
+    count_usage(true);
+    settle_now(outcome_of(error), core::face(error.kind).name, head_.status);
+  }
+  return error;
+}
+
+// Appends the usage event with the neurons that it costs.
+void BilledCall::annotate(const api::SseEvent& event, const api::ChunkFacts& facts) {
+  const metering::Units units = metering::units_of(spec_.view.endpoint, inspector_.usage().value_or(api::Usage{}));
+  const metering::Charge charge = spec_.runtime->snapshot().prices().price(spec_.model->name, spec_.tier, units);
+  std::string annotated;
+  out_ += api::with_neurons(event, facts, neurons_text(charge.nano_neurons), annotated);
+}
+
+// Takes the whole events that the parser holds, up to a usage event that stands alone or the end.
+StreamPiece BilledCall::take_events() {
+  StreamPiece piece;
+  out_.clear();
+  while (usage_event_.empty() && done_event_.empty() && out_.size() < core::kStreamBufferBytesMax) {
+    const auto event = parser_.next();
+    if (!event) {
+      ended_ = true;  // one event over the maximum: next() reports it
+      break;
+    }
+    if (!*event) break;
+    const api::ChunkFacts facts = inspector_.inspect(**event);
+    piece.text = piece.text || facts.first_text;
+    if (facts.done) {
+      done_event_ = (*event)->raw;
+    } else if (facts.usage_only && spec_.usage_events != UsageEvents::annotate) {
+      if (spec_.usage_events == UsageEvents::raw) usage_event_ = (*event)->raw;
+    } else if (!facts.usage_object.empty() && spec_.usage_events == UsageEvents::annotate) {
+      annotate(**event, facts);
+    } else {
+      out_ += (*event)->raw;
+      if (facts.text_bytes > 0 && tape_.size() < kTapeBytesMax) tape_ += (*event)->raw;
+    }
+  }
+  piece.bytes = out_;
+  return piece;
+}
+
+boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
+  for (;;) {
+    StreamPiece piece = take_events();
+    if (!piece.bytes.empty()) co_return piece;
+    if (ended_)
+      co_return std::unexpected(
+          broken(core::make_error(ErrorKind::upstream_protocol, "the provider sent an event over the size limit")));
+    if (!usage_event_.empty()) {
+      out_.swap(usage_event_);
+      usage_event_.clear();
+      co_return StreamPiece{.bytes = out_, .usage_event = true};
+    }
+    if (!done_event_.empty()) break;
+    core::Result<std::string_view> bytes = core::fail(ErrorKind::internal);
+    {
+      const Stopwatch waiting(bill_.upstream);
+      bytes = co_await answer_->next();
+    }
+    if (!bytes) co_return std::unexpected(broken(std::move(bytes.error())));
+    if (!bytes->empty()) {
+      parser_.feed(*bytes);
+      continue;
+    }
+    // The body ended without [DONE]. Where every choice had its finish reason the answer is whole, and ends as the
+    // upstream ended it; otherwise it was cut.
+    if (const auto rest = parser_.finish(); rest && inspector_.inspect(*rest).done) {
+      done_event_ = api::kSseDone;
+      break;
+    }
+    if (inspector_.finished() && !inspector_.failed()) break;
+    co_return std::unexpected(broken(
+        core::make_error(ErrorKind::upstream_closed, "the provider's stream ended before the answer was complete")));
+  }
+  ended_ = true;
+  count_usage(true);
+  bill_.complete = inspector_.finished() && !inspector_.failed() && head_.status == 200;
+  const bool failed = inspector_.failed();
+  if (auto durable = co_await settle(failed ? Outcome::upstream_error : Outcome::completed,
+                                     failed ? "stream_error" : "", head_.status);
+      !durable) {
+    co_return std::unexpected(std::move(durable.error()));
+  }
+  co_return StreamPiece{.bytes = done_event_, .last = true};
+}
+
+boost::asio::awaitable<core::Result<std::string_view>> BilledCall::whole() {
+  if (refused_) co_return std::string_view{body_};
+  for (;;) {
+    core::Result<std::string_view> bytes = core::fail(ErrorKind::internal);
+    {
+      const Stopwatch waiting(bill_.upstream);
+      bytes = co_await answer_->next();
+    }
+    if (!bytes) co_return std::unexpected(broken(std::move(bytes.error())));
+    if (bytes->empty()) break;
+    if (body_.size() + bytes->size() > core::kUpstreamBodyBytesMax) {
+      co_return std::unexpected(
+          broken(core::make_error(ErrorKind::upstream_protocol, "the provider's answer is over the size limit")));
+    }
+    body_ += *bytes;
+  }
+  const auto facts = api::scan_answer(body_);
+  if (!facts)
+    co_return std::unexpected(
+        broken(core::make_error(ErrorKind::upstream_protocol, "the provider's answer is not JSON")));
+  if (spec_.view.endpoint == api::Endpoint::embeddings) vectors_ = facts->choices;
+  reported_ = facts->usage;
+  count_usage(true);
+  bill_.complete = !facts->error && head_.status == 200;
+  const bool ok = !facts->error;
+  if (auto durable =
+          co_await settle(ok ? Outcome::completed : Outcome::upstream_error, ok ? "" : "error_body", head_.status);
+      !durable) {
+    co_return std::unexpected(std::move(durable.error()));
+  }
+  co_return std::string_view{body_};
+}
+
+}  // namespace ganglion::gateway

@@ -1,0 +1,116 @@
+#pragma once
+// One upstream call with its bill: the ledger's intent before each dispatch, the answer watched for usage as it passes,
+// and the terminal record made durable before the answer's last byte is handed out. However it ends, including by
+// destruction, exactly one terminal record is written. Used by one coroutine at a time on the worker's thread: directly
+// by a request, or by the pump of a flight.
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/openai_request.hpp"
+#include "api/openai_stream.hpp"
+#include "api/sse.hpp"
+#include "backends/backend_set.hpp"
+#include "core/ids.hpp"
+#include "gateway/runtime.hpp"
+#include "metering/record.hpp"
+
+namespace ganglion::gateway {
+
+// What is done with a stream's usage event. raw: handed out as it came. annotate: with the neurons added. strip: left
+// out, because the client did not ask for it and we did.
+enum class UsageEvents : std::uint8_t { raw, annotate, strip };
+
+struct CallSpec {
+  std::shared_ptr<Runtime> runtime;
+  const Principal* who = nullptr;
+  const ModelEntry* model = nullptr;
+  core::RequestId id;
+  api::Tier tier = api::Tier::regular;
+  std::string_view body;  // the client's bytes; outlive the call
+  api::RequestView view;  // of body
+  UsageEvents usage_events = UsageEvents::raw;
+  core::Deadline deadline;
+  core::CancelSource* cancel = nullptr;
+  core::SteadyTime began;
+  ratelimit::Permit permit;
+};
+
+// The outcome so far; complete once the call has settled.
+struct Bill {
+  api::Usage usage;
+  metering::Charge charge;
+  metering::Outcome outcome = metering::Outcome::completed;
+  std::string_view backend;  // that answered, or was tried last
+  std::size_t attempts = 0;
+  std::chrono::nanoseconds upstream{0};  // time spent waiting for backends
+  bool settled = false;
+  bool complete = false;  // whole, 2xx, not broken: fit for the cache
+};
+
+struct StreamPiece {
+  std::string_view bytes;    // whole events; valid until the next call; may be empty on the last piece
+  bool usage_event = false;  // exactly one event, which only those who asked may see (UsageEvents::raw only)
+  bool last = false;         // the bill is durable; nothing follows
+  bool text = false;         // holds the first text of the stream
+};
+
+class BilledCall {
+ public:
+  BilledCall(Services& services, CallSpec spec);
+  ~BilledCall();
+  BilledCall(const BilledCall&) = delete;
+  BilledCall& operator=(const BilledCall&) = delete;
+
+  // Dispatches, with retries and fallback, until an answer's head is there. An upstream's refusal of the client's own
+  // request (400, 404, 422, 429, ...) counts as an answer: its status and body are the client's to see.
+  boost::asio::awaitable<core::Result<void>> start();
+  const backends::AnswerHead& head() const { return head_; }
+  bool streaming() const { return head_.event_stream && answer_ != nullptr; }
+
+  // A streaming answer, piece by piece.
+  boost::asio::awaitable<core::Result<StreamPiece>> next();
+  // Any other answer, whole; settled when it returns. Valid while the call lives.
+  boost::asio::awaitable<core::Result<std::string_view>> whole();
+
+  // The client left, or nobody wants the answer any more: bills what was produced until now. Does nothing once settled.
+  void abandon();
+  const Bill& bill() const { return bill_; }
+
+ private:
+  core::Result<std::string_view> before_dispatch(const backends::Target& target);
+  core::Result<void> accept_rejection(core::Error error, backends::Rejection rejection);
+  boost::asio::awaitable<core::Result<void>> settle(metering::Outcome outcome, std::string_view reason, int status);
+  void settle_now(metering::Outcome outcome, std::string_view reason, int status);
+  metering::Terminal terminal(metering::Outcome outcome, std::string_view reason, int status);
+  void count_usage(bool answered);
+  core::Error broken(core::Error error);
+  StreamPiece take_events();
+  void annotate(const api::SseEvent& event, const api::ChunkFacts& facts);
+
+  Services& services_;
+  CallSpec spec_;
+  Bill bill_;
+  metering::IntentId intent_;
+  std::vector<backends::Attempt> attempts_;
+  std::vector<metering::Attempt> ledger_attempts_;
+  std::unique_ptr<backends::Answer> answer_;
+  backends::AnswerHead head_;
+  std::string rewritten_;
+  std::string body_;                    // of a whole answer
+  std::optional<api::Usage> reported_;  // by it
+  bool refused_ = false;
+  // Streams.
+  api::SseParser parser_;
+  api::StreamInspector inspector_;
+  std::string out_;
+  std::string usage_event_;
+  std::string done_event_;
+  std::string tape_;  // the first text events, kept to count tokens if the provider reports none
+  bool ended_ = false;
+  std::uint64_t vectors_ = 0;
+};
+
+}  // namespace ganglion::gateway

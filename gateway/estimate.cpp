@@ -1,0 +1,82 @@
+// See gateway/estimate.hpp.
+
+#include "gateway/estimate.hpp"
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "api/sse.hpp"
+
+namespace ganglion::gateway {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::uint64_t kTokensPerMessage = 4;  // role and separators, as chat formats add them
+
+// Every string below content-bearing fields, joined.
+void append_text(const Json& value, std::string& out) {
+  if (value.is_string()) {
+    out += value.get_ref<const std::string&>();
+  } else if (value.is_array()) {
+    for (const Json& item : value) append_text(item, out);
+  } else if (value.is_object()) {
+    for (const char* key : {"content", "text", "refusal", "reasoning_content", "reasoning", "arguments", "name",
+                            "function", "tool_calls", "message", "delta"}) {
+      if (const auto it = value.find(key); it != value.end()) append_text(*it, out);
+    }
+  }
+}
+
+}  // namespace
+
+std::uint64_t guess_prompt_tokens(const api::RequestView& view) {
+  return (view.prompt_text_bytes + view.tools_bytes + 3) / 4 + view.prompt_token_ids +
+         view.prompt_items * kTokensPerMessage;
+}
+
+std::uint64_t count_prompt_tokens(api::Endpoint endpoint, std::string_view body,
+                                  const backends::TokenCounter& counter) {
+  const Json json = Json::parse(body, nullptr, false);
+  if (!json.is_object()) return 0;
+  std::string text;
+  std::uint64_t extra = 0;
+  if (endpoint == api::Endpoint::chat_completions) {
+    const Json& messages = json.contains("messages") ? json["messages"] : Json::array();
+    append_text(messages, text);
+    extra = messages.size() * kTokensPerMessage;
+    if (json.contains("tools")) text += json["tools"].dump();
+  } else {
+    const char* key = endpoint == api::Endpoint::embeddings ? "input" : "prompt";
+    if (json.contains(key)) append_text(json[key], text);
+  }
+  return counter.count(text) + extra;
+}
+
+std::uint64_t count_answer_tokens(std::string_view body, const backends::TokenCounter& counter) {
+  const Json json = Json::parse(body, nullptr, false);
+  if (!json.is_object() || !json.contains("choices")) return 0;
+  std::string text;
+  append_text(json["choices"], text);
+  return counter.count(text);
+}
+
+std::uint64_t count_stream_tokens(std::string_view events, const backends::TokenCounter& counter) {
+  api::SseParser parser;
+  parser.feed(events);
+  std::map<std::int64_t, std::string> text_by_choice;
+  for (;;) {
+    const auto event = parser.next();
+    if (!event || !*event) break;
+    const Json json = Json::parse((*event)->data, nullptr, false);
+    if (!json.is_object() || !json.contains("choices") || !json["choices"].is_array()) continue;
+    for (const Json& choice : json["choices"]) {
+      if (choice.is_object()) append_text(choice, text_by_choice[choice.value("index", std::int64_t{0})]);
+    }
+  }
+  std::uint64_t tokens = 0;
+  for (const auto& [index, text] : text_by_choice) tokens += counter.count(text);
+  return tokens;
+}
+
+}  // namespace ganglion::gateway

@@ -1,0 +1,93 @@
+#pragma once
+// One request, forward only: the stages in the order of docs/life_of_a_request.md. A Worker is one thread's pipeline:
+// it owns what that thread needs and handles every exchange of its connections.
+
+#include <boost/asio/io_context.hpp>
+#include <memory>
+#include <string>
+
+#include "api/openai_request.hpp"
+#include "cache/key.hpp"
+#include "cache/policy.hpp"
+#include "core/ids.hpp"
+#include "gateway/access_log.hpp"
+#include "gateway/answer_headers.hpp"
+#include "gateway/billed_call.hpp"
+#include "gateway/router.hpp"
+#include "gateway/runtime.hpp"
+#include "metrics/worker_metrics.hpp"
+#include "net/exchange.hpp"
+
+namespace ganglion::gateway {
+
+// Everything known of one request, filled stage by stage; dies with it.
+struct Request {
+  explicit Request(net::Exchange& e) : exchange(e) {}
+
+  net::Exchange& exchange;
+  std::shared_ptr<Runtime> runtime;
+  core::RequestId id;
+  Route route;
+  const Principal* who = nullptr;
+  metrics::GaugeGuard counted;
+  ratelimit::Ticket ticket;
+  std::string_view body;
+  api::ParserScratch scratch;
+  api::RequestView view;
+  const ModelEntry* model = nullptr;
+  api::Tier tier = api::Tier::regular;
+  core::Deadline deadline;
+  ratelimit::LimiterHandle limits;
+  ratelimit::Permit permit;
+  cache::CacheDecision caching;
+
+  // How it ended.
+  metrics::CacheOutcome cache = metrics::CacheOutcome::off;
+  Bill bill;
+  bool dispatched = false;
+  bool streamed = false;
+  core::Error error;  // kind kCount: none
+  int status = 0;     // as sent
+  core::SteadyTime first_text{};
+};
+
+class Worker {
+ public:
+  // `access_fd` < 0: no access log. `services` outlives the worker; everything here runs on `io`'s one thread.
+  Worker(boost::asio::io_context& io, Services& services, int access_fd);
+
+  // The configuration for requests from now on; running ones keep theirs. Throws std::invalid_argument.
+  void use(std::shared_ptr<const Snapshot> snapshot);
+
+  boost::asio::awaitable<void> handle(net::Exchange& exchange);
+
+ private:
+  using Done = core::Result<void>;
+  boost::asio::awaitable<Done> serve(Request& request);
+  boost::asio::awaitable<Done> read(Request& request);
+  Done resolve(Request& request);
+  Done admit(Request& request);
+  boost::asio::awaitable<Done> list_models(Request& request);
+
+  boost::asio::awaitable<Done> serve_from_cache(Request& request);
+  boost::asio::awaitable<Done> serve_entry(Request& request, const std::shared_ptr<const cache::Entry>& entry);
+  boost::asio::awaitable<Done> serve_flight(Request& request, cache::Join join, const cache::CacheKey& key);
+  boost::asio::awaitable<Done> serve_direct(Request& request);
+
+  boost::asio::awaitable<Done> relay_stream(Request& request, BilledCall& call);
+  boost::asio::awaitable<Done> relay_flight(Request& request, cache::Reader& reader, const std::shared_ptr<Bill>& bill);
+  void fill_head(Request& request, net::ResponseHead& head, AnswerHeaders& headers, const backends::AnswerHead& answer);
+  boost::asio::awaitable<void> answer_error(Request& request);
+  void finish(Request& request);
+  CallSpec call_spec(Request& request);
+
+  Services& services_;
+  boost::asio::io_context& io_;
+  std::shared_ptr<Runtime> runtime_;
+  core::RequestIds ids_;
+  cache::KeyMaker keys_;
+  metrics::WorkerMetrics metrics_;
+  AccessLog access_log_;
+};
+
+}  // namespace ganglion::gateway

@@ -1,0 +1,71 @@
+// See gateway/runtime.hpp and gateway/services.hpp.
+
+#include "gateway/runtime.hpp"
+
+#include "backends/remote/remote_backend.hpp"
+
+namespace ganglion::gateway {
+
+BackendRegistry::Backend& BackendRegistry::get(std::string_view name) {
+  const std::lock_guard lock(mutex_);
+  auto it = backends_.find(name);
+  if (it == backends_.end()) {
+    it = backends_.try_emplace(std::string{name}).first;
+    it->second.hooks = make_hooks_(name);
+  }
+  return it->second;
+}
+
+void BackendRegistry::each(const std::function<void(std::string_view name, const Backend&)>& visit) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [name, backend] : backends_) visit(name, backend);
+}
+
+Runtime::Runtime(boost::asio::any_io_executor executor, Services& services, std::shared_ptr<const Snapshot> snapshot)
+    : services_(services), snapshot_(std::move(snapshot)), auth_(snapshot_->keys()) {
+  for (const backends::RemoteOptions& remote : snapshot_->input().remotes) {
+    remotes_.push_back(
+        std::make_unique<backends::RemoteBackend>(executor, remote, *services.backends.get(remote.name).hooks));
+  }
+  for (const backends::LocalModelOptions& local : snapshot_->input().local_models) {
+    const auto loaded = services.local_models.find(local.name);
+    // A local model added by a reload is served after a restart; until then its requests find no backend.
+    locals_.push_back(loaded == services.local_models.end()
+                          ? nullptr
+                          : std::make_unique<backends::LocalBackend>(loaded->second, executor));
+  }
+  for (const ModelEntry& model : snapshot_->models()) {
+    std::vector<backends::Target> targets;
+    for (const Destination& to : model.destinations) {
+      backends::Backend* backend = (to.local ? locals_ : remotes_)[to.index].get();
+      if (backend == nullptr) continue;
+      targets.push_back({.backend = backend,
+                         .health = services.backends.get(backend->name()).health,
+                         .upstream_model = to.upstream_model,
+                         .weight = to.weight});
+    }
+    sets_.push_back(std::make_unique<backends::BackendSet>(model.name, std::move(targets)));
+  }
+}
+
+backends::BackendSet& Runtime::backends_of(const ModelEntry& model) {
+  return *sets_[static_cast<std::size_t>(&model - snapshot_->models().data())];
+}
+
+core::Result<ratelimit::LimiterHandle> Runtime::limits(const Principal& who, const ModelEntry& model) {
+  const std::pair<const void*, const void*> key{&who, &model};
+  if (const auto it = handles_.find(key); it != handles_.end()) return it->second;
+  std::vector<ratelimit::ScopedLimits> limits{{ratelimit::Scope::key, who.key_id, who.limits}};
+  if (const auto* of_tenant = snapshot_->tenant_limits(who.tenant)) {
+    limits.push_back({ratelimit::Scope::tenant, who.tenant, *of_tenant});
+  }
+  limits.push_back({ratelimit::Scope::gateway, who.gateway, snapshot_->policy(who.gateway).limits});
+  if (const auto* of_model = snapshot_->model_limits(model.name)) {
+    limits.push_back({ratelimit::Scope::model, model.name, *of_model});
+  }
+  auto handle = services_.limiter.resolve(limits);
+  if (handle) handles_.emplace(key, *handle);
+  return handle;
+}
+
+}  // namespace ganglion::gateway

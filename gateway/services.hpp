@@ -1,0 +1,62 @@
+#pragma once
+// What all workers of the process share. Owned by the application as members, borrowed here; everything in it is
+// thread-safe and outlives the workers.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "backends/health.hpp"
+#include "backends/local/local_backend.hpp"
+#include "cache/memory_cache.hpp"
+#include "cache/options.hpp"
+#include "cache/single_flight.hpp"
+#include "core/clock.hpp"
+#include "metering/ledger.hpp"
+#include "metrics/metrics.hpp"
+#include "net/hooks.hpp"
+#include "ratelimit/admission.hpp"
+#include "ratelimit/limiter.hpp"
+
+namespace ganglion::gateway {
+
+// Health and connection counters of each backend by name: shared by workers and kept across reloads.
+class BackendRegistry {
+ public:
+  // Makes the counters of a backend; called under the registry's lock.
+  using HooksMaker = std::function<std::unique_ptr<net::UpstreamHooks>(std::string_view backend)>;
+  explicit BackendRegistry(HooksMaker make_hooks) : make_hooks_(std::move(make_hooks)) {}
+
+  struct Backend {
+    std::shared_ptr<backends::Health> health = std::make_shared<backends::Health>();
+    std::unique_ptr<net::UpstreamHooks> hooks;
+  };
+  // References stay valid for the registry's life.
+  Backend& get(std::string_view name);
+  void each(const std::function<void(std::string_view name, const Backend&)>& visit) const;
+
+ private:
+  HooksMaker make_hooks_;
+  mutable std::mutex mutex_;
+  std::map<std::string, Backend, std::less<>> backends_;
+};
+
+struct Services {
+  const core::Clock& clock;
+  metrics::Metrics& metrics;
+  metering::Ledger& ledger;
+  ratelimit::Limiter& limiter;
+  ratelimit::Admission& admission;
+  cache::CacheOptions cache_options;
+  cache::MemoryCache& cache;
+  cache::SingleFlight& flights;
+  cache::KeySeed cache_seed;
+  BackendRegistry& backends;
+  std::map<std::string, std::shared_ptr<const backends::LocalModel>, std::less<>> local_models;
+  backends::TokenCounter token_counter;  // for answers whose provider reports no usage
+};
+
+}  // namespace ganglion::gateway

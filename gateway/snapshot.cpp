@@ -1,0 +1,82 @@
+// See gateway/snapshot.hpp.
+
+#include "gateway/snapshot.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+namespace ganglion::gateway {
+namespace {
+
+template <class Range, class Field>
+auto find_named(const Range& range, Field field, std::string_view name) {
+  const auto it = std::ranges::find(range, name, field);
+  return it == range.end() ? nullptr : &*it;
+}
+
+}  // namespace
+
+core::Result<std::shared_ptr<const Snapshot>> Snapshot::make(SnapshotInput input, std::uint64_t version) {
+  auto prices = metering::PriceBook::make(input.pricing);
+  if (!prices) return std::unexpected(std::move(prices.error()));
+  std::shared_ptr<Snapshot> snapshot(new Snapshot);
+  snapshot->keys_ = std::make_shared<const KeyRing>(input.gateway);
+  snapshot->prices_ = std::move(*prices);
+  std::map<std::string, std::vector<Destination>> by_name;
+  for (std::size_t i = 0; i < input.remotes.size(); ++i) {
+    for (const backends::ModelAlias& alias : input.remotes[i].models) {
+      by_name[alias.name].push_back({.local = false,
+                                     .index = i,
+                                     .upstream_model = alias.upstream.empty() ? alias.name : alias.upstream,
+                                     .weight = input.remotes[i].weight});
+    }
+  }
+  for (std::size_t i = 0; i < input.local_models.size(); ++i) {
+    const backends::LocalModelOptions& local = input.local_models[i];
+    by_name[local.name].push_back({.local = true, .index = i, .upstream_model = local.name, .weight = local.weight});
+  }
+  for (auto& [name, destinations] : by_name) {
+    snapshot->by_name_.emplace(name, snapshot->models_.size());
+    snapshot->models_.push_back({.name = name, .destinations = std::move(destinations)});
+  }
+  snapshot->input_ = std::move(input);
+  snapshot->version_ = version;
+  snapshot->created_s_ =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return snapshot;
+}
+
+const ModelEntry* Snapshot::model(std::string_view name) const {
+  const auto it = by_name_.find(name);
+  return it == by_name_.end() ? nullptr : &models_[it->second];
+}
+
+const GatewayPolicy& Snapshot::policy(std::string_view gateway) const {
+  const auto* found = find_named(input_.gateway.gateways, &GatewayPolicy::name, gateway);
+  return found != nullptr ? *found : default_policy_;
+}
+
+const ratelimit::LimitSet* Snapshot::tenant_limits(std::string_view tenant) const {
+  const auto* found = find_named(input_.gateway.tenants, &TenantOptions::name, tenant);
+  return found != nullptr ? &found->limits : nullptr;
+}
+
+const ratelimit::LimitSet* Snapshot::model_limits(std::string_view model) const {
+  const auto* found = find_named(input_.gateway.model_limits, &ModelLimits::model, model);
+  return found != nullptr ? &found->limits : nullptr;
+}
+
+std::string Snapshot::names_for(const Principal& principal) const {
+  constexpr std::size_t kNamedMax = 20;
+  std::string out;
+  std::size_t usable = 0;
+  for (const ModelEntry& entry : models_) {
+    if (!principal.may_use(entry.name) || ++usable > kNamedMax) continue;
+    if (!out.empty()) out += ", ";
+    out += entry.name;
+  }
+  if (usable > kNamedMax) out += " and " + std::to_string(usable - kNamedMax) + " more (GET /v1/models)";
+  return usable == 0 ? "none" : out;
+}
+
+}  // namespace ganglion::gateway
