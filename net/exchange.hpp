@@ -68,7 +68,7 @@ class Exchange {
 
   bool started() const;             // the head of an answer was handed out
   bool finished() const;            // the answer is complete
-  std::uint64_t bytes_in() const;   // body bytes read
+  std::uint64_t bytes_in() const;   // body bytes read, as on the wire
   std::uint64_t bytes_out() const;  // body bytes taken by the kernel, framing not counted
 
  private:

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace ganglion::net {
@@ -73,6 +74,6 @@ struct ResponseHead {
 };
 
 // "%2F" and the like decoded; nullopt on a broken escape.
-std::optional<std::size_t> percent_decode(std::string_view text, std::span<char> out);
+std::optional<std::string> percent_decode(std::string_view text);
 
 }  // namespace ganglion::net

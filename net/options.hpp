@@ -22,7 +22,8 @@ struct ServerOptions {
   std::chrono::milliseconds header_timeout{10'000};      // wall clock for one header block
   std::chrono::milliseconds keep_alive_timeout{75'000};  // idle between requests
   std::chrono::milliseconds write_timeout{30'000};       // no byte taken by the client for so long: it is cut off
-  std::size_t body_rate_min = 1024;                      // bytes/s of a request body after a 10 s grace
+  std::size_t body_rate_min = 1024;                      // bytes/s of a request body after the grace
+  std::chrono::milliseconds body_grace{10'000};
 };
 
 struct TlsClientOptions {

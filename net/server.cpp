@@ -1,0 +1,215 @@
+// Binding, accepting, draining, certificate reload. See server.hpp.
+
+#include "net/server.hpp"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "core/assert.hpp"
+#include "core/log.hpp"
+#include "net/connection.hpp"
+#include "net/server_worker.hpp"
+
+namespace ganglion::net {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using core::ErrorKind;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr int kBacklog = 4096;
+constexpr auto kAcceptBackOff = 100ms;
+constexpr auto kCertificateCheckInterval = 5s;
+constexpr std::size_t kRejectingMax = 64;  // per worker; past it a connection over the cap is closed without a word
+
+std::string address_text(const asio::ip::address& address) {
+  if (address.is_v6() && address.to_v6().is_v4_mapped()) {
+    return asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).to_string();
+  }
+  return address.to_string();
+}
+
+core::Error bind_error(const tcp::endpoint& endpoint, const char* step, boost::system::error_code error) {
+  return core::make_error(ErrorKind::internal, "cannot " + std::string{step} + " " + endpoint.address().to_string() +
+                                                   " port " + std::to_string(endpoint.port()) + ": " + error.message());
+}
+
+// SO_REUSEPORT would silently share the port with another process of ours; binding without it finds out.
+core::Result<void> check_port_free(asio::io_context& io, const tcp::endpoint& endpoint) {
+  if (endpoint.port() == 0) return {};
+  boost::system::error_code error;
+  tcp::acceptor probe(io);
+  probe.open(endpoint.protocol(), error);
+  if (!error) probe.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) probe.bind(endpoint, error);
+  if (error) return std::unexpected(bind_error(endpoint, "bind", error));
+  return {};
+}
+
+core::Result<void> open_acceptor(tcp::acceptor& acceptor, const tcp::endpoint& endpoint) {
+  using ReusePort = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
+  boost::system::error_code error;
+  acceptor.open(endpoint.protocol(), error);
+  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor.set_option(ReusePort(true), error);
+  if (!error) acceptor.bind(endpoint, error);
+  if (error) return std::unexpected(bind_error(endpoint, "bind", error));
+  acceptor.listen(kBacklog, error);
+  if (error) return std::unexpected(bind_error(endpoint, "listen on", error));
+  return {};
+}
+
+void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp::endpoint& peer) {
+  ServerShared& shared = *worker->shared;
+  auto admission = Connection::Admission::accepted;
+  if (shared.connections.fetch_add(1, std::memory_order_relaxed) >= shared.options.connections_max) {
+    shared.connections.fetch_sub(1, std::memory_order_relaxed);
+    // A TLS client could not read a plain refusal, and a handshake is what an overloaded server should not pay for.
+    if (worker->rejecting >= kRejectingMax || shared.certificate.enabled()) {
+      shared.hooks.connection_rejected();
+      return;
+    }
+    admission = Connection::Admission::over_cap;
+  }
+  auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()), admission);
+  asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
+}
+
+asio::awaitable<void> accept_loop(std::shared_ptr<Worker> worker) {
+  asio::steady_timer back_off(worker->io);
+  while (worker->acceptor.is_open()) {
+    tcp::endpoint peer;
+    auto [error, socket] = co_await worker->acceptor.async_accept(peer, asio::as_tuple(asio::use_awaitable));
+    if (!error) {
+      admit(worker, std::move(socket), peer);
+      continue;
+    }
+    if (error == asio::error::operation_aborted || !worker->acceptor.is_open()) break;
+    if (error == asio::error::connection_aborted) continue;
+    // Out of descriptors or memory: the connection stays in the backlog, so an immediate retry would spin.
+    worker->shared->hooks.accept_failed(error.value());
+    core::log(core::LogLevel::warn, "accept_failed", {{"error", error.message()}});
+    back_off.expires_after(kAcceptBackOff);
+    (void)co_await back_off.async_wait(asio::as_tuple(asio::use_awaitable));
+  }
+}
+
+}  // namespace
+
+struct Server::State {
+  std::shared_ptr<ServerShared> shared;
+  std::vector<std::shared_ptr<Worker>> workers;
+  std::shared_ptr<asio::steady_timer> certificate_timer;  // on the first worker
+
+  static void watch_certificate(std::weak_ptr<State> weak);
+};
+
+void Server::State::watch_certificate(std::weak_ptr<State> weak) {
+  const auto state = weak.lock();
+  if (!state) return;
+  state->certificate_timer->expires_after(kCertificateCheckInterval);
+  state->certificate_timer->async_wait([weak = std::move(weak)](boost::system::error_code error) {
+    const auto alive = weak.lock();
+    if (error || !alive) return;
+    ServerShared& shared = *alive->shared;
+    if (shared.certificate.files_changed()) {
+      const auto loaded = shared.certificate.load();
+      shared.hooks.tls_reloaded(loaded.has_value());
+      if (!loaded) core::log(core::LogLevel::error, "tls_reload_failed", {{"error", loaded.error().message}});
+    }
+    watch_certificate(alive);
+  });
+}
+
+Server::Server(ServerOptions options, std::vector<ServerWorker> workers, ServerHooks& hooks)
+    : state_(std::make_shared<State>()) {
+  GW_ASSERT(!workers.empty());
+  state_->shared = std::make_shared<ServerShared>(std::move(options), hooks);
+  for (ServerWorker& worker : workers) {
+    state_->workers.push_back(std::make_shared<Worker>(state_->shared, *worker.io, std::move(worker.handler)));
+  }
+}
+
+Server::~Server() = default;
+
+core::Result<std::uint16_t> Server::listen() {
+  const ServerOptions& options = state_->shared->options;
+  boost::system::error_code error;
+  const auto address = asio::ip::make_address(options.host, error);
+  if (error) return core::fail(ErrorKind::internal, "not an IP address to listen on: " + options.host);
+  if (state_->shared->certificate.enabled()) {
+    if (auto loaded = state_->shared->certificate.load(); !loaded) return std::unexpected(loaded.error());
+  }
+  tcp::endpoint endpoint(address, options.port);
+  if (auto free = check_port_free(state_->workers.front()->io, endpoint); !free) return std::unexpected(free.error());
+  for (const auto& worker : state_->workers) {
+    if (auto opened = open_acceptor(worker->acceptor, endpoint); !opened) return std::unexpected(opened.error());
+    endpoint.port(worker->acceptor.local_endpoint().port());
+  }
+  for (const auto& worker : state_->workers) asio::co_spawn(worker->io, accept_loop(worker), asio::detached);
+  if (state_->shared->certificate.enabled()) {
+    state_->certificate_timer = std::make_shared<asio::steady_timer>(state_->workers.front()->io);
+    asio::post(state_->workers.front()->io, [weak = std::weak_ptr(state_)] { State::watch_certificate(weak); });
+  }
+  return endpoint.port();
+}
+
+void Server::stop_accepting() {
+  for (const auto& worker : state_->workers) {
+    asio::post(worker->io, [worker] {
+      boost::system::error_code ignored;
+      worker->acceptor.close(ignored);
+    });
+  }
+  if (state_->certificate_timer) {
+    asio::post(state_->workers.front()->io, [timer = state_->certificate_timer] { timer->cancel(); });
+  }
+}
+
+void Server::drain() {
+  state_->shared->draining = true;
+  for (const auto& worker : state_->workers) {
+    asio::post(worker->io, [worker] {
+      for (Connection* connection : worker->open) connection->close_if_idle();
+    });
+  }
+}
+
+void Server::cancel_all() {
+  state_->shared->draining = true;
+  for (const auto& worker : state_->workers) {
+    asio::post(worker->io, [worker] {
+      // A cancel callback may end connections of this list only later, from the loop.
+      for (Connection* connection : worker->open) connection->cancel_shutdown();
+    });
+  }
+}
+
+std::size_t Server::connections() const {
+  return state_->shared->connections.load();
+}
+
+std::size_t Server::exchanges() const {
+  std::size_t total = 0;
+  for (const auto& worker : state_->workers) total += worker->exchanges.load();
+  return total;
+}
+
+core::Result<void> Server::reload_tls() {
+  if (!state_->shared->certificate.enabled()) return {};
+  auto loaded = state_->shared->certificate.load();
+  state_->shared->hooks.tls_reloaded(loaded.has_value());
+  if (!loaded) core::log(core::LogLevel::error, "tls_reload_failed", {{"error", loaded.error().message}});
+  return loaded;
+}
+
+}  // namespace ganglion::net

@@ -1,0 +1,56 @@
+#pragma once
+// What the connections of one worker share, and what the workers of one server share. Internal to net.
+
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <memory>
+#include <vector>
+
+#include "core/limits.hpp"
+#include "net/buffer_pool.hpp"
+#include "net/exchange.hpp"
+#include "net/hooks.hpp"
+#include "net/http1_write.hpp"
+#include "net/options.hpp"
+#include "net/peer_watch.hpp"
+#include "net/timer_wheel.hpp"
+#include "net/tls.hpp"
+
+namespace ganglion::net {
+
+// Thread-safe.
+struct ServerShared {
+  ServerShared(ServerOptions o, ServerHooks& h) : options(std::move(o)), hooks(h), certificate(options.tls) {}
+  const ServerOptions options;
+  ServerHooks& hooks;
+  ServerCertificate certificate;
+  std::atomic<std::size_t> connections{0};
+  std::atomic<bool> draining{false};
+};
+
+// On its io_context's thread, but for `exchanges`.
+struct Worker {
+  Worker(std::shared_ptr<ServerShared> s, boost::asio::io_context& context, Handler h)
+      : shared(std::move(s)),
+        io(context),
+        handler(std::move(h)),
+        acceptor(context),
+        wheel(TimerWheel::of(context.get_executor())),
+        watch(PeerWatch::of(context.get_executor())),
+        buffers(core::kHeaderBlockBytesMax, 256) {}
+
+  std::shared_ptr<ServerShared> shared;
+  boost::asio::io_context& io;
+  Handler handler;
+  boost::asio::ip::tcp::acceptor acceptor;
+  TimerWheel& wheel;
+  PeerWatch& watch;
+  BufferPool buffers;
+  http1::DateCache date;
+  std::vector<Connection*> open;  // each knows its place
+  std::size_t rejecting = 0;      // connections over the cap that are being told so
+  std::atomic<std::size_t> exchanges{0};
+};
+
+}  // namespace ganglion::net
