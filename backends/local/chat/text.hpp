@@ -29,6 +29,7 @@ char32_t to_lower(char32_t c);
 std::string upper(std::string_view s);
 std::string lower(std::string_view s);
 std::string capitalize(std::string_view s);
+std::string swap_case(std::string_view s);
 std::string title(std::string_view s);        // str.title()
 std::string title_words(std::string_view s);  // Jinja's title filter
 
