@@ -1,0 +1,265 @@
+// See app/application.hpp. Shutdown is app/shutdown.cpp; scraping of what components keep themselves is app/scrape.cpp.
+
+#include "app/application.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <boost/asio/post.hpp>
+#include <csignal>
+
+#include "app/build_info.hpp"
+#include "app/worker_thread.hpp"
+#include "config/describe.hpp"
+#include "core/log.hpp"
+
+namespace ganglion::app {
+namespace {
+
+using core::LogLevel;
+
+gateway::SnapshotInput snapshot_input(const config::Config& config) {
+  return {.gateway = config.gateway,
+          .pricing = config.pricing,
+          .remotes = config.remotes,
+          .local_models = config.local_models};
+}
+
+LogLevel parse_level(std::string_view text) {
+  if (text == "debug") return LogLevel::debug;
+  if (text == "warn") return LogLevel::warn;
+  if (text == "error") return LogLevel::error;
+  if (text == "off") return LogLevel::off;
+  return LogLevel::info;
+}
+
+std::string url(const net::ServerOptions& options, std::uint16_t port) {
+  const bool v6 = options.host.find(':') != std::string::npos;
+  return std::string{options.tls.cert_file.empty() ? "http://" : "https://"} + (v6 ? "[" : "") + options.host +
+         (v6 ? "]" : "") + ":" + std::to_string(port);
+}
+
+void log_diagnostics(LogLevel level, std::string_view event, const std::vector<config::Diagnostic>& diagnostics) {
+  for (const config::Diagnostic& diagnostic : diagnostics)
+    core::log(level, event, {{"problem", config::format(diagnostic)}});
+}
+
+}  // namespace
+
+Application::Application(std::shared_ptr<const config::Config> config)
+    : config_(std::move(config)),
+      metrics_(config_->metrics, {.version = kVersion, .commit = kCommit}, clock_),
+      commit_seconds_(metrics_.registry().shared().histogram(metrics::Family::ledger_commit_seconds)),
+      batch_records_(metrics_.registry().shared().histogram(metrics::Family::ledger_batch_records)),
+      ledger_bytes_(metrics_.registry().shared().counter(metrics::Family::ledger_bytes_total)),
+      ledger_errors_(metrics_.registry().shared().counter(metrics::Family::ledger_errors_total)),
+      limiter_(config_->limiter, clock_),
+      admission_(config_->admission),
+      cache_(config_->cache, clock_),
+      flights_(&cache_, config_->cache.entry_bytes_max),
+      backends_([this](std::string_view name) {
+        return std::make_unique<gateway::UpstreamMetrics>(metrics_.registry(), name);
+      }),
+      proxy_hooks_(metrics_.registry(), "proxy"),
+      admin_hooks_(metrics_.registry(), "admin"),
+      signals_(control_, SIGTERM, SIGINT, SIGHUP),
+      drain_timer_(control_),
+      settle_timer_(control_) {}
+
+Application::~Application() {
+  scrape_token_ = {};
+  for (auto& worker : workers_) worker->stop();
+  proxy_.reset();
+  admin_.reset();
+  workers_.clear();
+  if (ledger_) ledger_->close();
+  if (access_fd_ > 2) ::close(access_fd_);
+}
+
+void Application::committed(std::uint64_t records, std::uint64_t bytes, std::chrono::nanoseconds sync) {
+  commit_seconds_.observe(sync);
+  batch_records_.observe_count(records);
+  ledger_bytes_.add(bytes);
+}
+
+void Application::state_changed(metering::LedgerState state, std::string_view why) {
+  if (state == metering::LedgerState::ok) {
+    core::log(LogLevel::info, "ledger_ok", {{"why", why}});
+    return;
+  }
+  ledger_errors_.add();
+  core::log(LogLevel::error, state == metering::LedgerState::full ? "ledger_full" : "ledger_broken", {{"why", why}});
+}
+
+core::Result<void> Application::start() {
+  core::set_log_level(parse_level(config_->log.level));
+  log_diagnostics(LogLevel::warn, "config_warning", config_->warnings);
+  auto ledger = metering::Ledger::open(config_->ledger, clock_, *this);
+  if (!ledger) return std::unexpected(std::move(ledger.error()));
+  ledger_ = std::move(*ledger);
+  const metering::RecoveryReport& recovery = ledger_->recovery();
+  core::log(LogLevel::info, "ledger_open",
+            {{"directory", config_->ledger.directory},
+             {"segments", recovery.segments},
+             {"torn_bytes", recovery.torn_bytes},
+             {"aborted", recovery.intents_aborted},
+             {"ms", recovery.took.count() / 1000}});
+  services_.emplace(gateway::Services{.clock = clock_,
+                                      .metrics = metrics_,
+                                      .ledger = *ledger_,
+                                      .limiter = limiter_,
+                                      .admission = admission_,
+                                      .cache_options = config_->cache,
+                                      .cache = cache_,
+                                      .flights = flights_,
+                                      .cache_seed = cache::KeySeed::random(),
+                                      .backends = backends_});
+  if (auto done = load_models(); !done) return done;
+  if (auto done = open_access_log(); !done) return done;
+  if (auto done = listen(); !done) return done;
+  scrape_token_ = metrics_.registry().add_source([this](metrics::Scrape& out) { scrape(out); });
+  metrics_.config_loaded(config_->hash);
+  return {};
+}
+
+core::Result<void> Application::load_models() {
+  for (const backends::LocalModelOptions& options : config_->local_models) {
+    const auto began = clock_.steady();
+    auto model = backends::load_local_model(options);
+    if (!model) {
+      model.error().message = "local model '" + options.name + "': " + model.error().message;
+      return std::unexpected(std::move(model.error()));
+    }
+    if (!services_->token_counter.exact()) services_->token_counter = backends::LocalModel::counter(*model);
+    services_->local_models.emplace(options.name, std::move(*model));
+    core::log(LogLevel::info, "model_loaded",
+              {{"model", options.name},
+               {"ms", std::chrono::duration_cast<std::chrono::milliseconds>(clock_.steady() - began).count()}});
+  }
+  return {};
+}
+
+core::Result<void> Application::open_access_log() {
+  if (!config_->log.access_log) return {};
+  if (config_->log.access_log_file.empty()) {
+    access_fd_ = STDOUT_FILENO;
+    return {};
+  }
+  access_fd_ = ::open(config_->log.access_log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+  if (access_fd_ < 0) {
+    return core::fail(core::ErrorKind::internal, "cannot open the access log " + config_->log.access_log_file);
+  }
+  return {};
+}
+
+core::Result<void> Application::listen() {
+  auto snapshot = gateway::Snapshot::make(snapshot_input(*config_), ++snapshot_version_);
+  if (!snapshot) return std::unexpected(std::move(snapshot.error()));
+  const unsigned count =
+      config_->server.workers != 0 ? config_->server.workers : std::max(1U, std::thread::hardware_concurrency());
+  std::vector<net::ServerWorker> server_workers;
+  for (unsigned i = 0; i < count; ++i) {
+    workers_.push_back(std::make_unique<WorkerThread>(*services_, access_fd_));
+    gateway::Worker& worker = workers_.back()->worker();
+    worker.use(*snapshot);
+    server_workers.push_back({.io = &workers_.back()->io(),
+                              .handler = [&worker](net::Exchange& exchange) { return worker.handle(exchange); }});
+  }
+  for (const auto tier : {api::Tier::regular, api::Tier::fast}) {
+    metrics_.set_neuron_price(api::name(tier),
+                              static_cast<double>((*snapshot)->prices().usd_pico_per_neuron(tier)) * 1e-12);
+  }
+  admin_sources_ = {.metrics = [this] { return metrics_.expose(); },
+                    .not_ready = [this] { return not_ready(); },
+                    .config_json = [this] { return config::describe_redacted(*config_); }};
+  admin_ = std::make_unique<net::Server>(
+      config_->admin,
+      std::vector<net::ServerWorker>{{.io = &control_, .handler = gateway::admin_handler(admin_sources_)}},
+      admin_hooks_);
+  proxy_ = std::make_unique<net::Server>(config_->server, std::move(server_workers), proxy_hooks_);
+  const auto admin_port = admin_->listen();
+  if (!admin_port) return std::unexpected(admin_port.error());
+  const auto proxy_port = proxy_->listen();
+  if (!proxy_port) return std::unexpected(proxy_port.error());
+  core::log(LogLevel::info, "listening", {{"listener", "admin"}, {"url", url(config_->admin, *admin_port)}});
+  core::log(LogLevel::info, "listening",
+            {{"listener", "proxy"}, {"url", url(config_->server, *proxy_port)}, {"workers", count}});
+  if ((*snapshot)->keys()->open()) {
+    core::log(LogLevel::info, "open_access",
+              {{"why",
+                "no API key is configured, so anyone on this machine may use the gateway; it listens on loopback "
+                "only. `ganglion keys create` makes a key."}});
+  }
+  return {};
+}
+
+int Application::run() {
+  wait_for_signal();
+  if (!config_->source.empty()) {
+    reloader_ = std::make_unique<config::Reloader>(config_->source, config_, clock_);
+    if (reloader_->fd() >= 0) {
+      reload_fd_.emplace(control_, ::dup(reloader_->fd()));
+      watch_config();
+    }
+  }
+  for (auto& worker : workers_) worker->start();
+  control_.run();
+  return 0;
+}
+
+void Application::apply(const config::Reload& reload) {
+  if (reload.kind == config::Reload::Kind::unchanged) return;
+  if (reload.kind == config::Reload::Kind::rejected) {
+    metrics_.config_reload_failed();
+    log_diagnostics(LogLevel::error, "config_rejected", reload.errors);
+    return;
+  }
+  auto snapshot = gateway::Snapshot::make(snapshot_input(*reload.snapshot), ++snapshot_version_);
+  if (!snapshot) {
+    metrics_.config_reload_failed();
+    core::log(LogLevel::error, "config_rejected", {{"problem", snapshot.error().message}});
+    return;
+  }
+  config_ = reload.snapshot;
+  core::set_log_level(parse_level(config_->log.level));
+  log_diagnostics(LogLevel::warn, "config_warning", config_->warnings);
+  for (const std::string& key : reload.needs_restart) {
+    core::log(LogLevel::warn, "config_needs_restart", {{"key", key}});
+  }
+  for (auto& worker : workers_) {
+    boost::asio::post(worker->io(), [&worker = worker->worker(), snapshot = *snapshot] {
+      try {
+        worker.use(snapshot);
+      } catch (const std::exception& error) {  // a CA file that vanished after the check
+        core::log(LogLevel::error, "config_not_applied", {{"problem", error.what()}});
+      }
+    });
+  }
+  if (!config_->server.tls.cert_file.empty()) {
+    if (auto done = proxy_->reload_tls(); !done)
+      core::log(LogLevel::error, "tls_reload_failed", {{"problem", done.error().message}});
+  }
+  metrics_.config_loaded(config_->hash);
+  core::log(LogLevel::info, "config_applied", {{"hash", config_->hash}, {"version", snapshot_version_}});
+}
+
+// Looks at the file; while a change has not settled, again after the hint.
+void Application::settle_config() {
+  apply(reloader_->check());
+  const auto hint = reloader_->wait_hint();
+  if (!hint) return;
+  settle_timer_.expires_after(*hint);
+  settle_timer_.async_wait([this](boost::system::error_code error) {
+    if (!error && !draining_) settle_config();
+  });
+}
+
+void Application::watch_config() {
+  reload_fd_->async_wait(boost::asio::posix::descriptor_base::wait_read, [this](boost::system::error_code error) {
+    if (error || draining_) return;
+    settle_config();
+    watch_config();
+  });
+}
+
+}  // namespace ganglion::app

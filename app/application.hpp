@@ -1,0 +1,84 @@
+#pragma once
+// The running gateway: everything wired as members, destroyed in reverse order. One thread per worker; the caller's
+// thread runs signals, reloads and the admin listener.
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "app/worker_thread.hpp"
+#include "config/config.hpp"
+#include "config/watcher.hpp"
+#include "core/clock.hpp"
+#include "core/error.hpp"
+#include "gateway/admin.hpp"
+#include "gateway/net_hooks.hpp"
+#include "gateway/pipeline.hpp"
+#include "gateway/services.hpp"
+#include "net/server.hpp"
+
+namespace ganglion::app {
+
+class Application final : private metering::LedgerHooks {
+ public:
+  explicit Application(std::shared_ptr<const config::Config> config);
+  ~Application();
+  Application(const Application&) = delete;
+  Application& operator=(const Application&) = delete;
+
+  // Opens the ledger, loads models, listens. The error's message is for the operator.
+  core::Result<void> start();
+  // Serves until a signal has been answered by a drain. Returns the exit code.
+  int run();
+
+ private:
+  void committed(std::uint64_t records, std::uint64_t bytes, std::chrono::nanoseconds sync) override;
+  void state_changed(metering::LedgerState state, std::string_view why) override;
+
+  core::Result<void> load_models();
+  core::Result<void> open_access_log();
+  core::Result<void> listen();
+  void apply(const config::Reload& reload);
+  void settle_config();
+  void watch_config();
+  void wait_for_signal();
+  void begin_shutdown();
+  void poll_drain(core::SteadyTime give_up, bool cancelled);
+  void scrape(metrics::Scrape& out) const;
+  std::string not_ready() const;
+
+  std::shared_ptr<const config::Config> config_;
+  core::SystemClock clock_;
+  metrics::Metrics metrics_;
+  metrics::Histogram commit_seconds_, batch_records_;
+  metrics::Counter ledger_bytes_, ledger_errors_;
+  std::unique_ptr<metering::Ledger> ledger_;
+  ratelimit::Limiter limiter_;
+  ratelimit::Admission admission_;
+  cache::MemoryCache cache_;
+  cache::SingleFlight flights_;
+  gateway::BackendRegistry backends_;
+  gateway::ServerMetrics proxy_hooks_, admin_hooks_;
+  std::optional<gateway::Services> services_;
+  std::uint64_t snapshot_version_ = 0;
+  int access_fd_ = -1;
+
+  boost::asio::io_context control_{1};  // signals, reloads, admin listener
+  boost::asio::signal_set signals_;
+  boost::asio::steady_timer drain_timer_, settle_timer_;
+  std::unique_ptr<config::Reloader> reloader_;
+  std::optional<boost::asio::posix::stream_descriptor> reload_fd_;
+  bool draining_ = false;
+  gateway::AdminSources admin_sources_;
+  std::vector<std::unique_ptr<WorkerThread>> workers_;
+  std::unique_ptr<net::Server> admin_;
+  std::unique_ptr<net::Server> proxy_;
+  metrics::Registry::Token scrape_token_;
+};
+
+}  // namespace ganglion::app

@@ -1,0 +1,46 @@
+// ganglion: picks the subcommand.
+
+#include <csignal>
+#include <iostream>
+#include <map>
+
+#include "app/build_info.hpp"
+#include "app/commands.hpp"
+
+namespace {
+
+constexpr std::string_view kHelp = R"(ganglion: an AI gateway with its own local model
+
+  ganglion serve [FILE]            serve; without FILE on the embedded default (127.0.0.1:8080, admin 127.0.0.1:8081)
+  ganglion check FILE              report every problem of a configuration file; exit code 2 if there is one
+  ganglion config --print-default | --print-schema | --print-docs
+  ganglion keys create [--id ID] [--tenant T] [--pepper-env NAME]
+  ganglion ledger verify|export    [--dir DIR | --config FILE] [--from TIME] [--to TIME]
+  ganglion usage [--by key,model,tier,tenant,gateway,day] [--from TIME] [--to TIME] [--format table|json]
+                                   [--dir DIR | --config FILE]
+  ganglion metrics --print-docs
+  ganglion version
+)";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace ganglion::app;
+  std::signal(SIGPIPE, SIG_IGN);  // a peer that closed is an error code, not a signal
+  const std::string command = argc > 1 ? argv[1] : "help";
+  const Words words(argv + std::min(argc, 2), argv + argc);
+  static const std::map<std::string, int (*)(const Words&)> kCommands{
+      {"serve", serve_command},   {"check", check_command}, {"config", config_command},  {"keys", keys_command},
+      {"ledger", ledger_command}, {"usage", usage_command}, {"metrics", metrics_command}};
+  if (const auto found = kCommands.find(command); found != kCommands.end()) return found->second(words);
+  if (command == "version" || command == "--version") {
+    std::cout << "ganglion " << kVersion << " (" << kCommit << ")\n";
+    return 0;
+  }
+  if (command == "help" || command == "--help" || command == "-h") {
+    std::cout << kHelp;
+    return 0;
+  }
+  std::cerr << "ganglion: no command '" << command << "'\n\n" << kHelp;
+  return 2;
+}

@@ -1,0 +1,58 @@
+// What components keep themselves and the registry asks for at scrape: cache, flights, limiter, ledger, backends,
+// engine.
+
+#include "app/application.hpp"
+
+namespace ganglion::app {
+namespace {
+
+using metrics::Family;
+
+void scrape_engine(metrics::Scrape& out, std::string_view model, const local::EngineStats& stats) {
+  out.set(Family::engine_queue_length, {model, "regular"}, stats.queued_now[0]);
+  out.set(Family::engine_queue_length, {model, "fast"}, stats.queued_now[1]);
+  out.set(Family::engine_running_requests, {model}, stats.running_now);
+  out.set(Family::engine_kv_pages_used, {model}, static_cast<double>(stats.kv_pages_used_now));
+  out.set(Family::engine_kv_pages, {model}, static_cast<double>(stats.kv_pages_total));
+  out.set(Family::engine_steps_total, {model}, static_cast<double>(stats.steps));
+  out.set(Family::engine_step_seconds_total, {model}, stats.step_seconds);
+  out.set(Family::engine_tokens_total, {model, "prompt"}, static_cast<double>(stats.prompt_tokens));
+  out.set(Family::engine_tokens_total, {model, "generated"}, static_cast<double>(stats.generated_tokens));
+  out.set(Family::engine_requests_total, {model, "done"},
+          static_cast<double>(stats.finished - stats.cancelled - stats.failed));
+  out.set(Family::engine_requests_total, {model, "cancelled"}, static_cast<double>(stats.cancelled));
+  out.set(Family::engine_requests_total, {model, "failed"}, static_cast<double>(stats.failed));
+  out.set(Family::engine_rejected_total, {model, "queue_full"}, static_cast<double>(stats.rejected_queue_full));
+  out.set(Family::engine_rejected_total, {model, "context_length"}, static_cast<double>(stats.rejected_context));
+  out.set(Family::engine_preemptions_total, {model}, static_cast<double>(stats.preempted));
+}
+
+}  // namespace
+
+void Application::scrape(metrics::Scrape& out) const {
+  const cache::MemoryStats cache = cache_.stats();
+  out.set(Family::cache_entries, static_cast<double>(cache.entries_now));
+  out.set(Family::cache_bytes, static_cast<double>(cache.bytes_now));
+  out.set(Family::cache_bytes_max, static_cast<double>(config_->cache.memory_bytes_max));
+  out.set(Family::cache_stores_total, static_cast<double>(cache.inserted));
+  out.set(Family::cache_evictions_total, static_cast<double>(cache.evicted));
+  out.set(Family::cache_expirations_total, static_cast<double>(cache.expired));
+  out.set(Family::singleflight_followers_total, static_cast<double>(flights_.stats().followed));
+  out.set(Family::limiter_buckets, static_cast<double>(limiter_.holders()));
+  const metering::LedgerStats ledger = ledger_->stats();
+  out.set(Family::ledger_open_intents, static_cast<double>(ledger.open_intents));
+  out.set(Family::ledger_pending_records, static_cast<double>(ledger.next_sequence - 1 - ledger.durable_sequence));
+  const core::SteadyTime now = clock_.steady();
+  backends_.each([&](std::string_view name, const gateway::BackendRegistry::Backend& backend) {
+    out.set(Family::upstream_healthy, {name}, backend.health->available(now) ? 1 : 0);
+  });
+  for (const auto& [name, model] : services_->local_models) scrape_engine(out, name, model->stats());
+}
+
+std::string Application::not_ready() const {
+  if (draining_) return "draining";
+  if (ledger_->stats().state != metering::LedgerState::ok) return "the ledger is unavailable";
+  return {};
+}
+
+}  // namespace ganglion::app

@@ -1,0 +1,69 @@
+// Signals and the drain: first SIGTERM or SIGINT stops accepting and lets running requests end within shutdown.drain;
+// a second one ends the process at once. SIGHUP reads the configuration again.
+
+#include <csignal>
+#include <cstdlib>
+
+#include "app/application.hpp"
+#include "core/log.hpp"
+
+namespace ganglion::app {
+namespace {
+
+constexpr std::chrono::milliseconds kPoll{10};
+// After the drain window: time for cancelled requests to answer and for their records to be written.
+constexpr std::chrono::milliseconds kCancelGrace{2'000};
+
+}  // namespace
+
+void Application::wait_for_signal() {
+  signals_.async_wait([this](boost::system::error_code error, int signal) {
+    if (error) return;
+    if (signal == SIGHUP) {
+      if (reloader_) {
+        apply(reloader_->reload());
+      } else {
+        core::log(core::LogLevel::warn, "nothing_to_reload",
+                  {{"why", "started on the embedded default, without a file"}});
+      }
+    } else if (draining_) {
+      core::log(core::LogLevel::warn, "stopped_at_once", {{"signal", signal}});
+      std::_Exit(128 + signal);
+    } else {
+      begin_shutdown();
+    }
+    wait_for_signal();
+  });
+}
+
+void Application::begin_shutdown() {
+  draining_ = true;
+  metrics_.set_draining(true);
+  core::log(core::LogLevel::info, "draining",
+            {{"requests", proxy_->exchanges()}, {"window_ms", config_->shutdown.drain.count()}});
+  proxy_->stop_accepting();
+  proxy_->drain();
+  poll_drain(clock_.steady() + config_->shutdown.drain, false);
+}
+
+void Application::poll_drain(core::SteadyTime give_up, bool cancelled) {
+  const bool idle = proxy_->exchanges() == 0;
+  const bool late = clock_.steady() >= give_up;
+  if (idle || (late && cancelled)) {
+    core::log(core::LogLevel::info, "stopped", {{"cut", proxy_->exchanges()}});
+    control_.stop();
+    return;
+  }
+  if (late) {
+    core::log(core::LogLevel::warn, "drain_window_over", {{"cut", proxy_->exchanges()}});
+    proxy_->cancel_all();
+    give_up = clock_.steady() + kCancelGrace;
+    cancelled = true;
+  }
+  drain_timer_.expires_after(kPoll);
+  drain_timer_.async_wait([this, give_up, cancelled](boost::system::error_code error) {
+    if (!error) poll_drain(give_up, cancelled);
+  });
+}
+
+}  // namespace ganglion::app
