@@ -132,6 +132,16 @@ bool Stream::tls_peer_closed() {
   return io.kind == Io::Kind::end || io.kind == Io::Kind::failed;
 }
 
+bool Stream::quiet_and_open() {
+  if (!is_open() || tls_broken_) return false;
+  char byte = 0;
+  if (!ssl_) return ::recv(fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+  ERR_clear_error();
+  std::size_t n = 0;
+  const int result = SSL_peek_ex(ssl_.get(), &byte, 1, &n);
+  return result != 1 && tls_result(result).kind == Io::Kind::want_read;
+}
+
 void Stream::shutdown_send() {
   if (!is_open()) return;
   if (ssl_ && !tls_broken_ && SSL_is_init_finished(ssl_.get())) {

@@ -59,6 +59,8 @@ class Stream {
 
   // TLS only: the peer sent close_notify (looks past nothing that is unread).
   bool tls_peer_closed();
+  // An idle connection as it should be: open, and nothing to read.
+  bool quiet_and_open();
   // Ends our side: close_notify, FIN. Reading goes on.
   void shutdown_send();
   void reset_on_close();  // close() sends RST
