@@ -1,0 +1,205 @@
+// Picking, retrying and falling back over the backends of a model, with scripted backends.
+
+#include "backends/backend_set.hpp"
+
+#include <gtest/gtest.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <deque>
+
+namespace ganglion::backends {
+namespace {
+
+using namespace std::chrono_literals;
+using core::ErrorKind;
+
+class FakeAnswer final : public Answer {
+ public:
+  const AnswerHead& head() const override { return head_; }
+  boost::asio::awaitable<core::Result<std::string_view>> next() override { co_return std::string_view{}; }
+
+ private:
+  AnswerHead head_;
+};
+
+// Gives its scripted outcomes in turn; after the last one it answers.
+class FakeBackend final : public Backend {
+ public:
+  explicit FakeBackend(std::string backend_name) : name_(std::move(backend_name)) {}
+  std::string_view name() const override { return name_; }
+  boost::asio::awaitable<core::Result<std::unique_ptr<Answer>>> start(const Call& call, Rejection* rejection) override {
+    ++calls;
+    last_model = call.model;
+    last_body = call.body;
+    if (script.empty()) co_return std::make_unique<FakeAnswer>();
+    core::Error error = script.front().first;
+    *rejection = script.front().second;
+    script.pop_front();
+    co_return std::unexpected(error);
+  }
+  void fails(core::Error error, int status = 0) { script.push_back({error, {.status = status}}); }
+
+  std::deque<std::pair<core::Error, Rejection>> script;
+  int calls = 0;
+  std::string last_model, last_body;
+
+ private:
+  std::string name_;
+};
+
+class BackendSetTest : public testing::Test {
+ protected:
+  BackendSetTest() { retry.backoff_base = 1ms; }
+
+  void add(FakeBackend& backend, std::uint32_t weight = 1) {
+    targets.push_back({.backend = &backend,
+                       .health = std::make_shared<Health>(),
+                       .upstream_model = std::string{backend.name()} + "-model",
+                       .weight = weight});
+  }
+
+  core::Result<Started> start(api::Tier tier = api::Tier::regular) {
+    if (!set) set = std::make_unique<BackendSet>("m", targets);
+    attempts.clear();
+    core::Result<Started> result = core::fail(ErrorKind::internal);
+    Call call{.tier = tier, .deadline = deadline, .cancel = &cancel};
+    boost::asio::co_spawn(
+        io,
+        [&]() -> boost::asio::awaitable<void> {
+          result = co_await set->start(
+              call, retry, [](const Target& t) { return std::string_view{t.upstream_model}; }, attempts, rejection);
+        },
+        [](std::exception_ptr) {});
+    io.run();
+    io.restart();
+    return result;
+  }
+
+  static core::Error rejected(int status) {
+    core::Error error = core::make_error(ErrorKind::upstream_rejected);
+    error.retryable = status >= 500 || status == 429;
+    return error;
+  }
+
+  boost::asio::io_context io;
+  core::CancelSource cancel;
+  core::Deadline deadline;
+  RetryOptions retry;
+  std::vector<Target> targets;
+  std::unique_ptr<BackendSet> set;
+  std::vector<Attempt> attempts;
+  Rejection rejection;
+};
+
+TEST_F(BackendSetTest, TheModelIsCalledByTheBackendsOwnName) {
+  FakeBackend a("a");
+  add(a);
+  ASSERT_TRUE(start());
+  EXPECT_EQ(a.last_model, "a-model");
+  EXPECT_EQ(a.last_body, "a-model");
+  EXPECT_EQ(attempts.size(), 1U);
+}
+
+TEST_F(BackendSetTest, FallsBackToAnotherBackendFirst) {
+  FakeBackend a("a");
+  FakeBackend b("b");
+  a.fails(core::make_error(ErrorKind::upstream_connect));
+  b.fails(core::make_error(ErrorKind::upstream_connect));
+  add(a);
+  add(b);
+  retry.attempts_max = 3;
+  ASSERT_TRUE(start());
+  EXPECT_EQ(attempts.size(), 3U);
+  EXPECT_NE(attempts[0].backend, attempts[1].backend);
+  EXPECT_EQ(attempts[0].outcome, ErrorKind::upstream_connect);
+}
+
+TEST_F(BackendSetTest, DoesNotRetryTheClientsMistake) {
+  FakeBackend a("a");
+  a.fails(rejected(400), 400);
+  add(a);
+  const auto result = start();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(a.calls, 1);
+  EXPECT_EQ(rejection.status, 400);
+}
+
+TEST_F(BackendSetTest, NeverMoreTriesThanAllowed) {
+  FakeBackend a("a");
+  for (int i = 0; i < 10; ++i) a.fails(rejected(500), 500);
+  add(a);
+  retry.attempts_max = 4;
+  EXPECT_FALSE(start());
+  EXPECT_EQ(a.calls, 4);
+  EXPECT_EQ(attempts.size(), 4U);
+}
+
+TEST_F(BackendSetTest, ALongRetryAfterIsNotWaitedOut) {
+  FakeBackend a("a");
+  core::Error error = rejected(429);
+  error.retry_after = 1h;
+  a.fails(error, 429);
+  add(a);
+  const auto result = start();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(a.calls, 1);
+  EXPECT_EQ(result.error().retry_after, 1h) << "the client is told";
+}
+
+TEST_F(BackendSetTest, AShortRetryAfterIsWaitedOut) {
+  FakeBackend a("a");
+  core::Error error = rejected(429);
+  error.retry_after = 30ms;
+  a.fails(error, 429);
+  add(a);
+  const auto began = std::chrono::steady_clock::now();
+  ASSERT_TRUE(start());
+  EXPECT_GE(std::chrono::steady_clock::now() - began, 30ms);
+}
+
+TEST_F(BackendSetTest, CancelStopsRetrying) {
+  FakeBackend a("a");
+  a.fails(rejected(500), 500);
+  add(a);
+  cancel.cancel(core::CancelReason::client_gone);
+  const auto result = start();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().kind, ErrorKind::cancelled);
+  EXPECT_EQ(a.calls, 1);
+}
+
+TEST_F(BackendSetTest, WeightsShareRegularTraffic) {
+  FakeBackend a("a");
+  FakeBackend b("b");
+  add(a, 1);
+  add(b, 3);
+  std::vector<core::Result<Started>> running;
+  for (int i = 0; i < 40; ++i) running.push_back(start());
+  EXPECT_NEAR(b.calls, 30, 3);
+}
+
+TEST_F(BackendSetTest, FastGoesWhereItIsQuickest) {
+  FakeBackend slow("slow");
+  FakeBackend quick("quick");
+  add(slow);
+  add(quick);
+  targets[0].health->succeeded(50ms);
+  targets[1].health->succeeded(1ms);
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(start(api::Tier::fast));
+  EXPECT_EQ(quick.calls, 10);
+}
+
+TEST_F(BackendSetTest, WithAllBackendsRestingItSaysSo) {
+  FakeBackend a("a");
+  add(a);
+  for (std::uint32_t i = 0; i < Health::kFailuresToEject; ++i)
+    targets[0].health->failed(std::chrono::steady_clock::now());
+  const auto result = start();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().kind, ErrorKind::no_backend);
+  EXPECT_EQ(a.calls, 0);
+}
+
+}  // namespace
+}  // namespace ganglion::backends
