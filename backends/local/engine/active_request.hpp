@@ -1,0 +1,33 @@
+#pragma once
+// A request inside the engine: what the scheduler sees of it, and what turns its logits into events. Engine thread
+// only, once queued.
+
+#include <chrono>
+#include <memory>
+#include <unordered_set>
+
+#include "backends/local/engine/sampler.hpp"
+#include "backends/local/engine/scheduler.hpp"
+#include "backends/local/engine/text_stream.hpp"
+
+namespace ganglion::local {
+
+struct ActiveRequest final : Sequence {
+  ActiveRequest(GenerateRequest r, std::shared_ptr<GenerateSink> s, const Tokenizer& tokenizer)
+      : request(std::move(r)), sink(std::move(s)), text(tokenizer, std::move(request.stop)) {}
+
+  GenerateRequest request;  // prompt and stop are moved out
+  std::shared_ptr<GenerateSink> sink;
+  TextStream text;
+  TokenHistory history;
+  std::unordered_set<std::int32_t> end_tokens;  // stop ids, and the model's own unless ignored
+  std::uint64_t seed = 0;
+  int prompt_tokens = 0;
+  int tokens_max = 0;  // completion
+  int generated = 0;
+  std::chrono::steady_clock::time_point queued_at;
+
+  GenerateUsage usage() const { return {prompt_tokens, 0, generated}; }
+};
+
+}  // namespace ganglion::local

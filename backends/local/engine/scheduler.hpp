@@ -1,0 +1,77 @@
+#pragma once
+// Decides what each step computes: who runs, who waits, whose pages grow, who must give pages back. No model, no
+// text, no threads: it is tested alone. Engine thread only.
+//
+// Order: fast before regular, then by arrival. A waiting sequence is admitted when the pages for all of its tokens
+// are free, with one spare page for each running sequence. When a running one cannot grow, the last in order gives up
+// its pages and waits again (its tokens are kept and recomputed). The first in order never gives way and fits alone by
+// the caller's promise, so the work always goes on.
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backends/local/engine/events.hpp"
+#include "backends/local/engine/page_pool.hpp"
+
+namespace ganglion::local {
+
+struct Sequence {
+  virtual ~Sequence() = default;
+  std::uint64_t id = 0;  // ascends with arrival
+  Priority priority = Priority::regular;
+  std::vector<std::int32_t> tokens;  // prompt, then what was generated
+  int computed = 0;                  // tokens whose keys and values are in `pages`
+  std::vector<std::int32_t> pages;
+  int preemptions = 0;
+};
+
+class Scheduler {
+ public:
+  struct Limits {
+    int batch_max = 16;         // sequences in one step
+    int step_tokens_max = 256;  // at least batch_max
+  };
+  struct Work {
+    Sequence* sequence;
+    int tokens;  // compute tokens [computed, computed + tokens)
+  };
+
+  Scheduler(PagePool& pages, Limits limits) : pages_(pages), limits_(limits) {}
+
+  // The caller promises that the sequence's pages at its longest are at most PagePool::total().
+  void add(std::unique_ptr<Sequence> sequence);
+  // Takes a sequence out, wherever it is, and frees its pages. Null when there is none of that id.
+  std::unique_ptr<Sequence> remove(std::uint64_t id);
+  std::vector<std::unique_ptr<Sequence>> remove_all();
+
+  // The next step's work; pages are in place. The caller computes it and then advances each sequence's `computed`,
+  // and appends a token where all were computed. Valid until the next call of anything here. Empty only when nobody
+  // is here.
+  std::span<const Work> plan();
+
+  int running() const { return static_cast<int>(running_.size()); }
+  int waiting(Priority priority) const { return static_cast<int>(waiting_[index(priority)].size()); }
+  bool empty() const { return running_.empty() && waiting_[0].empty() && waiting_[1].empty(); }
+  std::uint64_t preempted() const { return preempted_; }
+
+ private:
+  static std::size_t index(Priority priority) { return static_cast<std::size_t>(priority); }
+  static bool before(const Sequence& a, const Sequence& b);
+  void enqueue(std::unique_ptr<Sequence> sequence);
+  bool grow(Sequence& sequence, int tokens);
+  bool make_room(Sequence& sequence, int tokens);
+  void preempt_last();
+  bool admit_one();
+
+  PagePool& pages_;
+  Limits limits_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // in order
+  std::deque<std::unique_ptr<Sequence>> waiting_[kPriorityCount];
+  std::vector<Work> work_;
+  std::uint64_t preempted_ = 0;
+};
+
+}  // namespace ganglion::local

@@ -1,0 +1,125 @@
+// Embeddings through the engine: goldens, passes that mix requests, bounds, cancellation.
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "backends/local/engine/engine.hpp"
+#include "tests/unit/backends/local/engine/engine_fixture.hpp"
+
+namespace ganglion::local {
+namespace {
+
+using core::ErrorKind;
+
+class KeepingEmbedSink : public EmbedSink {
+ public:
+  void on_result(core::Result<EmbedResult>&& result) noexcept override {
+    const std::lock_guard lock(mutex_);
+    result_ = std::move(result);
+    ++calls_;
+    changed_.notify_all();
+  }
+  core::Result<EmbedResult> wait() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return calls_ > 0; }));
+    EXPECT_EQ(calls_, 1);
+    return result_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  core::Result<EmbedResult> result_;
+  int calls_ = 0;
+};
+
+std::unique_ptr<EmbeddingEngine> load(const std::string& model, EmbeddingOptions options = {}) {
+  options.dir = model_dir(model);
+  options.threads = 2;
+  auto engine = EmbeddingEngine::load(options);
+  if (!engine) {
+    ADD_FAILURE() << engine.error().message;
+    return nullptr;
+  }
+  return std::move(*engine);
+}
+
+TEST(EmbeddingEngine, GoldensInOneRequestAndInManySmallPasses) {
+  for (const char* model : {"bert_tiny", "bert_tiny_mean"}) {
+    std::ifstream file(model_dir(model) + "/goldens.json");
+    const auto json = nlohmann::json::parse(file);
+    std::vector<std::vector<std::int32_t>> inputs;
+    std::vector<std::vector<float>> want;
+    int tokens = 0;
+    for (const auto& c : json.at("cases")) {
+      inputs.push_back(c.at("ids").get<std::vector<std::int32_t>>());
+      want.push_back(c.at(json.at("pooling").get<std::string>()).get<std::vector<float>>());
+      tokens += static_cast<int>(inputs.back().size());
+    }
+    for (int budget : {1, 40, 4096}) {
+      auto engine = load(model, {.step_tokens_max = budget});
+      ASSERT_NE(engine, nullptr);
+      EXPECT_EQ(engine->dimensions(), static_cast<int>(want[0].size()));
+      auto first = std::make_shared<KeepingEmbedSink>(), second = std::make_shared<KeepingEmbedSink>();
+      ASSERT_TRUE(engine->submit(inputs, first));
+      ASSERT_TRUE(engine->submit({inputs[1]}, second));
+      const auto result = first->wait();
+      ASSERT_TRUE(result);
+      EXPECT_EQ(result->prompt_tokens, tokens);
+      ASSERT_EQ(result->vectors.size(), want.size());
+      for (std::size_t i = 0; i < want.size(); ++i) {
+        for (std::size_t d = 0; d < want[i].size(); ++d) ASSERT_NEAR(result->vectors[i][d], want[i][d], 1e-5);
+      }
+      EXPECT_EQ(second->wait()->vectors.at(0), result->vectors[1]);
+    }
+  }
+}
+
+TEST(EmbeddingEngine, BoundsAreChecked) {
+  auto engine = load("bert_tiny", {.inputs_max = 4});
+  const auto kind = [&](std::vector<std::vector<std::int32_t>> inputs) {
+    const auto r = engine->submit(std::move(inputs), std::make_shared<KeepingEmbedSink>());
+    EXPECT_FALSE(r);
+    return r ? ErrorKind::internal : r.error().kind;
+  };
+  EXPECT_EQ(kind({}), ErrorKind::invalid_value);
+  EXPECT_EQ(kind({{}}), ErrorKind::invalid_value);
+  EXPECT_EQ(kind({{2, 99999, 3}}), ErrorKind::invalid_value);
+  EXPECT_EQ(kind(std::vector<std::vector<std::int32_t>>(5, {2, 3})), ErrorKind::invalid_value);
+  EXPECT_EQ(kind({std::vector<std::int32_t>(static_cast<std::size_t>(engine->context_max()) + 1, 5)}),
+            ErrorKind::context_length);
+}
+
+TEST(EmbeddingEngine, CancelledAndShutDownRequestsEndOnce) {
+  auto engine = load("bert_tiny", {.step_tokens_max = 64});
+  const std::vector<std::vector<std::int32_t>> big(400, std::vector<std::int32_t>(60, 7));
+  auto a = std::make_shared<KeepingEmbedSink>(), b = std::make_shared<KeepingEmbedSink>(),
+       c = std::make_shared<KeepingEmbedSink>();
+  ASSERT_TRUE(engine->submit(big, a));
+  const auto handle = engine->submit(big, b);
+  ASSERT_TRUE(handle);
+  ASSERT_TRUE(engine->submit(big, c));
+  engine->cancel(*handle);
+  const auto cancelled = b->wait();
+  ASSERT_FALSE(cancelled);
+  EXPECT_EQ(cancelled.error().kind, ErrorKind::cancelled);
+  engine.reset();
+  a->wait();
+  const auto ended = c->wait();
+  EXPECT_TRUE(ended.has_value() || ended.error().kind == ErrorKind::shutting_down);
+}
+
+TEST(EmbeddingEngine, AFullQueueRefuses) {
+  auto engine = load("bert_tiny", {.queue_max = 2, .step_tokens_max = 64});
+  const std::vector<std::vector<std::int32_t>> big(400, std::vector<std::int32_t>(60, 7));
+  ASSERT_TRUE(engine->submit(big, std::make_shared<KeepingEmbedSink>()));
+  ASSERT_TRUE(engine->submit(big, std::make_shared<KeepingEmbedSink>()));
+  const auto refused = engine->submit(big, std::make_shared<KeepingEmbedSink>());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().kind, ErrorKind::queue_full);
+  EXPECT_GE(refused.error().retry_after.count(), 1000);
+}
+
+}  // namespace
+}  // namespace ganglion::local

@@ -1,0 +1,99 @@
+#pragma once
+// An engine over the tiny golden models, and sinks that keep what they get.
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "backends/local/engine/engine.hpp"
+#include "backends/local/tokenizer/tokenizer.hpp"
+#include "backends/local/weights/model_config.hpp"
+
+namespace ganglion::local {
+
+inline std::string model_dir(const std::string& model) {
+  return std::string(GANGLION_SOURCE_DIR) + "/tests/data/local/" + model;
+}
+
+inline constexpr auto kPatience = std::chrono::seconds(60);  // far more than anything here takes
+
+class KeepingSink : public GenerateSink {
+ public:
+  void on_event(GenerateEvent&& event) noexcept override {
+    const std::lock_guard lock(mutex_);
+    if (ended_) ++late_;
+    ended_ = ended_ || event.kind != GenerateEvent::Kind::token;
+    events_.push_back(std::move(event));
+    changed_.notify_all();
+  }
+  // Waits for the end; everything that came, joined.
+  struct Outcome {
+    std::string text;
+    std::vector<std::int32_t> tokens;
+    std::vector<TokenLogprobs> logprobs;
+    GenerateEvent last;
+    int events = 0;
+  };
+  Outcome wait() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return ended_; })) << "the request did not end";
+    EXPECT_EQ(late_, 0) << "events after the end";
+    Outcome out;
+    out.events = static_cast<int>(events_.size());
+    for (const GenerateEvent& e : events_) {
+      out.text += e.text;
+      out.tokens.insert(out.tokens.end(), e.tokens.begin(), e.tokens.end());
+      out.logprobs.insert(out.logprobs.end(), e.logprobs.begin(), e.logprobs.end());
+    }
+    if (!events_.empty()) out.last = events_.back();
+    return out;
+  }
+  void wait_for_events(std::size_t n) {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return events_.size() >= n || ended_; }));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<GenerateEvent> events_;
+  bool ended_ = false;
+  int late_ = 0;
+};
+
+inline std::unique_ptr<Engine> load_engine(const std::string& model, EngineOptions options = {}) {
+  options.dir = model_dir(model);
+  if (options.threads == 0) options.threads = 2;
+  auto engine = Engine::load(options);
+  if (!engine) {
+    ADD_FAILURE() << engine.error().message;
+    return nullptr;
+  }
+  return std::move(*engine);
+}
+
+inline GenerateRequest greedy(std::vector<std::int32_t> prompt, int max_tokens) {
+  GenerateRequest r;
+  r.prompt = std::move(prompt);
+  r.max_tokens = max_tokens;
+  r.sampling.temperature = 0;
+  r.ignore_eos = true;
+  return r;
+}
+
+inline KeepingSink::Outcome generate(Engine& engine, GenerateRequest request) {
+  auto sink = std::make_shared<KeepingSink>();
+  const auto handle = engine.submit(std::move(request), sink);
+  if (!handle) {
+    ADD_FAILURE() << handle.error().message;
+    return {};
+  }
+  return sink->wait();
+}
+
+}  // namespace ganglion::local
