@@ -1,0 +1,298 @@
+// Checks across fields. Each reports at the narrowest node that is to blame.
+
+#include "config/checks.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <initializer_list>
+#include <map>
+#include <set>
+#include <variant>
+
+#include "config/units.hpp"
+
+namespace ganglion::config {
+namespace {
+
+using Step = std::variant<std::string_view, std::size_t>;
+
+// The node at a path, or the deepest one on the way that exists.
+const Node& at(const Node& root, std::initializer_list<Step> path) {
+  const Node* node = &root;
+  for (const Step& step : path) {
+    const Node* next = nullptr;
+    if (const auto* key = std::get_if<std::string_view>(&step)) {
+      next = node->find(*key);
+    } else if (const std::size_t i = std::get<std::size_t>(step); node->kind == Node::Kind::list && i < node->size()) {
+      next = &node->items[i];
+    }
+    if (next == nullptr) break;
+    node = next;
+  }
+  return *node;
+}
+
+struct Place {
+  Reader& reader;
+  const Node& root;
+
+  void error(std::initializer_list<Step> path, const std::string& message) const {
+    reader.error(at(root, path), written(path) + message);
+  }
+  void warn(std::initializer_list<Step> path, const std::string& message) const {
+    reader.warn(at(root, path), written(path) + message);
+  }
+  static std::string written(std::initializer_list<Step> path) {
+    std::string out;
+    for (const Step& step : path) {
+      if (const auto* key = std::get_if<std::string_view>(&step)) {
+        out.append(out.empty() ? "" : ".").append(*key);
+      } else {
+        out += "[" + std::to_string(std::get<std::size_t>(step)) + "]";
+      }
+    }
+    return out + ": ";
+  }
+};
+
+// Names defined by a list, with duplicates reported. `complete` is false when an item's name could not be read: then
+// a reference that is not found may be fine, and nothing is said about it.
+struct Names {
+  std::vector<std::string> all;
+  bool complete = true;
+  bool has(std::string_view name) const { return std::ranges::find(all, name) != all.end(); }
+};
+
+template <class Item, class Get>
+Names names_of(const Place& place, std::string_view list, std::string_view key, const std::vector<Item>& items,
+               Get get) {
+  Names names;
+  std::map<std::string, std::size_t> first;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const std::string& name = get(items[i]);
+    if (name.empty()) {
+      names.complete = false;
+      continue;
+    }
+    const auto [found, fresh] = first.emplace(name, i);
+    if (fresh) {
+      names.all.push_back(name);
+    } else {
+      const Node& before = at(place.root, {list, found->second, key});
+      place.error({list, i, key}, "`" + name + "` is defined twice, first on line " + std::to_string(before.line));
+    }
+  }
+  return names;
+}
+
+void check_reference(const Place& place, std::initializer_list<Step> path, const Names& names, const std::string& name,
+                     std::string_view what) {
+  if (!names.complete || names.has(name)) return;
+  place.error(path, "there is no " + std::string(what) + " `" + name + "`" + did_you_mean(name, names.all));
+}
+
+// Every name that a client may ask for.
+Names model_names(const Place& place, const Config& config, const Names& local) {
+  Names names = local;
+  for (std::size_t i = 0; i < config.remotes.size(); ++i) {
+    const auto& models = config.remotes[i].models;
+    const std::string_view providers = "providers";
+    if (models.empty()) {
+      const Node* const list = at(place.root, {providers, i}).find("models");
+      names.complete = false;
+      if (list != nullptr && list->size() == 0) {
+        place.error({providers, i, "models"}, "a provider without models serves nothing; list at least one");
+      }
+    }
+    std::set<std::string> seen;
+    for (std::size_t j = 0; j < models.size(); ++j) {
+      if (models[j].name.empty()) {
+        names.complete = false;
+      } else if (!seen.insert(models[j].name).second) {
+        place.error({providers, i, "models", j}, "`" + models[j].name + "` is listed twice for this provider");
+      } else if (!names.has(models[j].name)) {
+        names.all.push_back(models[j].name);
+      }
+    }
+  }
+  return names;
+}
+
+void check_listeners(const Place& place, const Config& config) {
+  const auto& server = config.server;
+  const bool open = config.gateway.keys.empty();
+  if (open && !is_loopback(server.host)) {
+    place.error({"server", "listen"},
+                server.host +
+                    " is reachable from other machines and no keys are configured, so anyone could use your "
+                    "providers. Add `keys:` (make one with `ganglion keys create`), or listen on 127.0.0.1");
+  }
+  if (!is_loopback(config.admin.host)) {
+    place.warn({"admin", "listen"}, config.admin.host +
+                                        " is reachable from other machines and the admin listener asks for no key; "
+                                        "listen on 127.0.0.1 or keep the port behind a firewall");
+  }
+  if (server.port != 0 && server.port == config.admin.port && server.host == config.admin.host) {
+    place.error({"admin", "listen"}, "the proxy listens on " + format_listen({server.host, server.port}) + " already");
+  }
+  const auto tls = [&](std::string_view section, const net::TlsServerOptions& t) {
+    if (t.cert_file.empty() == t.key_file.empty()) return;
+    const std::string missing = t.cert_file.empty() ? "cert" : "key";
+    place.error({section, "tls"}, "`" + missing + "` is missing: TLS needs both cert and key");
+  };
+  tls("server", server.tls);
+  tls("admin", config.admin.tls);
+}
+
+void check_keys(const Place& place, const Config& config, const Names& tenants, const Names& gateways,
+                const Names& models) {
+  const auto& keys = config.gateway.keys;
+  names_of(place, "keys", "id", keys, [](const auto& k) -> const std::string& { return k.id; });
+  std::map<std::string, std::size_t> hashes;
+  bool pepper_needed = false;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const auto& key = keys[i];
+    const Node& node = at(place.root, {"keys", i});
+    pepper_needed |= true;
+    if (node.find("hash") != nullptr && node.find("secret") != nullptr) {
+      place.error({"keys", i}, "give `hash` or `secret`, not both");
+    } else if (node.kind == Node::Kind::map && node.find("hash") == nullptr && node.find("secret") == nullptr) {
+      place.error({"keys", i},
+                  "`hash` is missing; `ganglion keys create` makes a key and its hash (or give `secret: ${NAME}`)");
+    }
+    if (!key.hash.empty()) {
+      const auto [found, fresh] = hashes.emplace(key.hash, i);
+      if (!fresh) place.error({"keys", i, "hash"}, "the same key as `" + keys[found->second].id + "`");
+    }
+    for (std::size_t j = 0; j < i; ++j) {
+      if (key.secret.empty() || !core::equal_constant_time(key.secret.reveal(), keys[j].secret.reveal())) continue;
+      place.error({"keys", i, "secret"}, "the same key as `" + keys[j].id + "`");
+    }
+    check_reference(place, {"keys", i, "tenant"}, tenants, key.tenant, "tenant");
+    check_reference(place, {"keys", i, "gateway"}, gateways, key.gateway, "gateway");
+    for (std::size_t j = 0; j < key.models.size(); ++j) {
+      const std::string& pattern = key.models[j];
+      if (!pattern.ends_with('*')) {
+        check_reference(place, {"keys", i, "models", j}, models, pattern, "model");
+        continue;
+      }
+      const std::string_view stem = std::string_view(pattern).substr(0, pattern.size() - 1);
+      if (models.complete && std::ranges::none_of(models.all, [&](const auto& m) { return m.starts_with(stem); })) {
+        place.warn({"keys", i, "models", j}, "no model matches `" + pattern + "`");
+      }
+    }
+  }
+  if (pepper_needed && config.gateway.key_pepper.empty() && place.root.find("key_pepper") == nullptr) {
+    place.error({"keys"},
+                "keys need `key_pepper: ${GANGLION_KEY_PEPPER}`, the secret that their hashes are made with "
+                "(make one with `openssl rand -hex 32`)");
+  }
+  if (!config.gateway.key_pepper.empty() && config.gateway.key_pepper.reveal().size() < 16) {
+    place.warn({"key_pepper"}, "shorter than 16 bytes; make one with `openssl rand -hex 32`");
+  }
+}
+
+void check_prices(const Place& place, const Config& config, const Names& models) {
+  const auto& prices = config.pricing.models;
+  std::set<std::string> seen;
+  for (std::size_t i = 0; i < prices.size(); ++i) {
+    const auto& p = prices[i];
+    if (p.model.empty()) continue;
+    if (!seen.insert(p.model).second) {
+      place.error({"pricing", "models", i, "model"}, "`" + p.model + "` has a price already");
+    }
+    if (p.model != "*") check_reference(place, {"pricing", "models", i, "model"}, models, p.model, "model");
+    const bool priced = !(p.per_1m_input_tokens.empty() && p.per_1m_cached_input_tokens.empty() &&
+                          p.per_1m_output_tokens.empty() && p.per_request.empty() && p.per_gpu_second.empty());
+    if (!priced) place.warn({"pricing", "models", i}, "no amount is given, so `" + p.model + "` is free");
+  }
+}
+
+void check_providers(const Place& place, const Config& config) {
+  for (std::size_t i = 0; i < config.remotes.size(); ++i) {
+    const auto& remote = config.remotes[i];
+    const std::string& url = remote.upstream.base_url;
+    if (!remote.api_key.empty() && url.starts_with("http://")) {
+      const std::string_view rest = std::string_view(url).substr(7);
+      std::string_view host = rest.substr(0, rest.find_first_of(rest.starts_with('[') ? "]" : ":/"));
+      if (host.starts_with('[')) host.remove_prefix(1);
+      if (host != "localhost" && !is_loopback(host)) {
+        place.warn({"providers", i, "base_url"}, "the api_key will cross the network unencrypted; use https://");
+      }
+    }
+    if (!remote.upstream.tls.verify && url.starts_with("https://")) {
+      place.warn({"providers", i, "tls", "verify"}, "the provider's certificate is not checked");
+    }
+  }
+  for (std::size_t i = 0; i < config.gateway.gateways.size(); ++i) {
+    const auto& retry = config.gateway.gateways[i].retry;
+    if (retry.backoff_base > retry.backoff_max) {
+      place.error({"gateways", i, "retry", "backoff"}, "longer than max_backoff");
+    }
+  }
+}
+
+}  // namespace
+
+void check_meaning(Reader& reader, const Node& root, const Config& config) {
+  const Place place{reader, root};
+  const auto name = [](const auto& item) -> const std::string& { return item.name; };
+  check_listeners(place, config);
+  check_providers(place, config);
+  names_of(place, "providers", "name", config.remotes, name);
+  const Names local = names_of(place, "local", "name", config.local_models, name);
+  const Names models = model_names(place, config, local);
+  if (models.all.empty() && models.complete) {
+    reader.error(root, "nothing to serve: add `providers:` or `local:`");
+  }
+  Names tenants = names_of(place, "tenants", "name", config.gateway.tenants, name);
+  Names gateways = names_of(place, "gateways", "name", config.gateway.gateways, name);
+  tenants.all.emplace_back("default");
+  gateways.all.emplace_back("default");
+  check_keys(place, config, tenants, gateways, models);
+  const auto& limits = config.gateway.model_limits;
+  std::set<std::string> limited;
+  for (std::size_t i = 0; i < limits.size(); ++i) {
+    if (limits[i].model.empty()) continue;
+    check_reference(place, {"limits", "models", i, "model"}, models, limits[i].model, "model");
+    if (!limited.insert(limits[i].model).second) {
+      place.error({"limits", "models", i, "model"}, "`" + limits[i].model + "` has limits already");
+    }
+  }
+  check_prices(place, config, models);
+  if (config.cache.entry_bytes_max > config.cache.memory_bytes_max) {
+    place.error({"cache", "max_entry"}, "larger than max_memory");
+  }
+}
+
+void resolve_files(Reader& reader, const Node& root, Config& config) {
+  const Place place{reader, root};
+  const std::filesystem::path file = config.source;
+  const auto resolve = [&](std::string& path, std::initializer_list<Step> where) {
+    if (path.empty()) return;
+    std::filesystem::path full = path;
+    if (full.is_relative()) full = std::filesystem::absolute(file.parent_path() / full);
+    path = full.lexically_normal().string();
+    if (!std::ifstream(path).good()) place.error(where, "cannot read " + path);
+  };
+  resolve(config.server.tls.cert_file, {"server", "tls", "cert"});
+  resolve(config.server.tls.key_file, {"server", "tls", "key"});
+  resolve(config.admin.tls.cert_file, {"admin", "tls", "cert"});
+  resolve(config.admin.tls.key_file, {"admin", "tls", "key"});
+  for (std::size_t i = 0; i < config.remotes.size(); ++i) {
+    resolve(config.remotes[i].upstream.tls.ca_file, {"providers", i, "tls", "ca"});
+  }
+  for (std::size_t i = 0; i < config.local_models.size(); ++i) {
+    std::string& directory = config.local_models[i].directory;
+    if (directory.empty()) continue;
+    auto found = resolve_model_dir(directory, file, reader.options().env);
+    if (found) {
+      directory = found->string();
+    } else {
+      place.error({"local", i, "path"}, found.error());
+    }
+  }
+}
+
+}  // namespace ganglion::config

@@ -1,0 +1,240 @@
+// The table of fields: the process-wide sections. Lists of things that operators name are in tables_lists.cpp.
+
+#include "config/tables.hpp"
+
+namespace ganglion::config {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr std::uint64_t kKiB = 1024;
+constexpr std::uint64_t kMiB = 1024 * kKiB;
+constexpr std::uint64_t kGiB = 1024 * kMiB;
+constexpr Extra kRestart{.reloads = Reloads::restart};
+
+// For sections that spread over several structs.
+constexpr auto kSelf = [](auto& self) -> auto& { return self; };
+
+Field<net::ServerOptions> listen_field(std::string doc) {
+  Field<net::ServerOptions> field;
+  const Codec<Listen> codec = listen();
+  field.info = {.key = "listen", .type = codec.info, .doc = std::move(doc), .reloads = Reloads::restart};
+  field.read = [codec](Reader& reader, const Node& node, net::ServerOptions& server) {
+    if (auto value = codec.read(reader, node)) {
+      server.host = std::move(value->host);
+      server.port = value->port;
+    }
+  };
+  field.write = [codec](const net::ServerOptions& server, Secrets secrets) {
+    return codec.write({.host = server.host, .port = server.port}, secrets);
+  };
+  return field;
+}
+
+Table<net::TlsServerOptions> tls_table() {
+  using T = net::TlsServerOptions;
+  return {{
+      entry<T>("cert", &T::cert_file, text("path", 1, 4096),
+               "PEM file with the certificate chain; relative to this file. With `key`, the listener speaks TLS 1.2+."),
+      entry<T>("key", &T::key_file, text("path", 1, 4096), "PEM file with the private key; relative to this file."),
+  }};
+}
+
+Field<net::ServerOptions> max_connections_field() {
+  using T = net::ServerOptions;
+  return entry<T>("max_connections", &T::connections_max, integer(1, 1'000'000),
+                  "Open client connections, whole process; past it a new one gets 503 and is closed.", kRestart);
+}
+
+Table<Config> limits_table() {
+  const auto buckets = [](auto& c) -> auto& { return c.limiter.buckets_max; };
+  const auto models = [](auto& c) -> auto& { return c.gateway.model_limits; };
+  return {{
+      entry<Config>("max_buckets", buckets, integer(1'000, 100'000'000),
+                    "Token buckets held in memory; idle full ones are forgotten first.", kRestart),
+      objects<Config>(
+          "models", models, model_limits_table(), "Limits of a model over all keys and tenants.",
+          {.example = "- model: gpt-4o-mini\n  requests: 600/min\n  tokens: {rate: 1M/min, burst: 2000000}"}),
+  }};
+}
+
+Table<gateway::RequestOptions> request_table() {
+  using T = gateway::RequestOptions;
+  return {{
+      entry<T>("timeout", &T::timeout, duration(seconds{1}, hours{24}),
+               "The one deadline of a request, from its first byte to the last byte of its answer."),
+      entry<T>("max_body", &T::body_bytes_max, size(kKiB, kGiB), "Largest request body; past it 413."),
+  }};
+}
+
+Table<ratelimit::AdmissionOptions> admission_table() {
+  using T = ratelimit::AdmissionOptions;
+  return {{
+      entry<T>("max_in_flight", &T::in_flight_max, integer(1, 1'000'000),
+               "Requests being served at once, whole process; past it 503 with Retry-After."),
+      entry<T>("max_body_memory", &T::body_memory_bytes_max, size(kMiB, 1024 * kGiB),
+               "Memory for request bodies, whole process; past it 503 with Retry-After."),
+  }};
+}
+
+Table<cache::CacheOptions> cache_table() {
+  using T = cache::CacheOptions;
+  return {{
+      entry<T>("enabled", &T::enabled, boolean(), "Off: nothing is looked up or kept.", kRestart),
+      entry<T>("max_memory", &T::memory_bytes_max, size(kMiB, 1024 * kGiB), "Memory for cached answers.", kRestart),
+      entry<T>("max_entry", &T::entry_bytes_max, size(kKiB, kGiB), "Larger answers are relayed and not kept.",
+               kRestart),
+      entry<T>("shards", &T::shards, integer(1, 1024), "Independent parts of the cache, each with its own lock.",
+               kRestart),
+  }};
+}
+
+Table<metering::PricingOptions> price_per_tier_table() {
+  using T = metering::PricingOptions;
+  const auto price = [](const char* key, std::optional<std::string> T::* member, std::string doc) {
+    Field<T> field;
+    const Codec<std::string> codec = decimal();
+    field.info = {.key = key, .type = codec.info, .doc = std::move(doc)};
+    field.read = [=](Reader& reader, const Node& node, T& object) {
+      if (auto value = codec.read(reader, node)) object.*member = *std::move(value);
+    };
+    field.write = [member](const T& object, Secrets) { return (object.*member) ? Value{*(object.*member)} : Value{}; };
+    return field;
+  };
+  return {{
+      price("regular", &T::usd_per_1000_neurons_regular,
+            "USD for 1,000 neurons of the regular tier; unset: the schedule's."),
+      price("fast", &T::usd_per_1000_neurons_fast, "USD for 1,000 neurons of the fast tier; unset: the schedule's."),
+  }};
+}
+
+Table<metering::PricingOptions> pricing_table() {
+  using T = metering::PricingOptions;
+  return {{
+      entry<T>("schedule", &T::schedule, choice({"cloudflare-2026", "launch-2023"}),
+               "Built-in price table for models without a price of their own."),
+      section<T>("usd_per_1000_neurons", kSelf, price_per_tier_table(),
+                 "What neurons cost, where the schedule's price is not yours."),
+      entry<T>("daily_free_neurons", &T::daily_free_neurons, integer_or("none", 0, 0, 1'000'000'000'000),
+               "Neurons a tenant gets free each day, from 00:00 UTC on."),
+      objects<T>("models", &T::models, price_table(),
+                 "Your own prices, before the schedule's. An amount may stand in neurons or in USD.",
+                 {.example = "- model: gpt-4o-mini\n  unit: usd\n  input_per_1m: 0.15\n  cached_input_per_1m: 0.075\n  "
+                             "output_per_1m: 0.6"}),
+  }};
+}
+
+Table<metering::LedgerOptions> ledger_table() {
+  using T = metering::LedgerOptions;
+  return {{
+      entry<T>("directory", &T::directory, text("path", 1, 4096),
+               "Folder of the usage ledger, made if it is not there; relative to the working directory.", kRestart),
+      entry<T>("commit_interval", &T::commit_interval_max, duration(microseconds{0}, milliseconds{5}, microseconds{1}),
+               "The longest a record waits to be made durable together with others.", kRestart),
+      entry<T>("segment_size", &T::segment_bytes, size(kMiB, 4 * kGiB), "Size at which a new ledger file is begun.",
+               kRestart),
+  }};
+}
+
+Table<metrics::LogOptions> log_table() {
+  using T = metrics::LogOptions;
+  return {{
+      entry<T>("level", &T::level, choice({"debug", "info", "warn", "error", "off"}),
+               "Least severe level of the process log (stderr)."),
+      entry<T>("access_log", &T::access_log, boolean(),
+               "One JSON line a request. Prompts and answers are never logged.", kRestart),
+      entry<T>("access_log_file", &T::access_log_file, text("path", 0, 4096),
+               "File of the access log, relative to the working directory; empty: stdout.", kRestart),
+  }};
+}
+
+Table<metrics::MetricsOptions> metrics_table() {
+  using T = metrics::MetricsOptions;
+  return {{entry<T>("max_label_values", &T::label_values_max, integer(1, 100'000),
+                    "Distinct models and tenants that keep their own time series; later ones count as \"other\".",
+                    kRestart)}};
+}
+
+Table<ShutdownOptions> shutdown_table() {
+  using T = ShutdownOptions;
+  return {{entry<T>("drain", &T::drain, duration(milliseconds{0}, hours{1}),
+                    "After SIGTERM, time for running requests to finish.")}};
+}
+
+}  // namespace
+
+Table<net::ServerOptions> server_table() {
+  using T = net::ServerOptions;
+  return {{
+      listen_field("Where clients connect."),
+      entry<T>("workers", &T::workers, integer_or("auto", 0, 0, 1024), "Worker threads; `auto`: one per core.",
+               kRestart),
+      section<T>("tls", &T::tls, tls_table(), "TLS towards clients."),
+      max_connections_field(),
+      entry<T>("header_timeout", &T::header_timeout, duration(milliseconds{100}, seconds{300}),
+               "Time for one request's header block; past it 408.", kRestart),
+      entry<T>("keep_alive_timeout", &T::keep_alive_timeout, duration(milliseconds{0}, hours{1}),
+               "Idle time between two requests of a connection.", kRestart),
+      entry<T>("write_timeout", &T::write_timeout, duration(milliseconds{100}, hours{1}),
+               "A client that takes no byte for so long is cut off.", kRestart),
+      entry<T>("min_body_rate", &T::body_rate_min, size(0, kGiB),
+               "Bytes a second that a request body must arrive with after its first 10 s; 0: any.", kRestart),
+  }};
+}
+
+Table<net::ServerOptions> admin_table() {
+  using T = net::ServerOptions;
+  return {{
+      listen_field("Where /metrics, /healthz, /readyz and /admin/* answer. It asks for no key: keep it on loopback or "
+                   "behind a firewall."),
+      section<T>("tls", &T::tls, tls_table(), "TLS of the admin listener."),
+      max_connections_field(),
+  }};
+}
+
+Table<Config> root_table() {
+  const auto request = [](auto& c) -> auto& { return c.gateway.request; };
+  const auto pepper = [](auto& c) -> auto& { return c.gateway.key_pepper; };
+  const auto keys = [](auto& c) -> auto& { return c.gateway.keys; };
+  const auto tenants = [](auto& c) -> auto& { return c.gateway.tenants; };
+  const auto gateways = [](auto& c) -> auto& { return c.gateway.gateways; };
+  using T = Config;
+  return {{
+      section<T>("server", &T::server, server_table(), "The proxy listener, where applications connect."),
+      section<T>("admin", &T::admin, admin_table(), "The admin listener, for operators and Prometheus."),
+      objects<T>("providers", &T::remotes, provider_table(), "Remote OpenAI-compatible providers.",
+                 {.example = "- name: openai\n  base_url: https://api.openai.com/v1\n  api_key: ${OPENAI_API_KEY}\n"
+                             "  models:\n    - gpt-4o-mini\n    - {name: small, upstream: gpt-4o-mini}"}),
+      objects<T>("local", &T::local_models, local_table(), "Models served by the built-in engine.",
+                 {.reloads = Reloads::restart,
+                  .example = "- name: my-llama\n  path: /srv/models/llama-3.2-1b\n  quantize: int8"}),
+      entry<T>("key_pepper", pepper, secret(), "Secret under which keys are hashed; needed as soon as there is a key.",
+               {.example = "${GANGLION_KEY_PEPPER}"}),
+      objects<T>(
+          "keys", keys, key_table(),
+          "API keys of clients. Without any, everyone who reaches the listener may use it, so it must be on loopback.",
+          {.example = "- id: alice-laptop\n  hash: 0000000000000000000000000000000000000000000000000000000000000000  # "
+                      "ganglion keys create\n"
+                      "  tenant: default\n  limits: {requests: 60/min, tokens: {rate: 100k/min, burst: 200000}}"}),
+      objects<T>("tenants", tenants, tenant_table(), "Accounts that keys belong to; `default` is always there.",
+                 {.example = "- name: acme\n  limits: {neurons: 100k/day}"}),
+      objects<T>(
+          "gateways", gateways, gateway_table(), "Named policies that keys use; `default` is always there.",
+          {.example = "- name: production\n  cache: {ttl: 1h, only_deterministic: true}\n  retry: {attempts: 3}"}),
+      section<T>("request", request, request_table(), "Bounds of every request."),
+      section<T>("admission", &T::admission, admission_table(), "Caps of the whole process."),
+      section<T>("limits", kSelf, limits_table(), "Rate limits that belong to no key, tenant or gateway."),
+      section<T>("cache", &T::cache, cache_table(),
+                 "The response cache's size; what is cached is each gateway's policy."),
+      section<T>("pricing", &T::pricing, pricing_table(), "What requests cost."),
+      section<T>("ledger", &T::ledger, ledger_table(), "The durable record of usage, which bills are made from."),
+      section<T>("log", &T::log, log_table(), "Process log and access log."),
+      section<T>("metrics", &T::metrics, metrics_table(), "Prometheus metrics."),
+      section<T>("shutdown", &T::shutdown, shutdown_table(), "How the process stops."),
+  }};
+}
+
+}  // namespace ganglion::config

@@ -1,0 +1,215 @@
+// The table of fields: what operators name themselves - providers, local models, keys, tenants, gateways, prices.
+
+#include "config/tables.hpp"
+
+namespace ganglion::config {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr Extra kRequired{.required = true};
+constexpr Extra kRestart{.reloads = Reloads::restart};
+
+Codec<api::Tier> tier() {
+  const Codec<std::string> words = choice({"regular", "fast"});
+  return {.info = words.info,
+          .read = [read = words.read](Reader& reader, const Node& node) -> std::optional<api::Tier> {
+            const auto word = read(reader, node);
+            return word ? api::parse_tier(*word) : std::nullopt;
+          },
+          .write = [](const api::Tier& t, Secrets) { return Value{std::string(api::name(t))}; }};
+}
+
+Table<ratelimit::LimitSet> limit_set_table() {
+  using T = ratelimit::LimitSet;
+  return {{
+      entry<T>("requests", &T::requests, rate(), "Requests."),
+      entry<T>("tokens", &T::tokens, rate(),
+               "Tokens, input and output together; estimated at admission, settled after."),
+      entry<T>("neurons", &T::neurons, rate(), "Neurons; estimated at admission, settled after."),
+  }};
+}
+
+template <class T>
+Field<T> limits_field(std::string whose) {
+  return section<T>("limits", &T::limits, limit_set_table(),
+                    "Rate limits of " + std::move(whose) + "; what is left out is unlimited.");
+}
+
+Table<net::UpstreamOptions> timeouts_table() {
+  using T = net::UpstreamOptions;
+  return {{
+      entry<T>("connect", &T::connect_timeout, duration(milliseconds{10}, seconds{120}), "Name lookup, TCP and TLS."),
+      entry<T>("first_byte", &T::first_byte_timeout, duration(milliseconds{10}, hours{1}),
+               "From the request sent to the first byte of the answer."),
+      entry<T>("idle", &T::idle_timeout, duration(milliseconds{10}, hours{1}), "Between two pieces of an answer."),
+      entry<T>("pool_idle", &T::pool_idle_timeout, duration(milliseconds{0}, hours{1}),
+               "An unused pooled connection is closed after this."),
+  }};
+}
+
+Table<net::TlsClientOptions> tls_table() {
+  using T = net::TlsClientOptions;
+  return {{
+      entry<T>("verify", &T::verify, boolean(), "Check the provider's certificate. Turn it off only in a test."),
+      entry<T>("ca", &T::ca_file, text("path", 1, 4096),
+               "PEM file of trusted authorities, relative to this file; unset: the system's."),
+  }};
+}
+
+Table<backends::ModelAlias> alias_table() {
+  using T = backends::ModelAlias;
+  return {{
+      entry<T>("name", &T::name, model_name(), "What clients ask for.", kRequired),
+      entry<T>("upstream", &T::upstream, model_name(), "What the provider is asked for; unset: the same name."),
+  }};
+}
+
+Table<cache::CachePolicy> cache_policy_table() {
+  using T = cache::CachePolicy;
+  return {{
+      entry<T>(
+          "ttl", &T::ttl, duration(seconds{0}, hours{24 * 30}, seconds{1}),
+          "How long answers are kept without being asked for by a header; 0: only requests with `cf-aig-cache-ttl` "
+          "are cached."),
+      entry<T>("only_deterministic", &T::only_deterministic, boolean(),
+               "Cache only requests with temperature 0 or a seed, and embeddings."),
+  }};
+}
+
+Table<backends::RetryOptions> retry_table() {
+  using T = backends::RetryOptions;
+  return {{
+      entry<T>(
+          "attempts", &T::attempts_max, integer(1, 10),
+          "All tries over all backends, the first one included. Nothing is retried after the first byte of an answer."),
+      entry<T>("backoff", &T::backoff_base, duration(milliseconds{0}, seconds{60}),
+               "Wait before the second try, doubled for each further one, with full jitter."),
+      entry<T>("max_backoff", &T::backoff_max, duration(milliseconds{0}, seconds{300}),
+               "The longest wait, also for a provider's Retry-After."),
+  }};
+}
+
+}  // namespace
+
+void read_plain_model(Reader& reader, const Node& node, backends::ModelAlias& model) {
+  if (auto name = model_name().read(reader, node)) model.name = *std::move(name);
+}
+
+Table<backends::RemoteOptions> provider_table() {
+  using T = backends::RemoteOptions;
+  const auto up = [](auto member) { return [member](auto& remote) -> auto& { return remote.upstream.*member; }; };
+  using U = net::UpstreamOptions;
+  return {{
+      entry<T>("name", &T::name, identifier(), "The backend's name in logs and metrics.", kRequired),
+      entry<T>("base_url", up(&U::base_url), url(), "Where its OpenAI-compatible API begins, usually ending in /v1.",
+               kRequired),
+      entry<T>("api_key", &T::api_key, secret(),
+               "Sent as `Authorization: Bearer`; unset: none is sent. Never shown to clients."),
+      objects<T>("models", &T::models, alias_table(), "Models that it serves: plain names, or name and upstream name.",
+                 kRequired, read_plain_model),
+      entry<T>("weight", &T::weight, integer(1, 1'000), "Share of a model's traffic among the backends that serve it."),
+      entry<T>("max_connections", up(&U::connections_max), integer(1, 100'000), "Connections per worker."),
+      section<T>(
+          "timeouts", [](auto& remote) -> auto& { return remote.upstream; }, timeouts_table(),
+          "Limits of one attempt."),
+      entry<T>("dns_ttl", up(&U::dns_ttl), duration(milliseconds{0}, hours{24}),
+               "How long a name lookup is remembered."),
+      section<T>("tls", up(&U::tls), tls_table(), "TLS towards the provider."),
+  }};
+}
+
+Table<backends::LocalModelOptions> local_table() {
+  using T = backends::LocalModelOptions;
+  return {{
+      entry<T>("name", &T::name, model_name(), "What clients ask for.",
+               {.reloads = Reloads::restart, .required = true}),
+      entry<T>("path", &T::directory, text("path", 1, 4096),
+               "Folder in Hugging Face format. A relative path is looked up beside this file, then in "
+               "$GANGLION_DATA_DIR, then in ../share/ganglion of the program.",
+               {.reloads = Reloads::restart, .required = true}),
+      entry<T>("quantize", &T::quantize, choice({"none", "int8"}),
+               "`int8`: weights are quantised per channel when they are loaded.", kRestart),
+      entry<T>("threads", &T::threads, integer_or("auto", 0, 0, 1024), "Compute threads; `auto`: one per core.",
+               kRestart),
+      entry<T>("kv_memory", &T::kv_bytes, size(1 << 20, 1ULL << 42),
+               "Memory for the keys and values of running requests.", kRestart),
+      entry<T>("max_queue", &T::queue_max, integer(1, 100'000),
+               "Requests waiting for a place; past it 429 with Retry-After.", kRestart),
+      entry<T>("max_batch", &T::batch_max, integer(1, 1024), "Requests computed in one step.", kRestart),
+      entry<T>("max_context", &T::context_max, integer_or("auto", 0, 0, 10'000'000),
+               "Prompt and answer tokens together; `auto`: what the model was made for.", kRestart),
+      entry<T>("weight", &T::weight, integer(1, 1'000),
+               "Share of the model's traffic, where a provider serves the same name.", kRestart),
+  }};
+}
+
+Table<gateway::KeyOptions> key_table() {
+  using T = gateway::KeyOptions;
+  return {{
+      entry<T>("id", &T::id, identifier(), "Public name of the key in logs, metrics and the ledger.", kRequired),
+      entry<T>(
+          "hash", &T::hash, hex64(),
+          "HMAC-SHA-256 of the key under `key_pepper`, as `ganglion keys create` prints it. Either this or `secret`."),
+      entry<T>("secret", &T::secret, secret(), "The key itself, from the environment. Either this or `hash`."),
+      entry<T>("tenant", &T::tenant, identifier(), "Account that pays."),
+      entry<T>("gateway", &T::gateway, identifier(), "Policy in force."),
+      entry<T>("models", &T::models, model_patterns(), "Models that it may use; unset: all."),
+      entry<T>("tier", &T::tier, tier(), "Tier of requests that name none."),
+      entry<T>("tier_fixed", &T::tier_fixed, boolean(), "Requests may not pick another tier."),
+      entry<T>("revoked", &T::revoked, boolean(), "The key is refused from the next reload on."),
+      limits_field<T>("this key"),
+  }};
+}
+
+Table<gateway::TenantOptions> tenant_table() {
+  using T = gateway::TenantOptions;
+  return {
+      {entry<T>("name", &T::name, identifier(), "The account.", kRequired), limits_field<T>("all its keys together")}};
+}
+
+Table<gateway::GatewayPolicy> gateway_table() {
+  using T = gateway::GatewayPolicy;
+  return {{
+      entry<T>("name", &T::name, identifier(), "The policy's name.", kRequired),
+      section<T>("cache", &T::cache, cache_policy_table(), "What is cached."),
+      limits_field<T>("all requests under this policy together"),
+      section<T>("retry", &T::retry, retry_table(), "Tries after an upstream failure."),
+  }};
+}
+
+Table<gateway::ModelLimits> model_limits_table() {
+  using T = gateway::ModelLimits;
+  Table<T> table{{entry<T>("model", &T::model, model_name(), "The model as clients name it.", kRequired)}};
+  const auto limit = [](auto member) { return [member](auto& object) -> auto& { return object.limits.*member; }; };
+  using L = ratelimit::LimitSet;
+  table.fields.push_back(entry<T>("requests", limit(&L::requests), rate(), "Requests."));
+  table.fields.push_back(entry<T>("tokens", limit(&L::tokens), rate(), "Tokens, input and output together."));
+  table.fields.push_back(entry<T>("neurons", limit(&L::neurons), rate(), "Neurons."));
+  return table;
+}
+
+Table<metering::ModelPrice> price_table() {
+  using T = metering::ModelPrice;
+  Codec<std::string> model = model_name();
+  model.info.constraint += ", or `*` for every model without a price";
+  model.info.pattern = "^([A-Za-z0-9._/@:+-]{1,128}|\\*)$";
+  model.read = [read = model.read](Reader& reader, const Node& node) -> std::optional<std::string> {
+    if (node.kind == Node::Kind::scalar && node.text == "*") return "*";
+    return read(reader, node);
+  };
+  return {{
+      entry<T>("model", &T::model, model, "The model as clients name it.", kRequired),
+      entry<T>("unit", &T::unit, choice({"neurons", "usd"}), "What the amounts below are in."),
+      entry<T>("input_per_1m", &T::per_1m_input_tokens, decimal(), "A million input tokens."),
+      entry<T>("cached_input_per_1m", &T::per_1m_cached_input_tokens, decimal(),
+               "A million input tokens that the provider had cached; unset: as input."),
+      entry<T>("output_per_1m", &T::per_1m_output_tokens, decimal(), "A million output tokens."),
+      entry<T>("per_request", &T::per_request, decimal(), "A request."),
+      entry<T>("per_gpu_second", &T::per_gpu_second, decimal(), "A second of GPU time."),
+  }};
+}
+
+}  // namespace ganglion::config

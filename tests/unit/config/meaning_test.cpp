@@ -1,0 +1,140 @@
+// What no single field can see: references, duplicates and unsafe combinations.
+
+#include "tests/unit/config/support.hpp"
+
+namespace ganglion::config {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+const std::string kHash(64, 'a');
+const Env kEnv = {{"PEPPER", "0123456789abcdef"}, {"K", "sk-one"}, {"L", "sk-two"}};
+const std::string kPepper = "key_pepper: ${PEPPER}\n";
+
+TEST(Meaning, ReferencesToUndefinedNames) {
+  const std::string text = report(kBase + kPepper + "keys: [{id: a, hash: " + kHash +
+                                      ", tenant: acmee, gateway: prod, models: [demo-chatt]}]\n"
+                                      "tenants: [{name: acme}]\nlimits: {models: [{model: gpt}]}\npricing: {models: "
+                                      "[{model: demochat, per_request: 1}]}\n",
+                                  kEnv);
+  EXPECT_THAT(text, HasSubstr("keys[0].tenant: there is no tenant `acmee` (did you mean `acme`?)"));
+  EXPECT_THAT(text, HasSubstr("keys[0].gateway: there is no gateway `prod`\n"));
+  EXPECT_THAT(text, HasSubstr("keys[0].models[0]: there is no model `demo-chatt` (did you mean `demo-chat`?)"));
+  EXPECT_THAT(text, HasSubstr("limits.models[0].model: there is no model `gpt`"));
+  EXPECT_THAT(text, HasSubstr("pricing.models[0].model: there is no model `demochat` (did you mean `demo-chat`?)"));
+}
+
+TEST(Meaning, AModelThatFailedToReadIsNotReportedTwice) {
+  const std::string text = report(
+      "local: [{name: \"bad name\", path: p}]\n" + kPepper + "keys: [{id: a, hash: " + kHash + ", models: [x]}]\n",
+      kEnv);
+  EXPECT_THAT(text, HasSubstr("local[0].name: expected model name"));
+  EXPECT_THAT(text, Not(HasSubstr("there is no model")));
+}
+
+TEST(Meaning, DuplicatesOfEveryName) {
+  const std::string text = report(kPepper + R"(providers:
+  - {name: p, base_url: "http://127.0.0.1:1/v1", models: [m, m]}
+  - {name: p, base_url: "http://127.0.0.1:2/v1", models: [m]}
+tenants: [{name: t}, {name: t}]
+gateways: [{name: g}, {name: g}]
+limits: {models: [{model: m}, {model: m}]}
+pricing: {models: [{model: m, per_request: 1}, {model: m, per_request: 1}]}
+keys:
+  - {id: a, secret: "${K}"}
+  - {id: a, secret: "${K}"}
+  - {id: b, hash: )" + kHash +
+                                      "}\n  - {id: c, hash: " + std::string(64, 'A') + "}\n",
+                                  kEnv);
+  EXPECT_THAT(text, HasSubstr("c.yaml:3:62: providers[0].models[1]: `m` is listed twice"));
+  EXPECT_THAT(text, HasSubstr("c.yaml:4:12: providers[1].name: `p` is defined twice, first on line 3"));
+  EXPECT_THAT(text, HasSubstr("tenants[1].name: `t` is defined twice"));
+  EXPECT_THAT(text, HasSubstr("gateways[1].name: `g` is defined twice"));
+  EXPECT_THAT(text, HasSubstr("limits.models[1].model: `m` has limits already"));
+  EXPECT_THAT(text, HasSubstr("pricing.models[1].model: `m` has a price already"));
+  EXPECT_THAT(text, HasSubstr("keys[1].id: `a` is defined twice"));
+  EXPECT_THAT(text, HasSubstr("keys[1].secret: the same key as `a`"));
+  EXPECT_THAT(text, HasSubstr("keys[3].hash: the same key as `b`"));
+}
+
+TEST(Meaning, OneModelOnSeveralBackendsIsFine) {
+  const Config c = good(R"(providers:
+  - {name: p, base_url: "http://127.0.0.1:1/v1", models: [demo-chat]}
+  - {name: q, base_url: "http://127.0.0.1:2/v1", models: [demo-chat]}
+)" + kBase);
+  EXPECT_EQ(c.remotes.size(), 2U);
+}
+
+TEST(Meaning, KeysNeedAPepperAndOneForm) {
+  EXPECT_THAT(report(kBase + "keys: [{id: a, hash: " + kHash + "}]\n"),
+              HasSubstr("c.yaml:2:7: keys: keys need `key_pepper"));
+  EXPECT_THAT(report(kBase + kPepper + "keys: [{id: a}]\n", kEnv), HasSubstr("keys[0]: `hash` is missing"));
+  EXPECT_THAT(report(kBase + kPepper + "keys: [{id: a, hash: " + kHash + ", secret: \"${K}\"}]\n", kEnv),
+              HasSubstr("not both"));
+  EXPECT_THAT(report(kBase + kPepper + "keys: [{id: a, secret: \"${K}\", models: []}]\n", kEnv),
+              HasSubstr("an empty list would allow no model"));
+  EXPECT_THAT(report(kBase + kPepper + "keys: [{id: a, secret: \"${K}\", models: [\"*x\"]}]\n", kEnv),
+              HasSubstr("* may stand at the end only"));
+  EXPECT_THAT(report(kBase + kPepper + "keys: [{id: a, secret: \"${K}\", models: [\"zz*\"]}]\n", kEnv),
+              HasSubstr("warning: keys[0].models[0]: no model matches `zz*`"));
+  EXPECT_EQ(
+      report(kBase + kPepper + "keys: [{id: a, secret: \"${K}\"}, {id: b, secret: \"${L}\", models: [\"*\"]}]\n", kEnv),
+      "");
+}
+
+TEST(Meaning, OpenListenerWithoutKeysIsRefused) {
+  EXPECT_THAT(
+      report(kBase + "server: {listen: 0.0.0.0:8080}\n"),
+      HasSubstr("c.yaml:2:18: server.listen: 0.0.0.0 is reachable from other machines and no keys are configured"));
+  EXPECT_THAT(report(kBase + "server: {listen: \"[::]:8080\"}\n"), HasSubstr("ganglion keys create"));
+  EXPECT_EQ(report(kBase + kPepper + "server: {listen: 0.0.0.0:8080}\nkeys: [{id: a, secret: \"${K}\"}]\n", kEnv), "");
+}
+
+TEST(Meaning, OpenAdminListenerIsAWarning) {
+  EXPECT_THAT(report(kBase + "admin: {listen: 0.0.0.0:8081}\n"),
+              HasSubstr("c.yaml:2:17: warning: admin.listen: 0.0.0.0 is reachable"));
+  EXPECT_TRUE(load(kBase + "admin: {listen: 0.0.0.0:8081}\n"));
+  EXPECT_THAT(report(kBase + "admin: {listen: 127.0.0.1:8080}\n"),
+              HasSubstr("the proxy listens on 127.0.0.1:8080 already"));
+  EXPECT_EQ(report(kBase + "server: {listen: 127.0.0.1:0}\nadmin: {listen: 127.0.0.1:0}\n"), "");
+}
+
+TEST(Meaning, NothingToServe) {
+  EXPECT_EQ(report(""), "c.yaml:1:1: nothing to serve: add `providers:` or `local:`\n");
+  EXPECT_THAT(report("local: []\n"), HasSubstr("nothing to serve"));
+  EXPECT_THAT(report("providers: [{name: p, base_url: \"http://h/v1\", models: []}]\n"),
+              HasSubstr("providers[0].models: a provider without models serves nothing"));
+  EXPECT_THAT(report("providers: [{name: p, base_url: \"http://h/v1\"}]\n"),
+              HasSubstr("providers[0]: `models` is missing"));
+}
+
+TEST(Meaning, BaseUrls) {
+  const auto provider = [](const std::string& url) {
+    return report("providers: [{name: p, base_url: \"" + url + "\", api_key: \"${K}\", models: [m]}]\n", kEnv);
+  };
+  for (const char* fine :
+       {"http://127.0.0.1:11434/v1", "http://[::1]:80", "https://api.example.com/v1", "http://localhost/v1"}) {
+    EXPECT_EQ(provider(fine), "") << fine;
+  }
+  EXPECT_THAT(provider("http://api.example.com/v1"), HasSubstr("unencrypted"));
+  for (const char* bad :
+       {"api.example.com", "ftp://h/", "http://", "http://h:0/", "http://h:99999/", "https://h/v1?x=1",
+        "https://h/v1#x", "https://u:p@h/", "https://a b/", "http://[::1", "http://:80/"}) {
+    EXPECT_THAT(provider(bad), HasSubstr("c.yaml:1:33: providers[0].base_url: ")) << bad;
+  }
+}
+
+TEST(Meaning, PairsThatContradict) {
+  EXPECT_THAT(report(kBase + "server: {tls: {cert: a.pem}}\n"), HasSubstr("server.tls: `key` is missing"));
+  EXPECT_THAT(report(kBase + "admin: {tls: {key: a.pem}}\n"), HasSubstr("admin.tls: `cert` is missing"));
+  EXPECT_THAT(report(kBase + "cache: {max_memory: 1MiB, max_entry: 2MiB}\n"),
+              HasSubstr("c.yaml:2:38: cache.max_entry: larger than max_memory"));
+  EXPECT_THAT(report(kBase + "gateways: [{name: g, retry: {backoff: 10s, max_backoff: 1s}}]\n"),
+              HasSubstr("gateways[0].retry.backoff: longer than max_backoff"));
+  EXPECT_THAT(report(kBase + "pricing: {models: [{model: demo-chat}]}\n"),
+              HasSubstr("warning: pricing.models[0]: no amount is given"));
+}
+
+}  // namespace
+}  // namespace ganglion::config
