@@ -32,7 +32,7 @@ struct Entry {
   std::string body;       // as the upstream sent it, event by event for a stream, its usage event included
   api::Span usage_event;  // streams: the usage-only event in body, which a client that did not ask must not see
   std::optional<api::Usage> usage;
-  core::SteadyTime stored{};
+  core::SteadyTime stored{};  // set by MemoryCache::insert
   std::chrono::seconds ttl{0};
 
   bool fresh(core::SteadyTime now) const { return now - stored < ttl; }

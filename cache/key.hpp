@@ -64,7 +64,7 @@ class KeyMaker {
     std::uint32_t begin = 0, end = 0;          // the value, in the body
     std::uint32_t next = 0;                    // the node after this one's descendants
     bool key_escaped = false;
-    char kind = 0;  // '{' '[' '"' or 'v' for a value that is copied
+    char kind = 0;  // '{' '[' '"', 'e' for a string with escapes, 'v' for a value that is copied
   };
   friend struct Canonical;
 

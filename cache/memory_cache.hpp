@@ -39,7 +39,11 @@ class MemoryCache {
   // A fresh entry, or nullptr. `tenant` and `gateway` must be those of the key: an entry that names others is a miss.
   std::shared_ptr<const Entry> lookup(const CacheKey& key, std::string_view tenant, std::string_view gateway);
 
-  // Takes the entry if it is a 2xx with a ttl and fits; replaces one of the same key. False if refused.
+  // The same for a caller that has looked before: a second miss is not counted.
+  std::shared_ptr<const Entry> lookup_again(const CacheKey& key, std::string_view tenant, std::string_view gateway);
+
+  // Takes the entry, stamped with the time now, if it is a 2xx with a ttl and fits; replaces one of the same key.
+  // False if refused.
   bool insert(std::shared_ptr<Entry> entry);
 
   // The entry in the form that the client asked for; converts on the first such call and charges the bytes to the
@@ -53,6 +57,7 @@ class MemoryCache {
  private:
   struct Shard;
   Shard& shard(const CacheKey& key) const;
+  std::shared_ptr<const Entry> find(const CacheKey& key, std::string_view tenant, std::string_view gateway, bool again);
 
   const core::Clock& clock_;
   std::size_t entry_bytes_max_;

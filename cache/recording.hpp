@@ -3,14 +3,15 @@
 // number of readers on any worker read, each at its own pace, from the same bytes. Use through cache/single_flight.hpp.
 //
 // Memory: all bytes are kept up to `keep_bytes_max`, so that a late joiner can replay from the start. Past it the
-// answer is not cacheable, nobody may join any more, and only the last kWindowBytes behind the end are kept: a reader
-// that lags further is cut off. The pump runs at most core::kStreamBufferBytesMax ahead of the fastest reader.
+// answer is not cacheable, nobody may join any more, and what all readers have taken is freed; a reader that lags more
+// than keep_bytes_max behind the end is cut off. The pump runs at most core::kStreamBufferBytesMax ahead of the fastest
+// reader, so a lone client slows its upstream and a slow follower slows nobody.
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
+#include <list>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,8 +23,6 @@
 #include "core/error.hpp"
 
 namespace ganglion::cache {
-
-inline constexpr std::size_t kWindowBytes = 256 * 1024;
 
 struct RecordedHead {
   int status = 200;
@@ -39,38 +38,43 @@ struct Piece {
 };
 
 class Recording;
+struct Seat;    // a reader's place in the recording
+struct Waiter;  // what a coroutine of ours sleeps on
 
 // One client's view of a flight. Lives and dies on its executor's thread. Destroying it leaves the flight; the last one
 // to leave an unfinished flight cancels it (CancelReason::superseded on the pump's source).
 class Reader {
  public:
-  Reader(std::shared_ptr<Recording> recording, boost::asio::any_io_executor executor);
+  // Takes a seat that the recording has given.
+  Reader(std::shared_ptr<Recording> recording, std::list<Seat>::iterator seat, std::shared_ptr<Waiter> waiter);
   ~Reader();
   Reader(const Reader&) = delete;
   Reader& operator=(const Reader&) = delete;
 
   // The head of the answer, as soon as it is known.
-  // Errors of head() and next(): the flight's error; upstream_closed where this reader fell out of the window or the
-  // pump went away; cancelled (`cancel` fired); deadline_exceeded.
+  // Errors of head() and next(): the flight's error (upstream_closed where the pump went away without one); overloaded
+  // where this reader lagged too far behind; cancelled (`cancel` fired); deadline_exceeded.
   boost::asio::awaitable<core::Result<std::shared_ptr<const RecordedHead>>> head(core::CancelSource& cancel,
                                                                                  core::Deadline deadline = {});
-  // Bytes that follow those returned before, as many as lie together; valid until the next call.
+  // Bytes that follow those returned before, as many as lie together (at most core::kStreamBufferBytesMax, except for
+  // one larger usage event); valid until the next call. Bytes that came before a failure are returned before its error.
   boost::asio::awaitable<core::Result<Piece>> next(core::CancelSource& cancel, core::Deadline deadline = {});
 
-  // Nothing was returned by next() yet: after an error the caller may join again and lead.
+  // Nothing was returned by next() yet: after an error the caller may join again, and may then lead.
   bool untouched() const { return position_ == 0; }
   std::uint64_t position() const { return position_; }
 
  private:
-  friend class Recording;
-  struct Waiter;
-  boost::asio::awaitable<core::Result<void>> wait(core::CancelSource& cancel, core::Deadline deadline);
+  boost::asio::awaitable<core::Result<void>> sleep(core::CancelSource& cancel, core::Deadline deadline);
 
   std::shared_ptr<Recording> recording_;
+  std::list<Seat>::iterator seat_;
   std::shared_ptr<Waiter> waiter_;
-  std::shared_ptr<const std::string> block_;  // keeps the last piece alive
+  std::shared_ptr<const char[]> block_;  // keeps the last piece alive
   std::uint64_t position_ = 0;
 };
+
+struct LeaderSide;
 
 // The writing end, owned by the pump coroutine on the leader's worker. Destroying it unfinished fails the flight.
 class Recorder {
@@ -84,23 +88,23 @@ class Recorder {
   core::CancelSource& cancel();
 
   void set_head(RecordedHead head);
-  // Copies the bytes to the readers. For streams append whole events, so that no reader ends inside one.
+  // Copies the bytes to the readers. For streams append whole events, so that no reader is left inside one.
   void append(std::string_view bytes);
   void append_usage_event(std::string_view event);
-  // Waits until the fastest reader is near enough for more. Error: cancelled.
+  // Waits until the fastest reader is near enough for more. Error: cancelled (no reader is left).
   boost::asio::awaitable<core::Result<void>> writable();
-  void finish();                 // the answer is whole
+  void finish();                 // the answer is whole; to store it use SingleFlight::finish
   void fail(core::Error error);  // it broke; readers get what is there, then the error
 
-  bool truncated() const;  // larger than keep_bytes_max: not cacheable
+  bool whole() const;  // every byte appended is still held: cacheable
   std::uint64_t size() const;
-  // All bytes in one string; only while not truncated. And where the usage event lies in them.
-  std::string bytes() const;
+  std::string bytes() const;  // all of it; "" if not whole
   api::Span usage_event() const;
   std::shared_ptr<const RecordedHead> head() const;
 
  private:
   std::shared_ptr<Recording> recording_;
+  std::shared_ptr<LeaderSide> side_;
 };
 
 }  // namespace ganglion::cache

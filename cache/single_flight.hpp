@@ -43,7 +43,7 @@ class SingleFlight {
   // A flight of one, which nobody can join: for requests that may be stored but not looked up (no-cache).
   Join lead_alone(boost::asio::any_io_executor executor);
 
-  // Ends the flight as whole and, where `meta` is given and the answer is a 2xx that was not truncated, stores it
+  // Ends the flight as whole and, where `meta` is given and the answer is a whole 2xx, stores it
   // first, so that there is no moment in which it is neither in flight nor stored. False if it was not stored.
   // `meta` brings all but status, content type, body, usage_event and recorded_as, which come from the recording.
   bool finish(Recorder& recorder, std::shared_ptr<Entry> meta);

@@ -1,0 +1,201 @@
+// See cache/key.hpp. Two walks: the first lists the values of the body in order (no recursion past the 64 levels that
+// the cursor allows), the second writes them with each object's members sorted. Linear in the body for any nesting.
+
+#include "cache/key.hpp"
+
+#include <openssl/rand.h>
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+
+#include "api/json_cursor.hpp"
+#include "api/json_text.hpp"
+
+namespace ganglion::cache {
+namespace {
+
+// Fields of the scope are length-prefixed, so that no two scopes write the same bytes.
+void append_field(std::string& out, std::string_view text) {
+  const std::uint64_t size = text.size();
+  out.append(reinterpret_cast<const char*>(&size), sizeof size);
+  out.append(text);
+}
+
+constexpr bool ignored_at_top(std::string_view key) {
+  return key == "stream" || key == "stream_options" || key == "model";
+}
+
+}  // namespace
+
+KeySeed KeySeed::random() {
+  KeySeed seed;
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof seed) != 1) {
+    throw std::runtime_error("the system's random generator failed");
+  }
+  return seed;
+}
+
+struct Canonical {
+  KeyMaker& maker;
+  std::string_view body;
+  api::JsonCursor cursor;
+
+  using Node = KeyMaker::Node;
+
+  std::string_view key(const Node& node) const {
+    const std::string_view from = node.key_escaped ? std::string_view{maker.keys_} : body;
+    return from.substr(node.key_begin, node.key_end - node.key_begin);
+  }
+
+  void set_key(Node& node, const api::JsonString& text) {
+    node.key_escaped = text.escaped;
+    if (text.escaped) {
+      node.key_begin = static_cast<std::uint32_t>(maker.keys_.size());
+      api::append_unescaped(maker.keys_, text.raw);
+      node.key_end = static_cast<std::uint32_t>(maker.keys_.size());
+    } else {
+      node.key_begin = static_cast<std::uint32_t>(text.raw.data() - body.data());
+      node.key_end = node.key_begin + static_cast<std::uint32_t>(text.raw.size());
+    }
+  }
+
+  // Lists the value that comes next under `node`, then everything below it. False on a syntax error.
+  bool list(Node node) {
+    const std::size_t index = maker.nodes_.size();
+    const api::JsonType type = cursor.peek();
+    node.begin = static_cast<std::uint32_t>(cursor.offset());
+    node.kind = type == api::JsonType::object   ? '{'
+                : type == api::JsonType::array  ? '['
+                : type == api::JsonType::string ? '"'
+                                                : 'v';
+    maker.nodes_.push_back(node);
+    api::JsonString text;
+    switch (type) {
+      case api::JsonType::object:
+        for (bool more = cursor.begin_object(text); more; more = cursor.next_member(text)) {
+          Node member;
+          set_key(member, text);
+          if (!list(member)) return false;
+        }
+        break;
+      case api::JsonType::array:
+        for (bool more = cursor.begin_array(); more; more = cursor.next_element()) {
+          if (!list({})) return false;
+        }
+        break;
+      case api::JsonType::string:
+        if (cursor.string(text) && text.escaped) maker.nodes_[index].kind = 'e';
+        break;
+      default:
+        cursor.skip();
+    }
+    maker.nodes_[index].end = static_cast<std::uint32_t>(cursor.offset());
+    maker.nodes_[index].next = static_cast<std::uint32_t>(maker.nodes_.size());
+    return cursor.ok();
+  }
+
+  void write(std::uint32_t index, bool top) {
+    const Node& node = maker.nodes_[index];
+    std::string& out = maker.text_;
+    switch (node.kind) {
+      case '{':
+        write_object(index, top);
+        break;
+      case '[':
+        out.push_back('[');
+        for (std::uint32_t child = index + 1; child < node.next; child = maker.nodes_[child].next) {
+          if (child != index + 1) out.push_back(',');
+          write(child, false);
+        }
+        out.push_back(']');
+        break;
+      case 'e': {
+        std::string unescaped;
+        api::append_unescaped(unescaped, body.substr(node.begin + 1, node.end - node.begin - 2));
+        api::append_json_string(out, unescaped);
+        break;
+      }
+      default:
+        out.append(body.substr(node.begin, node.end - node.begin));
+    }
+  }
+
+  void write_object(std::uint32_t index, bool top) {
+    // The order of this object's members: a stretch of order_ that is given back at the end.
+    std::vector<std::uint32_t>& order = maker.order_;
+    const std::size_t first = order.size();
+    bool sorted = true;
+    for (std::uint32_t child = index + 1; child < maker.nodes_[index].next; child = maker.nodes_[child].next) {
+      if (top && ignored_at_top(key(maker.nodes_[child]))) continue;
+      if (order.size() > first && key(maker.nodes_[child]) < key(maker.nodes_[order.back()])) sorted = false;
+      order.push_back(child);
+    }
+    if (!sorted) {
+      // Indices grow with the place in the text, so members of one name keep their order without a stable sort.
+      std::sort(order.begin() + static_cast<std::ptrdiff_t>(first), order.end(), [&](std::uint32_t a, std::uint32_t b) {
+        const int compared = key(maker.nodes_[a]).compare(key(maker.nodes_[b]));
+        return compared != 0 ? compared < 0 : a < b;
+      });
+    }
+    maker.text_.push_back('{');
+    for (std::size_t i = first; i < order.size(); ++i) {
+      if (i != first) maker.text_.push_back(',');
+      const std::uint32_t child = order[i];
+      if (maker.nodes_[child].key_escaped) {
+        api::append_json_string(maker.text_, key(maker.nodes_[child]));
+      } else {
+        maker.text_.push_back('"');
+        maker.text_.append(key(maker.nodes_[child]));
+        maker.text_.push_back('"');
+      }
+      maker.text_.push_back(':');
+      write(child, false);
+    }
+    maker.text_.push_back('}');
+    order.resize(first);
+  }
+};
+
+void KeyMaker::scope(const KeyScope& scope, char form) {
+  text_.clear();
+  append_field(text_, scope.tenant);
+  append_field(text_, scope.gateway);
+  append_field(text_, scope.model);
+  text_.push_back(static_cast<char>(scope.endpoint));
+  text_.append(reinterpret_cast<const char*>(&scope.policy_version), sizeof scope.policy_version);
+  text_.push_back(form);
+  body_at_ = text_.size();
+}
+
+CacheKey KeyMaker::hash() const {
+  return {.hash = core::hash128(text_, seed_.hash), .check = core::hash128(text_, seed_.check), .bytes = text_.size()};
+}
+
+core::Result<CacheKey> KeyMaker::from_body(const KeyScope& scope_, std::string_view body) {
+  if (body.size() > std::numeric_limits<std::uint32_t>::max() / 2) {
+    return core::fail(core::ErrorKind::payload_too_large, "the request body is too large to be cached");
+  }
+  scope(scope_, 'b');
+  nodes_.clear();
+  keys_.clear();
+  order_.clear();
+  Canonical canonical{.maker = *this, .body = body, .cursor = api::JsonCursor{body}};
+  if (!canonical.list({}) || !canonical.cursor.at_end()) {
+    return std::unexpected(api::json_error(body, canonical.cursor));
+  }
+  canonical.write(0, true);
+  return hash();
+}
+
+CacheKey KeyMaker::from_text(const KeyScope& scope_, std::string_view text) {
+  scope(scope_, 't');
+  text_.append(text);
+  return hash();
+}
+
+std::string_view KeyMaker::canonical() const {
+  return std::string_view{text_}.substr(body_at_);
+}
+
+}  // namespace ganglion::cache
