@@ -52,6 +52,7 @@ RequestParser::Status RequestParser::feed(std::string_view bytes) {
     const std::size_t newline = bytes.find('\n', scanned_);
     if (newline == std::string_view::npos) return need_more(bytes);
     if (newline >= core::kHeaderBlockBytesMax) {
+      if (!have_request_line_) return refuse(ErrorKind::uri_too_long, "the request target is over 8 KiB");
       return refuse(ErrorKind::header_too_large, "the header block is over 16 KiB");
     }
     if (newline == line_start_ || bytes[newline - 1] != '\r') {
