@@ -20,7 +20,7 @@ enum class LocalKind : std::uint8_t { generate, embed };
 
 // Completion tokens of a request that names no maximum: the rest of the context, at most this many.
 inline constexpr int kDefaultCompletionTokensMax = 4096;
-inline constexpr int kChoicesMax = 8;             // `n`, and prompts times n of a completions request
+inline constexpr int kSequencesMax = 64;          // prompts times n of one request
 inline constexpr int kEmbeddingInputsMax = 2048;  // OpenAI's own cap on one embeddings request
 
 // One loaded model: engine, tokenizer, chat template. Thread-safe, immutable but for the engine's own state.
@@ -55,9 +55,10 @@ core::Result<std::shared_ptr<LocalModel>> load_local_model(const LocalModelOptio
 // unsupported (response_format other than text; chat without a template). Prompts over the context are refused
 // before they are queued.
 //
-// Streams: start() returns once the request is queued, the first bytes follow the first token. An answer holds at
-// most its own completion (max_tokens tokens a choice, kChoicesMax choices) until the client takes it: the engine
-// never waits for a slow client, and what next() hands out at once is at most core::kStreamBufferBytesMax.
+// start() returns with the first token of a stream and with the whole of any other answer, so what fails before that
+// is an Error with a status of its own. An answer holds at most its own completion (max_tokens tokens for each of at
+// most kSequencesMax choices) until the client takes it: the engine never waits for a slow client, and next() hands
+// out at most core::kStreamBufferBytesMax at once. Of choices asked for with a seed, each has its own: seed + index.
 class LocalBackend final : public Backend {
  public:
   // `executor` is the worker's own; every call must come from its thread.

@@ -9,7 +9,8 @@
 
 namespace ganglion::local {
 
-ChatTemplate::ChatTemplate(std::unique_ptr<const jinja::Template> compiled) : compiled_(std::move(compiled)) {}
+ChatTemplate::ChatTemplate(std::unique_ptr<const jinja::Template> compiled, std::string source)
+    : compiled_(std::move(compiled)), source_(std::move(source)) {}
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 ChatTemplate::~ChatTemplate() = default;
@@ -21,7 +22,7 @@ core::Result<ChatTemplate> ChatTemplate::compile(std::string source) {
   }
   auto compiled = jinja::parse_template(source);
   if (!compiled) return std::unexpected(compiled.error());
-  return ChatTemplate(std::move(*compiled));
+  return ChatTemplate(std::move(*compiled), std::move(source));
 }
 
 core::Result<std::string> ChatTemplate::render(const RenderInput& input) const {

@@ -60,10 +60,12 @@ class ChatTemplate {
 
   // Whether the template reads the variable anywhere ("tools", "enable_thinking").
   bool mentions(std::string_view variable) const;
+  const std::string& source() const { return source_; }
 
  private:
-  explicit ChatTemplate(std::unique_ptr<const jinja::Template> compiled);
+  ChatTemplate(std::unique_ptr<const jinja::Template> compiled, std::string source);
   std::unique_ptr<const jinja::Template> compiled_;
+  std::string source_;
 };
 
 // A model folder's templates and the special tokens that they print.

@@ -1,0 +1,124 @@
+// See event_inbox.hpp.
+
+#include "backends/local/event_inbox.hpp"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <iterator>
+#include <utility>
+
+namespace ganglion::backends {
+
+class EventInbox::ChoiceSink final : public local::GenerateSink {
+ public:
+  ChoiceSink(std::shared_ptr<EventInbox> inbox, std::size_t choice) : inbox_(std::move(inbox)), choice_(choice) {}
+  void on_event(local::GenerateEvent&& event) noexcept override { inbox_->deliver(choice_, std::move(event)); }
+
+ private:
+  std::shared_ptr<EventInbox> inbox_;
+  std::size_t choice_;
+};
+
+class EventInbox::EmbeddingSink final : public local::EmbedSink {
+ public:
+  explicit EmbeddingSink(std::shared_ptr<EventInbox> inbox) : inbox_(std::move(inbox)) {}
+  void on_result(core::Result<local::EmbedResult>&& result) noexcept override { inbox_->deliver(std::move(result)); }
+
+ private:
+  std::shared_ptr<EventInbox> inbox_;
+};
+
+EventInbox::EventInbox(boost::asio::any_io_executor executor, std::size_t choices) : executor_(std::move(executor)) {
+  news_.choices.resize(choices);
+}
+
+std::shared_ptr<local::GenerateSink> EventInbox::choice_sink(std::size_t choice) {
+  return std::make_shared<ChoiceSink>(shared_from_this(), choice);
+}
+std::shared_ptr<local::EmbedSink> EventInbox::embed_sink() {
+  return std::make_shared<EmbeddingSink>(shared_from_this());
+}
+
+void EventInbox::deliver(std::size_t choice, local::GenerateEvent&& event) {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return;
+  ChoiceNews& news = news_.choices[choice];
+  news.started = true;
+  if (event.kind == local::GenerateEvent::Kind::token) {
+    news.text += event.text;
+    news.tokens += static_cast<int>(event.tokens.size());
+    std::move(event.logprobs.begin(), event.logprobs.end(), std::back_inserter(news.logprobs));
+  } else {
+    news.ended = true;
+    news.finish = event.finish;
+    news.usage = event.usage;
+    if (event.kind == local::GenerateEvent::Kind::error) news.error = std::move(event.error);
+  }
+  wake();
+}
+
+void EventInbox::deliver(core::Result<local::EmbedResult>&& result) {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return;
+  news_.embedded = std::move(result);
+  wake();
+}
+
+void EventInbox::wake() {
+  arrived_ = true;
+  if (std::exchange(posted_, true)) return;
+  boost::asio::post(executor_, [self = shared_from_this()] {
+    {
+      const std::lock_guard lock(self->mutex_);
+      self->posted_ = false;
+    }
+    if (self->waiter_ != nullptr) self->waiter_->timer_.cancel();
+  });
+}
+
+News EventInbox::take() {
+  const std::lock_guard lock(mutex_);
+  arrived_ = false;
+  News out;
+  out.choices.resize(news_.choices.size());
+  std::swap(out, news_);
+  return out;
+}
+
+bool EventInbox::has_news() const {
+  const std::lock_guard lock(mutex_);
+  return arrived_;
+}
+
+void EventInbox::close() {
+  waiter_ = nullptr;
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+  news_ = {};
+  // A sink may outlive the worker; its executor must not.
+  executor_ = {};
+}
+
+EventInbox::Waiter::Waiter(std::shared_ptr<EventInbox> inbox, const boost::asio::any_io_executor& executor)
+    : inbox_(std::move(inbox)), timer_(executor) {
+  inbox_->waiter_ = this;
+}
+
+EventInbox::Waiter::~Waiter() {
+  inbox_->close();
+}
+
+boost::asio::awaitable<core::Result<void>> EventInbox::Waiter::wait(core::Deadline deadline,
+                                                                    core::CancelSource& cancel) {
+  const core::CancelRegistration registration(cancel, [this](core::CancelReason) { timer_.cancel(); });
+  while (true) {
+    if (cancel.cancelled()) co_return core::fail(core::ErrorKind::cancelled, "the request was cancelled");
+    if (inbox_->has_news()) co_return core::Result<void>{};
+    if (deadline.passed()) co_return core::fail(core::ErrorKind::deadline_exceeded, "the answer took too long");
+    timer_.expires_at(deadline.at());
+    co_await timer_.async_wait(boost::asio::as_tuple(boost::asio::use_awaitable));
+  }
+}
+
+}  // namespace ganglion::backends

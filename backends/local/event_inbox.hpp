@@ -1,0 +1,95 @@
+#pragma once
+// From the engine's thread to one coroutine on a worker. The engine delivers and never waits; deliveries that the
+// worker has not taken yet are joined, so what waits here is at most the answer itself: the text (and, where asked,
+// the log-probabilities) of at most max_tokens tokens for each choice. However many deliveries there are, at most one
+// wake-up of the worker is under way.
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backends/local/engine/events.hpp"
+#include "core/cancel.hpp"
+#include "core/deadline.hpp"
+#include "core/error.hpp"
+
+namespace ganglion::backends {
+
+// What has come for one choice since the last look.
+struct ChoiceNews {
+  std::string text;
+  std::vector<local::TokenLogprobs> logprobs;
+  int tokens = 0;
+  bool started = false;  // anything has come at all
+  bool ended = false;    // finish, usage and perhaps error are set
+  local::FinishReason finish = local::FinishReason::none;
+  local::GenerateUsage usage;
+  std::optional<core::Error> error;
+};
+
+struct News {
+  std::vector<ChoiceNews> choices;
+  std::optional<core::Result<local::EmbedResult>> embedded;
+};
+
+class EventInbox : public std::enable_shared_from_this<EventInbox> {
+ public:
+  class Waiter;
+
+  EventInbox(boost::asio::any_io_executor executor, std::size_t choices);
+
+  // Any thread, until close().
+  std::shared_ptr<local::GenerateSink> choice_sink(std::size_t choice);
+  std::shared_ptr<local::EmbedSink> embed_sink();
+
+  // Worker's thread.
+  News take();
+  bool has_news() const;
+
+ private:
+  friend class Waiter;
+  class ChoiceSink;
+  class EmbeddingSink;
+
+  void deliver(std::size_t choice, local::GenerateEvent&& event);
+  void deliver(core::Result<local::EmbedResult>&& result);
+  void wake();   // mutex_ held
+  void close();  // nothing is delivered or posted once this has returned
+
+  mutable std::mutex mutex_;
+  boost::asio::any_io_executor executor_;
+  News news_;
+  bool arrived_ = false;
+  bool posted_ = false;
+  bool closed_ = false;
+  Waiter* waiter_ = nullptr;  // worker's thread only
+};
+
+// The worker's end of an inbox. Destroying it closes the inbox; it must not outlive the worker's io_context.
+class EventInbox::Waiter {
+ public:
+  Waiter(std::shared_ptr<EventInbox> inbox, const boost::asio::any_io_executor& executor);
+  ~Waiter();
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+
+  EventInbox& inbox() { return *inbox_; }
+
+  // Until there is news. Errors: cancelled, deadline_exceeded.
+  boost::asio::awaitable<core::Result<void>> wait(core::Deadline deadline, core::CancelSource& cancel);
+
+ private:
+  friend class EventInbox;
+
+  std::shared_ptr<EventInbox> inbox_;
+  boost::asio::steady_timer timer_;  // does not outlive the worker, as a sink may
+};
+
+}  // namespace ganglion::backends

@@ -1,0 +1,97 @@
+// Loading one model folder, and what can be asked of it.
+
+#include <algorithm>
+#include <utility>
+
+#include "backends/local/local_parts.hpp"
+#include "backends/local/weights/model_config.hpp"
+
+namespace ganglion::backends {
+
+namespace {
+
+core::Result<local::Quantize> quantize_of(const LocalModelOptions& options) {
+  if (options.quantize == "none") return local::Quantize::none;
+  if (options.quantize == "int8") return local::Quantize::int8;
+  return core::fail(
+      core::ErrorKind::invalid_value,
+      "model '" + options.name + "': quantize must be \"none\" or \"int8\", not \"" + options.quantize + "\"",
+      "quantize");
+}
+
+core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quantize) {
+  const LocalModelOptions& options = parts.options;
+  // The template first: it is small, and a mistake in it should not cost the time to load the weights.
+  auto chat = local::load_chat_template(options.directory);
+  if (!chat) return std::unexpected(chat.error());
+  parts.chat = std::move(*chat);
+  auto engine = local::Engine::load({.dir = options.directory,
+                                     .threads = static_cast<int>(options.threads),
+                                     .kv_bytes = options.kv_bytes,
+                                     .queue_max = static_cast<int>(options.queue_max),
+                                     .batch_max = static_cast<int>(options.batch_max),
+                                     .quantize = quantize,
+                                     .context_max = static_cast<int>(options.context_max)});
+  if (!engine) return std::unexpected(engine.error());
+  parts.engine = std::move(*engine);
+  return {};
+}
+
+core::Result<void> load_embedder(LocalModel::Parts& parts, local::Quantize quantize) {
+  const LocalModelOptions& options = parts.options;
+  auto embedder = local::EmbeddingEngine::load({.dir = options.directory,
+                                                .threads = static_cast<int>(options.threads),
+                                                .queue_max = static_cast<int>(options.queue_max),
+                                                .inputs_max = kEmbeddingInputsMax,
+                                                .quantize = quantize});
+  if (!embedder) return std::unexpected(embedder.error());
+  parts.embedder = std::move(*embedder);
+  return {};
+}
+
+}  // namespace
+
+LocalModel::LocalModel(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+LocalModel::~LocalModel() = default;
+
+const std::string& LocalModel::name() const {
+  return parts_->options.name;
+}
+LocalKind LocalModel::kind() const {
+  return parts_->engine ? LocalKind::generate : LocalKind::embed;
+}
+int LocalModel::context_max() const {
+  return parts_->engine ? parts_->engine->context_max() : parts_->embedder->context_max();
+}
+bool LocalModel::has_chat_template() const {
+  return parts_->chat.has_value();
+}
+local::EngineStats LocalModel::stats() const {
+  return parts_->engine ? parts_->engine->stats() : parts_->embedder->stats();
+}
+
+TokenCounter LocalModel::counter(std::shared_ptr<const LocalModel> model) {
+  return TokenCounter([model = std::move(model)](std::string_view text) -> std::uint64_t {
+    return model->parts().tokenizer().count(text);
+  });
+}
+
+core::Result<std::shared_ptr<LocalModel>> load_local_model(const LocalModelOptions& options) {
+  const auto quantize = quantize_of(options);
+  if (!quantize) return std::unexpected(quantize.error());
+  const auto config = local::load_model_config(options.directory);
+  if (!config) return std::unexpected(config.error());
+  auto parts = std::make_unique<LocalModel::Parts>();
+  parts->options = options;
+  const bool embeds = config->family == local::ModelFamily::bert;
+  const auto loaded = embeds ? load_embedder(*parts, *quantize) : load_generator(*parts, *quantize);
+  if (!loaded) return std::unexpected(loaded.error());
+  const local::Tokenizer& tokenizer = parts->tokenizer();
+  parts->guard = std::make_unique<SpecialTokenGuard>(tokenizer);
+  for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    parts->token_bytes_max = std::max(parts->token_bytes_max, tokenizer.id_to_token(id).size());
+  }
+  return std::make_shared<LocalModel>(std::move(parts));
+}
+
+}  // namespace ganglion::backends
