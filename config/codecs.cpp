@@ -164,11 +164,13 @@ Codec<std::chrono::microseconds> duration(std::chrono::microseconds min, std::ch
   return codec;
 }
 
-Codec<std::string> text(std::string name, std::size_t length_min, std::size_t length_max) {
-  return checked(std::move(name), range_text(std::to_string(length_min), std::to_string(length_max)) + " bytes", "",
-                 [=](std::string_view t) {
-                   return t.size() >= length_min && t.size() <= length_max && t.find('\0') == std::string_view::npos;
-                 });
+Codec<std::string> path(std::size_t length_min) {
+  constexpr std::size_t kPathMax = 4096;
+  Codec<std::string> codec = checked("path", "at most 4096 bytes", "", [=](std::string_view t) {
+    return t.size() >= length_min && t.size() <= kPathMax && t.find('\0') == std::string_view::npos;
+  });
+  codec.info.constraint.clear();  // no operator needs to be told
+  return codec;
 }
 
 Codec<std::string> identifier() {

@@ -117,11 +117,11 @@ Codec<std::uint64_t> size(std::uint64_t min, std::uint64_t max);
 // Both bounds in microseconds; the value must be a multiple of `step`.
 Codec<std::chrono::microseconds> duration(std::chrono::microseconds min, std::chrono::microseconds max,
                                           std::chrono::microseconds step = std::chrono::milliseconds{1});
-Codec<std::string> text(std::string name, std::size_t length_min, std::size_t length_max);
-Codec<std::string> identifier();  // letters, digits, . _ -
-Codec<std::string> model_name();  // also / @ :
-Codec<std::string> hex64();       // 64 hex digits, made lower case
-Codec<std::string> url();         // http(s)://host[:port][/prefix]
+Codec<std::string> path(std::size_t length_min = 1);  // with 0, the empty path is a value
+Codec<std::string> identifier();                      // letters, digits, . _ -
+Codec<std::string> model_name();                      // also / @ :
+Codec<std::string> hex64();                           // 64 hex digits, made lower case
+Codec<std::string> url();                             // http(s)://host[:port][/prefix]
 Codec<std::string> choice(std::vector<std::string> choices);
 Codec<std::string> decimal();
 Codec<core::Secret> secret();

@@ -37,9 +37,9 @@ Field<net::ServerOptions> listen_field(std::string doc) {
 Table<net::TlsServerOptions> tls_table() {
   using T = net::TlsServerOptions;
   return {{
-      entry<T>("cert", &T::cert_file, text("path", 1, 4096),
+      entry<T>("cert", &T::cert_file, path(),
                "PEM file with the certificate chain; relative to this file. With `key`, the listener speaks TLS 1.2+."),
-      entry<T>("key", &T::key_file, text("path", 1, 4096), "PEM file with the private key; relative to this file."),
+      entry<T>("key", &T::key_file, path(), "PEM file with the private key; relative to this file."),
   }};
 }
 
@@ -130,7 +130,7 @@ Table<metering::PricingOptions> pricing_table() {
 Table<metering::LedgerOptions> ledger_table() {
   using T = metering::LedgerOptions;
   return {{
-      entry<T>("directory", &T::directory, text("path", 1, 4096),
+      entry<T>("directory", &T::directory, path(),
                "Folder of the usage ledger, made if it is not there; relative to the working directory.", kRestart),
       entry<T>("commit_interval", &T::commit_interval_max, duration(microseconds{0}, milliseconds{5}, microseconds{1}),
                "The longest a record waits to be made durable together with others.", kRestart),
@@ -146,7 +146,7 @@ Table<metrics::LogOptions> log_table() {
                "Least severe level of the process log (stderr)."),
       entry<T>("access_log", &T::access_log, boolean(),
                "One JSON line a request. Prompts and answers are never logged.", kRestart),
-      entry<T>("access_log_file", &T::access_log_file, text("path", 0, 4096),
+      entry<T>("access_log_file", &T::access_log_file, path(0),
                "File of the access log, relative to the working directory; empty: stdout.", kRestart),
   }};
 }

@@ -54,7 +54,7 @@ Table<net::TlsClientOptions> tls_table() {
   using T = net::TlsClientOptions;
   return {{
       entry<T>("verify", &T::verify, boolean(), "Check the provider's certificate. Turn it off only in a test."),
-      entry<T>("ca", &T::ca_file, text("path", 1, 4096),
+      entry<T>("ca", &T::ca_file, path(),
                "PEM file of trusted authorities, relative to this file; unset: the system's."),
   }};
 }
@@ -126,7 +126,7 @@ Table<backends::LocalModelOptions> local_table() {
   return {{
       entry<T>("name", &T::name, model_name(), "What clients ask for.",
                {.reloads = Reloads::restart, .required = true}),
-      entry<T>("path", &T::directory, text("path", 1, 4096),
+      entry<T>("path", &T::directory, path(),
                "Folder in Hugging Face format. A relative path is looked up beside this file, then in "
                "$GANGLION_DATA_DIR, then in ../share/ganglion of the program.",
                {.reloads = Reloads::restart, .required = true}),
