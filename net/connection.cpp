@@ -85,7 +85,10 @@ asio::awaitable<void> Connection::live() {
   if (worker_->shared->certificate.enabled() && !co_await handshake()) co_return;
   for (;;) {
     const Next next = co_await read_head();
-    if (next == Next::closed) break;
+    if (next == Next::closed) {  // nothing is on its way that a reset could destroy
+      if (!broken_) stream_.shutdown_send();
+      co_return;
+    }
     if (next == Next::refused) {
       co_await send_error(body_error_);
       break;

@@ -142,12 +142,17 @@ bool Stream::quiet_and_open() {
   return result != 1 && tls_result(result).kind == Io::Kind::want_read;
 }
 
+// Besides telling the peer, this keeps the session resumable: OpenSSL drops that of a connection freed without it.
+void Stream::send_close_notify() {
+  if (!ssl_ || tls_broken_ || !SSL_is_init_finished(ssl_.get())) return;
+  if ((SSL_get_shutdown(ssl_.get()) & SSL_SENT_SHUTDOWN) != 0) return;
+  ERR_clear_error();
+  SSL_shutdown(ssl_.get());
+}
+
 void Stream::shutdown_send() {
   if (!is_open()) return;
-  if (ssl_ && !tls_broken_ && SSL_is_init_finished(ssl_.get())) {
-    ERR_clear_error();
-    SSL_shutdown(ssl_.get());
-  }
+  send_close_notify();
   boost::system::error_code ignored;
   socket_.shutdown(Socket::shutdown_send, ignored);
 }
@@ -164,8 +169,10 @@ void Stream::cancel() {
 }
 
 void Stream::close() {
+  if (!is_open()) return;
+  send_close_notify();
   boost::system::error_code ignored;
-  if (is_open()) socket_.close(ignored);
+  socket_.close(ignored);
 }
 
 std::span<iovec> advance(std::span<iovec> pieces, std::size_t n) {

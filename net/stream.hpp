@@ -71,6 +71,7 @@ class Stream {
 
  private:
   Io tls_result(int result);
+  void send_close_notify();
 
   Socket socket_;
   SslPtr ssl_;

@@ -21,8 +21,18 @@ TlsFiles::TlsFiles(const std::string& common_name) {
 }
 
 TlsFiles::~TlsFiles() {
+  SSL_CTX_free(server_context_);
   std::error_code ignored;
   std::filesystem::remove_all(directory_, ignored);
+}
+
+SSL_CTX* TlsFiles::server_context() const {
+  if (server_context_ == nullptr) {
+    server_context_ = SSL_CTX_new(TLS_server_method());
+    SSL_CTX_use_certificate_chain_file(server_context_, cert().c_str());
+    SSL_CTX_use_PrivateKey_file(server_context_, key().c_str(), SSL_FILETYPE_PEM);
+  }
+  return server_context_;
 }
 
 void TlsFiles::issue(const std::string& common_name) {
@@ -69,9 +79,8 @@ TlsSocket::TlsSocket(RawSocket socket, int max_version) : socket_(std::move(sock
 }
 
 TlsSocket::TlsSocket(RawSocket socket, const TlsFiles& files) : socket_(std::move(socket)) {
-  context_ = SSL_CTX_new(TLS_server_method());
-  SSL_CTX_use_certificate_chain_file(context_, files.cert().c_str());
-  SSL_CTX_use_PrivateKey_file(context_, files.key().c_str(), SSL_FILETYPE_PEM);
+  context_ = files.server_context();
+  SSL_CTX_up_ref(context_);
   start(true);
 }
 

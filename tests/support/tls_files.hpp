@@ -22,9 +22,12 @@ class TlsFiles {
   std::string cert() const { return directory_ + "/cert.pem"; }
   std::string key() const { return directory_ + "/key.pem"; }
   void issue(const std::string& common_name);  // writes both anew
+  // One server context for all of a test's connections, so that sessions can be resumed. Not thread-safe.
+  SSL_CTX* server_context() const;
 
  private:
   std::string directory_;
+  mutable SSL_CTX* server_context_ = nullptr;
 };
 
 // One side of a TLS connection over a RawSocket, blocking.
