@@ -86,6 +86,7 @@ Result<void> Engine::Impl::load() {
   logits_.resize(static_cast<std::size_t>(decoder_->vocab_size() * options_.batch_max));
   choices_.resize(static_cast<std::size_t>(options_.batch_max));
   stats_.kv_pages_total = pages;
+  stats_.weight_bytes = decoder_->weight_bytes();
   return {};
 }
 

@@ -108,6 +108,7 @@ struct EngineStats {
   int running_now = 0;
   std::int64_t kv_pages_used_now = 0;
   std::int64_t kv_pages_total = 0;
+  std::uint64_t weight_bytes = 0;  // packed; what one step reads
   std::uint64_t steps = 0;
   double step_seconds = 0;          // time spent inside steps
   std::uint64_t prompt_tokens = 0;  // computed, work redone after a preemption included
