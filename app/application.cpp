@@ -181,6 +181,8 @@ core::Result<void> Application::listen() {
   if (!admin_port) return std::unexpected(admin_port.error());
   const auto proxy_port = proxy_->listen();
   if (!proxy_port) return std::unexpected(proxy_port.error());
+  admin_port_ = *admin_port;
+  proxy_port_ = *proxy_port;
   core::log(LogLevel::info, "listening", {{"listener", "admin"}, {"url", url(config_->admin, *admin_port)}});
   core::log(LogLevel::info, "listening",
             {{"listener", "proxy"}, {"url", url(config_->server, *proxy_port)}, {"workers", count}});

@@ -35,6 +35,10 @@ class Application final : private metering::LedgerHooks {
   core::Result<void> start();
   // Serves until a signal has been answered by a drain. Returns the exit code.
   int run();
+  // As the first SIGTERM does; any thread.
+  void request_stop();
+  std::uint16_t proxy_port() const { return proxy_port_; }  // after start()
+  std::uint16_t admin_port() const { return admin_port_; }
 
  private:
   void committed(std::uint64_t records, std::uint64_t bytes, std::chrono::nanoseconds sync) override;
@@ -74,6 +78,7 @@ class Application final : private metering::LedgerHooks {
   std::unique_ptr<config::Reloader> reloader_;
   std::optional<boost::asio::posix::stream_descriptor> reload_fd_;
   bool draining_ = false;
+  std::uint16_t proxy_port_ = 0, admin_port_ = 0;
   gateway::AdminSources admin_sources_;
   std::vector<std::unique_ptr<WorkerThread>> workers_;
   std::unique_ptr<net::Server> admin_;

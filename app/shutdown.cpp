@@ -1,6 +1,7 @@
 // Signals and the drain: first SIGTERM or SIGINT stops accepting and lets running requests end within shutdown.drain;
 // a second one ends the process at once. SIGHUP reads the configuration again.
 
+#include <boost/asio/post.hpp>
 #include <csignal>
 #include <cstdlib>
 
@@ -33,6 +34,12 @@ void Application::wait_for_signal() {
       begin_shutdown();
     }
     wait_for_signal();
+  });
+}
+
+void Application::request_stop() {
+  boost::asio::post(control_, [this] {
+    if (!draining_) begin_shutdown();
   });
 }
 

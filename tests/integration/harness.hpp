@@ -1,0 +1,114 @@
+#pragma once
+// The whole gateway in this process, on free ports, over a temporary ledger: configured by YAML as an operator would.
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "app/application.hpp"
+#include "config/loader.hpp"
+#include "core/log.hpp"
+#include "metering/ledger_reader.hpp"
+#include "tests/support/raw_socket.hpp"
+
+namespace ganglion::test {
+
+class RunningGateway {
+ public:
+  explicit RunningGateway(const std::string& yaml, unsigned workers = 1) {
+    core::set_log_level(core::LogLevel::off);
+    char name[] = "/tmp/ganglion-integration-XXXXXX";
+    directory_ = ::mkdtemp(name);
+    const std::string text = "server: {listen: \"127.0.0.1:0\", workers: " + std::to_string(workers) +
+                             "}\nadmin: {listen: \"127.0.0.1:0\"}\nlog: {level: \"off\", access_log: false}\n"
+                             "ledger: {directory: \"" +
+                             ledger() + "\"}\n" + yaml;
+    auto config =
+        config::load_text(text, "test.yaml", {.env = [](std::string_view variable) -> std::optional<std::string> {
+                            if (variable == "PROVIDER_KEY") return "sk-provider-canary";
+                            if (variable == "APP_KEY") return "sk-app";
+                            if (variable == "OTHER_KEY") return "sk-other";
+                            if (variable == "PEPPER") return "pepper-0123456789abcdef";
+                            return std::nullopt;
+                          }});
+    if (!config) {
+      ADD_FAILURE() << config::format(config.error());
+      return;
+    }
+    config->source.clear();
+    application_ = std::make_unique<app::Application>(std::make_shared<const config::Config>(std::move(*config)));
+    if (const auto started = application_->start(); !started) {
+      ADD_FAILURE() << started.error().message;
+      application_.reset();
+      return;
+    }
+    thread_ = std::thread([this] { exit_code_ = application_->run(); });
+  }
+  ~RunningGateway() {
+    stop();
+    std::filesystem::remove_all(directory_);
+  }
+
+  void stop() {
+    if (!thread_.joinable()) return;
+    application_->request_stop();
+    thread_.join();
+    EXPECT_EQ(exit_code_, 0);
+    application_.reset();
+  }
+
+  std::string ledger() const { return directory_ + "/ledger"; }
+  std::uint16_t port() const { return application_->proxy_port(); }
+
+  RawSocket connect() const { return RawSocket::connect(port()); }
+  // One request on a connection of its own; the whole answer.
+  std::string post(const std::string& path, const std::string& body, const std::string& headers = "") const {
+    RawSocket socket = connect();
+    socket.send(request(path, body, headers));
+    return socket.read_message();
+  }
+  std::string chat(const std::string& extra = "", const std::string& headers = "") const {
+    return post("/v1/chat/completions", chat_body(extra), headers);
+  }
+  std::string get(const std::string& path, bool admin = false) const {
+    RawSocket socket = RawSocket::connect(admin ? application_->admin_port() : port());
+    socket.send("GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n");
+    return socket.read_message();
+  }
+
+  static std::string request(const std::string& path, const std::string& body, const std::string& headers = "") {
+    return "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + headers +
+           "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  }
+  static std::string chat_body(const std::string& extra = "") {
+    return R"({"model":"m",)" + extra + R"("messages":[{"role":"user","content":"hello there"}]})";
+  }
+
+  // Stops the gateway and reads what it wrote.
+  std::vector<metering::LedgerRecord> records() {
+    stop();
+    std::vector<metering::LedgerRecord> out;
+    EXPECT_TRUE(
+        metering::for_each_record(ledger(), {}, [&](const metering::LedgerRecord& record) { out.push_back(record); }));
+    const auto report = metering::verify(ledger());
+    EXPECT_TRUE(report && report->ok);
+    return out;
+  }
+
+ private:
+  std::string directory_;
+  std::unique_ptr<app::Application> application_;
+  std::thread thread_;
+  int exit_code_ = -1;
+};
+
+inline std::string provider(std::uint16_t port, const std::string& extra = "") {
+  return "providers:\n  - {name: up, base_url: \"http://127.0.0.1:" + std::to_string(port) +
+         "/v1\", api_key: \"${PROVIDER_KEY}\", models: [m]" + extra + "}\n";
+}
+
+}  // namespace ganglion::test
