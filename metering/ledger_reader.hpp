@@ -49,6 +49,7 @@ core::Result<void> for_each_record(const std::string& directory, const TimeRange
 core::Result<std::uint64_t> export_records(const std::string& directory, const TimeRange& range, std::ostream& out);
 
 enum class UsageKey : std::uint8_t { key, model, tier, tenant, gateway, day };
+std::string_view name(UsageKey key);
 core::Result<std::vector<UsageKey>> parse_usage_keys(std::string_view comma_separated);
 
 struct UsageQuery {

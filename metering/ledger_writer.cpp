@@ -1,0 +1,356 @@
+// See metering/ledger_writer.hpp.
+
+#include "metering/ledger_writer.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "core/log.hpp"
+
+namespace ganglion::metering {
+namespace {
+
+constexpr std::uint64_t kSegmentBytesMin = 64 * 1024;
+// The first segment is small, each next one twice as large: a fresh gateway starts at once, and one that runs for a day
+// does not need hundreds of files.
+constexpr std::uint64_t kFirstSegmentBytes = 8ULL * 1024 * 1024;
+constexpr std::size_t kOpenIntentsMax = 65'536;
+constexpr std::chrono::seconds kWriteRetry{1};
+
+std::unexpected<core::Error> unavailable(const std::string& why) {
+  return core::fail(core::ErrorKind::ledger_unavailable, "usage cannot be recorded: " + why);
+}
+
+}  // namespace
+
+LedgerWriter::LedgerWriter(const LedgerOptions& options, const core::Clock& clock, LedgerHooks& hooks,
+                           LedgerStorage& storage)
+    : options_(options), clock_(clock), hooks_(hooks), storage_(storage) {}
+
+LedgerWriter::~LedgerWriter() {
+  close();
+  supply_.reset();  // its thread uses the members below it
+  commit_.reset();
+}
+
+std::uint64_t LedgerWriter::now_us() const {
+  const auto since = clock_.wall().time_since_epoch();
+  const auto us = std::chrono::duration_cast<std::chrono::microseconds>(since).count();
+  return us > 0 ? static_cast<std::uint64_t>(us) : 0;
+}
+
+std::uint64_t LedgerWriter::segment_bytes(std::uint64_t epoch) const {
+  const std::uint64_t grown = kFirstSegmentBytes << std::min<std::uint64_t>(epoch - 1, 7);
+  return std::min(grown, std::clamp(options_.segment_bytes, kSegmentBytesMin, kSegmentBytesMax));
+}
+
+core::Result<void> LedgerWriter::start(Recovered&& recovered) {
+  report_ = recovered.report;
+  const std::uint64_t durable = recovered.state.next_sequence - 1;
+  commit_ = std::make_unique<GroupCommit>(options_.commit_interval_max, durable, hooks_);
+  supply_ = std::make_unique<SegmentSupply>(storage_, options_.directory, [this](const auto& error) {
+    const std::lock_guard lock(mutex_);
+    supply_full_ = error.has_value();
+    settle_state(error ? error->message : "space for the next segment is there");
+  });
+  chain_ = recovered.state;
+  totals_ = recovered.replay.totals();
+  for (const auto& [sequence, open] : recovered.replay.open()) slots_.push_back({.open = open, .used = true});
+  const std::uint64_t next = recovered.fresh ? 1 : recovered.epoch + 1;
+  std::shared_ptr<LedgerFile> spare;
+  std::error_code error;
+  if (recovered.spare) {
+    // A filling that was cut short leaves a short file.
+    const bool whole = recovered.spare->epoch == next &&
+                       std::filesystem::file_size(recovered.spare->path, error) == segment_bytes(next) && !error;
+    auto opened = whole ? storage_.open(recovered.spare->path)
+                        : core::Result<std::unique_ptr<LedgerFile>>{std::unexpected(core::Error{})};
+    if (opened)
+      spare = std::move(*opened);
+    else
+      std::filesystem::remove(recovered.spare->path, error);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (recovered.fresh) {
+      if (!spare) {
+        const std::atomic<bool> go_on{false};
+        auto created = storage_.create(segment_path(options_.directory, next), segment_bytes(next), go_on);
+        if (!created) return std::unexpected(created.error());
+        spare = std::move(*created);
+      }
+      closed_ = false;
+      if (auto begun = begin_segment(next, std::move(spare)); !begun) return begun;
+    } else {
+      auto opened = storage_.open(segment_path(options_.directory, recovered.epoch));
+      if (!opened) return std::unexpected(opened.error());
+      file_ = std::move(*opened);
+      epoch_ = recovered.epoch;
+      offset_ = recovered.offset;
+      capacity_ = segment_bytes(epoch_);
+      closed_ = false;
+      // What was read may still be in the page cache only (the last process was killed).
+      if (auto synced = file_->sync(); !synced) return synced;
+      if (auto before = storage_.open(segment_path(options_.directory, epoch_ - 1)))
+        if (auto synced = (*before)->sync(); !synced) return synced;
+      if (spare)
+        supply_->offer(std::move(spare));
+      else
+        supply_->want(epoch_ + 1, segment_bytes(epoch_ + 1));
+    }
+  }
+  if (auto aborted = abort_open(); !aborted) return aborted;
+  return flush();
+}
+
+// Recovered intents get the terminal record that their process could not write. They cost nothing: what the upstream
+// made of them is not known.
+core::Result<void> LedgerWriter::abort_open() {
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    const OpenIntent open = slots_[i].open;
+    const std::vector<std::string> backends = decode_backends(open);
+    std::vector<Attempt> attempts;
+    for (const std::string& backend : backends) attempts.push_back({.backend = backend, .reason = "aborted"});
+    const auto done = terminal(
+        {.slot = i, .sequence = open.sequence},
+        {.outcome = Outcome::aborted, .reason = "process_ended", .charge = {.schedule = "none"}, .attempts = attempts},
+        Urgency::lazy);
+    if (!done) return std::unexpected(done.error());
+    ++report_.intents_aborted;
+  }
+  return {};
+}
+
+void LedgerWriter::close() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return;
+  }
+  if (flush()) {
+    const std::lock_guard lock(mutex_);
+    frame_.clear();
+    begin_frame(frame_);
+    if (const auto done = append(RecordType::close, Urgency::now); !done)
+      core::log(core::LogLevel::error, "ledger_close_failed", {{"error", done.error().message}});
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+  supply_->stop();
+  commit_->stop();
+}
+
+void LedgerWriter::set_state(LedgerState state, std::string_view why) {
+  if (state_ == state) return;
+  state_ = state;
+  why_ = why;
+  core::log(state == LedgerState::ok ? core::LogLevel::info : core::LogLevel::error, "ledger_state",
+            {{"state", state == LedgerState::ok     ? "ok"
+                       : state == LedgerState::full ? "full"
+                                                    : "broken"},
+             {"why", why}});
+  hooks_.state_changed(state, why);
+}
+
+void LedgerWriter::settle_state(std::string_view why) {
+  if (state_ == LedgerState::broken) return;
+  set_state(supply_full_ || write_full_ ? LedgerState::full : LedgerState::ok, why);
+}
+
+core::Result<void> LedgerWriter::usable(bool starts_request) {
+  if (closed_) return unavailable("the ledger is closed");
+  if (commit_->failed()) return unavailable("a write to disk failed");
+  if (state_ == LedgerState::broken) return unavailable(why_);
+  if (!starts_request || state_ == LedgerState::ok) return {};
+  // The supply finds out by itself when space returns; a failed write is tried again by a request a second.
+  if (supply_full_ || clock_.steady() < write_retry_at_) return unavailable(why_);
+  write_retry_at_ = clock_.steady() + kWriteRetry;
+  return {};
+}
+
+core::Result<void> LedgerWriter::write(std::uint64_t offset, std::string_view data) {
+  bool out_of_space = false;
+  auto wrote = file_->write(offset, data, out_of_space);
+  // What a failed write left behind lies after the last record and is overwritten by the next one.
+  if (!wrote && !out_of_space) {
+    set_state(LedgerState::broken, wrote.error().message);
+  } else if (write_full_ != !wrote) {
+    write_full_ = !wrote;
+    write_retry_at_ = clock_.steady() + kWriteRetry;
+    settle_state(wrote ? "writes succeed again" : wrote.error().message);
+  }
+  return wrote;
+}
+
+// Header and checkpoint of segment `epoch`, then records go there.
+core::Result<void> LedgerWriter::begin_segment(std::uint64_t epoch, std::shared_ptr<LedgerFile> file) {
+  const std::vector<TenantTotal> totals = totals_.snapshot();
+  std::uint64_t carries = 0;
+  for (const Slot& slot : slots_) carries += slot.used ? 1 : 0;
+  std::string out;
+  ChainState chain = chain_;
+  const std::uint64_t durable = commit_->durable();
+  std::size_t start = begin_frame(out);
+  encode_segment(
+      out, {.epoch = epoch, .time_us = now_us(), .previous = chain.chain, .carries = carries, .totals = totals.size()});
+  finish_frame(out, start, RecordType::segment, durable, chain, hasher_);
+  for (const Slot& slot : slots_) {
+    if (!slot.used) continue;
+    start = begin_frame(out);
+    encode_open(out, slot.open);
+    finish_frame(out, start, RecordType::carry, durable, chain, hasher_);
+  }
+  for (const TenantTotal& total : totals) {
+    start = begin_frame(out);
+    encode_total(out, total);
+    finish_frame(out, start, RecordType::total, durable, chain, hasher_);
+  }
+  std::swap(file_, file);
+  if (auto wrote = write(0, out); !wrote) {
+    std::swap(file_, file);
+    set_state(LedgerState::broken, wrote.error().message);
+    return wrote;
+  }
+  if (file) supply_->trim(std::move(file), offset_);
+  chain_ = chain;
+  epoch_ = epoch;
+  offset_ = out.size();
+  // A checkpoint larger than the segment must not make every record begin a new one.
+  capacity_ = std::max(segment_bytes(epoch), offset_ + segment_bytes(epoch) / 2);
+  commit_->appended(file_, chain_.next_sequence - 1, out.size(), Urgency::lazy);
+  supply_->want(epoch_ + 1, segment_bytes(epoch_ + 1));
+  return {};
+}
+
+// Finishes frame_ (begun and filled by the caller) and writes it. Lock held. While the next segment is not ready this
+// one grows past its size, for new requests by a half, for their ends by as much again.
+core::Result<std::uint64_t> LedgerWriter::append(RecordType type, Urgency urgency) {
+  if (offset_ + frame_.size() > capacity_) {
+    if (auto next = supply_->take()) {
+      if (auto begun = begin_segment(epoch_ + 1, std::move(next)); !begun) return std::unexpected(begun.error());
+    } else if (const bool ends = type == RecordType::terminal || type == RecordType::close;
+               offset_ + frame_.size() > capacity_ + capacity_ / (ends ? 1 : 2)) {
+      return unavailable("the next segment is not ready");
+    }
+  }
+  ChainState chain = chain_;
+  finish_frame(frame_, 0, type, commit_->durable(), chain, hasher_);
+  if (auto wrote = write(offset_, frame_); !wrote) return unavailable(wrote.error().message);
+  const std::uint64_t sequence = chain_.next_sequence;
+  chain_ = chain;
+  offset_ += frame_.size();
+  commit_->appended(file_, sequence, frame_.size(), urgency);
+  return sequence;
+}
+
+LedgerWriter::Slot* LedgerWriter::find(IntentId id) {
+  if (id.slot >= slots_.size()) return nullptr;
+  Slot& slot = slots_[id.slot];
+  return slot.used && slot.open.sequence == id.sequence ? &slot : nullptr;
+}
+
+core::Result<IntentId> LedgerWriter::intent(const Subject& subject, std::string_view backend) {
+  const std::lock_guard lock(mutex_);
+  if (auto fine = usable(true); !fine) return std::unexpected(fine.error());
+  if (free_slots_.empty()) {
+    if (slots_.size() >= kOpenIntentsMax) return core::fail(core::ErrorKind::overloaded, "too many requests in flight");
+    free_slots_.push_back(static_cast<std::uint32_t>(slots_.size()));
+    slots_.emplace_back();
+  }
+  const std::uint32_t index = free_slots_.back();
+  Slot& slot = slots_[index];
+  slot.open.subject.clear();
+  encode_subject(slot.open.subject, subject);
+  slot.open.backends.clear();
+  Encoder{slot.open.backends}.text(backend);
+  slot.open.attempts = 1;
+  slot.tenant = subject.tenant.substr(0, kNameBytesMax);
+  slot.tier = subject.tier;
+  frame_.clear();
+  begin_frame(frame_);
+  encode_intent(frame_, now_us(), slot.open.subject, backend);
+  const auto sequence = append(RecordType::intent, Urgency::none);
+  if (!sequence) return std::unexpected(sequence.error());
+  slot.open.sequence = *sequence;
+  slot.used = true;
+  free_slots_.pop_back();
+  return IntentId{.slot = index, .sequence = *sequence};
+}
+
+core::Result<void> LedgerWriter::attempt(IntentId id, std::uint32_t number, std::string_view backend) {
+  const std::lock_guard lock(mutex_);
+  if (auto fine = usable(true); !fine) return fine;
+  Slot* const slot = find(id);
+  if (slot == nullptr) return core::fail(core::ErrorKind::internal, "attempt of a request that has ended");
+  frame_.clear();
+  begin_frame(frame_);
+  encode_attempt(frame_, id.sequence, number, backend);
+  if (const auto sequence = append(RecordType::attempt, Urgency::none); !sequence)
+    return std::unexpected(sequence.error());
+  if (slot->open.attempts < kAttemptsMax) {
+    ++slot->open.attempts;
+    Encoder{slot->open.backends}.text(backend);
+  }
+  return {};
+}
+
+core::Result<std::uint64_t> LedgerWriter::terminal(IntentId id, const Terminal& terminal, Urgency urgency) {
+  const std::lock_guard lock(mutex_);
+  if (auto fine = usable(false); !fine) return std::unexpected(fine.error());
+  Slot* const slot = find(id);
+  if (slot == nullptr) return core::fail(core::ErrorKind::internal, "a request has two ends");
+  const std::uint64_t time = now_us();
+  frame_.clear();
+  begin_frame(frame_);
+  encode_terminal(frame_, id.sequence, time, slot->open.subject, terminal);
+  auto sequence = append(RecordType::terminal, urgency);
+  if (!sequence) return sequence;  // the intent stays open: recovery will close it
+  totals_.add(time, slot->tenant, slot->tier, terminal.charge.exact);
+  slot->used = false;
+  free_slots_.push_back(id.slot);
+  return sequence;
+}
+
+core::Result<std::uint64_t> LedgerWriter::record(const Subject& subject, const Terminal& terminal) {
+  const std::lock_guard lock(mutex_);
+  if (auto fine = usable(false); !fine) return std::unexpected(fine.error());
+  const std::uint64_t time = now_us();
+  std::string encoded;
+  encode_subject(encoded, subject);
+  frame_.clear();
+  begin_frame(frame_);
+  encode_terminal(frame_, 0, time, encoded, terminal);
+  auto sequence = append(RecordType::terminal, Urgency::lazy);
+  if (sequence) totals_.add(time, subject.tenant, subject.tier, terminal.charge.exact);
+  return sequence;
+}
+
+core::Result<void> LedgerWriter::flush() {
+  std::uint64_t last = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return unavailable("the ledger is closed");
+    last = chain_.next_sequence - 1;
+  }
+  return commit_->wait_blocking(last);
+}
+
+LedgerStats LedgerWriter::stats() const {
+  const std::lock_guard lock(mutex_);
+  return {.state = commit_->failed() ? LedgerState::broken : state_,
+          .next_sequence = chain_.next_sequence,
+          .durable_sequence = commit_->durable(),
+          .open_intents = slots_.size() - free_slots_.size(),
+          .commits = commit_->commits(),
+          .segments = epoch_};
+}
+
+DayTotal LedgerWriter::today(std::string_view tenant) const {
+  const std::lock_guard lock(mutex_);
+  return totals_.get(now_us(), tenant);
+}
+
+}  // namespace ganglion::metering

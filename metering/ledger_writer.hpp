@@ -1,0 +1,89 @@
+#pragma once
+// The writing half of the ledger: records into segments, open intents, running totals, state. Ledger (ledger.hpp) is
+// its public face. Thread-safe; an append is one short critical section with one pwrite (about 1 us).
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/clock.hpp"
+#include "metering/day_totals.hpp"
+#include "metering/group_commit.hpp"
+#include "metering/recovery.hpp"
+#include "metering/segment_supply.hpp"
+
+namespace ganglion::metering {
+
+class LedgerWriter {
+ public:
+  LedgerWriter(const LedgerOptions& options, const core::Clock& clock, LedgerHooks& hooks, LedgerStorage& storage);
+  ~LedgerWriter();
+  LedgerWriter(const LedgerWriter&) = delete;
+  LedgerWriter& operator=(const LedgerWriter&) = delete;
+
+  // Takes over what recovery found, closes open intents, waits until that is durable.
+  core::Result<void> start(Recovered&& recovered);
+  void close();
+
+  core::Result<IntentId> intent(const Subject& subject, std::string_view backend);
+  core::Result<void> attempt(IntentId id, std::uint32_t number, std::string_view backend);
+  // The sequence to wait for.
+  core::Result<std::uint64_t> terminal(IntentId id, const Terminal& terminal, Urgency urgency);
+  core::Result<std::uint64_t> record(const Subject& subject, const Terminal& terminal);
+  core::Result<void> flush();
+
+  GroupCommit& commit() { return *commit_; }
+  LedgerStats stats() const;
+  const RecoveryReport& recovery() const { return report_; }
+  DayTotal today(std::string_view tenant) const;
+
+ private:
+  struct Slot {
+    OpenIntent open;
+    std::string tenant;
+    api::Tier tier = api::Tier::regular;
+    bool used = false;
+  };
+
+  std::uint64_t now_us() const;
+  std::uint64_t segment_bytes(std::uint64_t epoch) const;
+  core::Result<void> begin_segment(std::uint64_t epoch, std::shared_ptr<LedgerFile> file);
+  core::Result<void> usable(bool starts_request);
+  core::Result<std::uint64_t> append(RecordType type, Urgency urgency);
+  core::Result<void> write(std::uint64_t offset, std::string_view data);
+  Slot* find(IntentId id);
+  void set_state(LedgerState state, std::string_view why);
+  void settle_state(std::string_view why);
+  core::Result<void> abort_open();
+
+  const LedgerOptions options_;
+  const core::Clock& clock_;
+  LedgerHooks& hooks_;
+  LedgerStorage& storage_;
+  std::unique_ptr<GroupCommit> commit_;
+  std::unique_ptr<SegmentSupply> supply_;
+  RecoveryReport report_;
+
+  mutable std::mutex mutex_;  // guards all below
+  LedgerState state_ = LedgerState::ok;
+  std::string why_;
+  bool supply_full_ = false;  // no room for the next segment
+  bool write_full_ = false;   // no room in this one
+  core::SteadyTime write_retry_at_{};
+  bool closed_ = true;
+  ChainHasher hasher_;
+  ChainState chain_;
+  std::shared_ptr<LedgerFile> file_;
+  std::uint64_t epoch_ = 0;
+  std::uint64_t offset_ = 0;
+  std::uint64_t capacity_ = 0;  // soft: goes on past it while the next segment is not ready
+  std::string frame_;           // scratch: the frame being built
+  std::vector<Slot> slots_;
+  std::vector<std::uint32_t> free_slots_;
+  DayTotals totals_;
+};
+
+}  // namespace ganglion::metering

@@ -1,0 +1,149 @@
+// See metering/recovery.hpp.
+
+#include "metering/recovery.hpp"
+
+#include <filesystem>
+#include <system_error>
+
+namespace ganglion::metering {
+namespace {
+
+struct Scanned {
+  std::string bytes;
+  ChainState state;
+  Replay replay;
+  ScanEnd end;
+};
+
+core::Result<Scanned> scan_one(const SegmentFile& file) {
+  auto bytes = read_segment(file.path);
+  if (!bytes) return std::unexpected(bytes.error());
+  Scanned out;
+  out.bytes = std::move(*bytes);
+  out.end = scan_segment(out.bytes, true, out.state, out.replay);
+  return out;
+}
+
+std::unexpected<core::Error> corrupt(const SegmentFile& file, const ScanEnd& end) {
+  return core::fail(core::ErrorKind::ledger_unavailable,
+                    "ledger segment " + file.name() + " is corrupt at offset " + std::to_string(end.offset) + ": " +
+                        end.problem +
+                        "; records after it exist, so this is no torn tail. Run `ganglion ledger verify`.");
+}
+
+// Overwrites [from, to) with zeros and syncs.
+core::Result<void> wipe(LedgerStorage& storage, const SegmentFile& file, std::uint64_t from, std::uint64_t to) {
+  if (from >= to) return {};
+  auto opened = storage.open(file.path);
+  if (!opened) return std::unexpected(opened.error());
+  const std::string zeros(1024 * 1024, '\0');
+  // From the end to the front: a crash in between leaves a torn tail again, never a gap with records after it.
+  while (to > from) {
+    const std::uint64_t part = std::min<std::uint64_t>(zeros.size(), to - from);
+    to -= part;
+    bool out_of_space = false;
+    auto wrote = (*opened)->write(to, std::string_view{zeros}.substr(0, part), out_of_space);
+    if (!wrote) return wrote;
+  }
+  return (*opened)->sync();
+}
+
+// Whether everything before this segment is known to have been durable while it was written.
+bool previous_durable(const Scanned& scanned) {
+  return scanned.end.first_sequence > 0 && scanned.end.durable_sequence + 1 >= scanned.end.first_sequence;
+}
+
+// The segment before the last, checked against the last one's beginning.
+bool continues(const Scanned& previous, const Scanned& last) {
+  if (previous.end.kind != ScanEnd::Kind::end || last.end.records == 0) return false;
+  SegmentHeader header;
+  Frame frame;
+  return parse_frame(last.bytes, frame) == FrameStatus::ok && decode_segment(frame.payload, header) &&
+         frame.sequence == previous.state.next_sequence && header.previous == previous.state.chain;
+}
+
+void fill(Recovered& out, const SegmentFile& file, Scanned& scanned) {
+  out.epoch = file.epoch;
+  out.offset = scanned.end.offset;
+  out.state = scanned.state;
+  out.replay = std::move(scanned.replay);
+  out.report.records_scanned += scanned.end.records;
+}
+
+// Cuts the tail of `file` after its last good record; corruption if that had been durable.
+core::Result<void> cut(LedgerStorage& storage, const SegmentFile& file, const Scanned& scanned, Recovered& out) {
+  if (scanned.end.kind == ScanEnd::Kind::end) return {};
+  if (was_durable(scanned.bytes, scanned.end.offset, scanned.state.next_sequence)) return corrupt(file, scanned.end);
+  const std::uint64_t used = used_bytes(scanned.bytes);
+  out.report.torn_bytes += used - scanned.end.offset;
+  return wipe(storage, file, scanned.end.offset, used);
+}
+
+}  // namespace
+
+core::Result<Recovered> recover(const std::string& directory, LedgerStorage& storage) {
+  Recovered out;
+  auto listed = list_segments(directory);
+  if (!listed) return std::unexpected(listed.error());
+  std::vector<SegmentFile> files = std::move(*listed);
+  for (std::size_t i = 1; i < files.size(); ++i)
+    if (files[i].epoch != files[i - 1].epoch + 1)
+      return core::fail(core::ErrorKind::ledger_unavailable,
+                        "ledger segment " + segment_path(directory, files[i - 1].epoch + 1) + " is missing");
+  // At most one unused segment stands at the end; a process killed while filling it leaves a short one, which the
+  // caller replaces.
+  if (!files.empty()) {
+    const auto unused = is_unused(files.back().path);
+    if (!unused) return std::unexpected(unused.error());
+    if (*unused) {
+      out.spare = files.back();
+      files.pop_back();
+    }
+  }
+  out.report.segments = files.size();
+  if (files.empty()) {
+    out.fresh = true;
+    return out;
+  }
+  auto last = scan_one(files.back());
+  if (!last) return std::unexpected(last.error());
+  const bool whole = last->end.records > 0 && last->replay.checkpoint_complete();
+  if (whole && (files.size() == 1 || previous_durable(*last))) {
+    if (auto done = cut(storage, files.back(), *last, out); !done) return std::unexpected(done.error());
+    fill(out, files.back(), *last);
+    return out;
+  }
+  // The crash came right after a new segment was begun: the one before decides.
+  if (files.size() == 1) {
+    // Not even the first segment's header was whole.
+    if (auto done = cut(storage, files.back(), *last, out); !done) return std::unexpected(done.error());
+    if (auto done = wipe(storage, files.back(), 0, last->end.offset); !done) return std::unexpected(done.error());
+    out.spare = files.back();
+    out.fresh = true;
+    return out;
+  }
+  const SegmentFile& before = files[files.size() - 2];
+  auto previous = scan_one(before);
+  if (!previous) return std::unexpected(previous.error());
+  if (whole && continues(*previous, *last)) {
+    if (auto done = cut(storage, files.back(), *last, out); !done) return std::unexpected(done.error());
+    fill(out, files.back(), *last);
+    return out;
+  }
+  const std::uint64_t due = last->end.records > 0 ? last->state.next_sequence : previous->state.next_sequence;
+  if (was_durable(last->bytes, last->end.offset, due)) return corrupt(files.back(), last->end);
+  if (last->end.durable_sequence >= previous->state.next_sequence) return corrupt(before, previous->end);
+  // Nothing of the last segment was ever acknowledged: go on in the one before, and use the last one again later.
+  if (auto done = cut(storage, before, *previous, out); !done) return std::unexpected(done.error());
+  out.report.torn_bytes += used_bytes(last->bytes);
+  if (auto done = wipe(storage, files.back(), 0, used_bytes(last->bytes)); !done) return std::unexpected(done.error());
+  if (out.spare) {
+    std::error_code ignored;
+    std::filesystem::remove(out.spare->path, ignored);
+  }
+  out.spare = files.back();
+  fill(out, before, *previous);
+  return out;
+}
+
+}  // namespace ganglion::metering

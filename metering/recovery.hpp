@@ -1,0 +1,26 @@
+#pragma once
+// Bringing a ledger directory back after any kind of end: finds where the records end, cuts what a crash tore, and says
+// what was open. Reads only the last segment (sometimes two): each begins with a checkpoint.
+
+#include <optional>
+
+#include "metering/segment_scan.hpp"
+#include "metering/storage.hpp"
+
+namespace ganglion::metering {
+
+struct Recovered {
+  bool fresh = false;        // nothing was there
+  std::uint64_t epoch = 0;   // of the segment to go on in
+  std::uint64_t offset = 0;  // where its records end
+  ChainState state;
+  Replay replay;
+  std::optional<SegmentFile> spare;  // the next segment, preallocated and unused
+  RecoveryReport report;
+};
+
+// Caller holds the DirectoryLock. ledger_unavailable names segment and offset when records that were durable cannot be
+// read; nothing is changed then.
+core::Result<Recovered> recover(const std::string& directory, LedgerStorage& storage);
+
+}  // namespace ganglion::metering

@@ -1,0 +1,55 @@
+#pragma once
+// The ledger's view of the disk, small enough to fail on purpose in tests. Blocking; called from the ledger's threads
+// and, for write(), from whoever appends.
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/error.hpp"
+
+namespace ganglion::metering {
+
+// One open segment. write() and truncate() are serialised by the caller; sync() may run beside them.
+class LedgerFile {
+ public:
+  virtual ~LedgerFile() = default;
+  // All of `data` at `offset`, or an error and unknown bytes there. out_of_space tells a full disk from a broken one.
+  virtual core::Result<void> write(std::uint64_t offset, std::string_view data, bool& out_of_space) = 0;
+  virtual core::Result<void> sync() = 0;  // fdatasync
+  virtual core::Result<void> truncate(std::uint64_t bytes) = 0;
+};
+
+class LedgerStorage {
+ public:
+  virtual ~LedgerStorage() = default;
+  // A new file of `bytes` written zeros, durable with its name. Leaves nothing behind on failure or once `stop` is set.
+  virtual core::Result<std::unique_ptr<LedgerFile>> create(const std::string& path, std::uint64_t bytes,
+                                                           const std::atomic<bool>& stop) = 0;
+  virtual core::Result<std::unique_ptr<LedgerFile>> open(const std::string& path) = 0;
+};
+
+class PosixStorage final : public LedgerStorage {
+ public:
+  core::Result<std::unique_ptr<LedgerFile>> create(const std::string& path, std::uint64_t bytes,
+                                                   const std::atomic<bool>& stop) override;
+  core::Result<std::unique_ptr<LedgerFile>> open(const std::string& path) override;
+};
+
+// Exclusive hold on a ledger directory for this process's life or until destroyed.
+class DirectoryLock {
+ public:
+  // Creates the directory if needed; ledger_unavailable naming the holder's pid when it is taken.
+  static core::Result<DirectoryLock> take(const std::string& directory);
+  DirectoryLock(DirectoryLock&& other) noexcept;
+  DirectoryLock& operator=(DirectoryLock&&) = delete;
+  ~DirectoryLock();
+
+ private:
+  explicit DirectoryLock(int fd) : fd_(fd) {}
+  int fd_;
+};
+
+}  // namespace ganglion::metering

@@ -1,0 +1,209 @@
+#pragma once
+// What the ledger's tests share: a directory of their own, a disk that fails on demand, requests to write.
+
+#include <gtest/gtest.h>
+
+#include <unistd.h>
+
+#include <atomic>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <thread>
+
+#include "metering/ledger.hpp"
+#include "metering/ledger_reader.hpp"
+#include "metering/price_book.hpp"
+#include "metering/segment_scan.hpp"
+#include "metering/storage.hpp"
+
+namespace ganglion::metering {
+
+class TempDir {
+ public:
+  // In memory where thousands of small files are written and none is asked to survive power loss.
+  explicit TempDir(bool in_memory = false) {
+    const bool shm = in_memory && ::access("/dev/shm", W_OK) == 0;
+    std::string name =
+        (shm ? std::string{"/dev/shm"} : std::filesystem::temp_directory_path().string()) + "/ganglion_ledger_XXXXXX";
+    path_ = ::mkdtemp(name.data());
+  }
+  ~TempDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  std::string ledger() const { return path_ + "/ledger"; }
+
+ private:
+  std::string path_;
+};
+
+inline std::string read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
+inline void write_file(const std::string& path, std::string_view bytes) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+
+// The real file system, with faults.
+class FaultyStorage final : public LedgerStorage {
+ public:
+  std::atomic<bool> create_fails{false};
+  std::atomic<bool> write_full{false};
+  std::atomic<bool> sync_fails{false};
+  std::atomic<int> syncs{0};
+
+  // While held, syncs wait.
+  void hold() { set(true); }
+  void release() { set(false); }
+  void wait_until_held() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return waiting_; });
+  }
+
+  core::Result<std::unique_ptr<LedgerFile>> create(const std::string& path, std::uint64_t bytes,
+                                                   const std::atomic<bool>& stop) override {
+    if (create_fails) return core::fail(core::ErrorKind::ledger_unavailable, "cannot allocate: no space left");
+    return wrap(real_.create(path, bytes, stop));
+  }
+  core::Result<std::unique_ptr<LedgerFile>> open(const std::string& path) override { return wrap(real_.open(path)); }
+
+ private:
+  class File final : public LedgerFile {
+   public:
+    File(FaultyStorage& owner, std::unique_ptr<LedgerFile> real) : owner_(owner), real_(std::move(real)) {}
+    core::Result<void> write(std::uint64_t offset, std::string_view data, bool& out_of_space) override {
+      if (!owner_.write_full) return real_->write(offset, data, out_of_space);
+      static_cast<void>(real_->write(offset, data.substr(0, data.size() / 2), out_of_space));  // as a short write would
+      out_of_space = true;
+      return core::fail(core::ErrorKind::ledger_unavailable, "no space left");
+    }
+    core::Result<void> sync() override {
+      owner_.pass();
+      ++owner_.syncs;
+      if (owner_.sync_fails) return core::fail(core::ErrorKind::ledger_unavailable, "cannot sync: input/output error");
+      return real_->sync();
+    }
+    core::Result<void> truncate(std::uint64_t bytes) override { return real_->truncate(bytes); }
+
+   private:
+    FaultyStorage& owner_;
+    std::unique_ptr<LedgerFile> real_;
+  };
+
+  core::Result<std::unique_ptr<LedgerFile>> wrap(core::Result<std::unique_ptr<LedgerFile>> real) {
+    if (!real) return real;
+    return std::make_unique<File>(*this, std::move(*real));
+  }
+  void set(bool held) {
+    {
+      const std::lock_guard lock(mutex_);
+      held_ = held;
+    }
+    changed_.notify_all();
+  }
+  void pass() {
+    std::unique_lock lock(mutex_);
+    waiting_ = held_;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return !held_; });
+    waiting_ = false;
+  }
+
+  PosixStorage real_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool held_ = false;
+  bool waiting_ = false;
+};
+
+class RecordingHooks final : public LedgerHooks {
+ public:
+  void committed(std::uint64_t records, std::uint64_t /*bytes*/, std::chrono::nanoseconds /*sync*/) override {
+    committed_records += records;
+    ++commits;
+  }
+  void state_changed(LedgerState to, std::string_view /*why*/) override {
+    {
+      const std::lock_guard lock(mutex_);
+      state_ = to;
+    }
+    changed_.notify_all();
+  }
+  bool wait_for(LedgerState wanted) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds{10}, [&] { return state_ == wanted; });
+  }
+  std::atomic<std::uint64_t> committed_records{0};
+  std::atomic<std::uint64_t> commits{0};
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  LedgerState state_ = LedgerState::ok;
+};
+
+inline LedgerOptions options_in(const TempDir& dir, std::uint64_t segment_bytes = 64 * 1024) {
+  return {.directory = dir.ledger(), .segment_bytes = segment_bytes};
+}
+
+inline Subject subject(std::string_view id, std::string_view tenant = "acme") {
+  return {.request_id = id, .tenant = tenant, .key_id = "key-1", .gateway = "default", .model = "demo-chat"};
+}
+
+inline Terminal finished(const Charge& charge = {.schedule = "none"}, std::uint64_t output_tokens = 5) {
+  return {.outcome = Outcome::completed,
+          .reason = "stop",
+          .units = {.input_tokens = 11, .output_tokens = output_tokens, .requests = 1, .llm_responses = 1},
+          .charge = charge,
+          .http_status = 200,
+          .latency = std::chrono::milliseconds{12}};
+}
+
+// Runs one awaitable to its end.
+inline core::Result<void> await(boost::asio::awaitable<core::Result<void>> wait) {
+  boost::asio::io_context io;
+  std::optional<core::Result<void>> out;
+  boost::asio::co_spawn(io, std::move(wait),
+                        [&](const std::exception_ptr&, core::Result<void> result) { out = std::move(result); });
+  io.run();
+  return *out;
+}
+
+// Writes `count` whole requests "r0", "r1"..., as fast as segments can be prepared.
+inline void churn(Ledger& ledger, int count) {
+  for (int i = 0; i < count; ++i) {
+    auto id = ledger.intent(subject("r" + std::to_string(i)), "local");
+    for (int tries = 0; !id && tries < 5000; ++tries) {
+      std::this_thread::sleep_for(std::chrono::milliseconds{1});
+      id = ledger.intent(subject("r" + std::to_string(i)), "local");
+    }
+    ASSERT_TRUE(id) << id.error().message;
+    ledger.terminal_async(*id, finished());
+    if (i % 50 == 0) ASSERT_TRUE(ledger.flush());
+  }
+}
+
+inline std::vector<LedgerRecord> records_of(const std::string& directory) {
+  std::vector<LedgerRecord> out;
+  const auto read = for_each_record(directory, {}, [&](const LedgerRecord& record) { out.push_back(record); });
+  EXPECT_TRUE(read) << read.error().message;
+  return out;
+}
+
+}  // namespace ganglion::metering
