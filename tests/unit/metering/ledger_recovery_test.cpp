@@ -107,7 +107,9 @@ struct History {
 
 History history(const std::string& directory, const core::Clock& clock, LedgerHooks& hooks) {
   History out;
-  auto ledger = Ledger::open({.directory = directory, .segment_bytes = 64 * 1024}, clock, hooks).value();
+  FaultyStorage storage;
+  const auto ledger =
+      Ledger::open({.directory = directory, .segment_bytes = 64 * 1024}, clock, hooks, &storage).value();
   for (int i = 0; i < 4; ++i) {
     const auto id = ledger->intent(subject("ack" + std::to_string(i)), "local").value();
     EXPECT_TRUE(await(ledger->terminal(id, finished())));
@@ -115,6 +117,7 @@ History history(const std::string& directory, const core::Clock& clock, LedgerHo
   }
   out.all = out.acknowledged;
   out.durable = used_bytes(read_file(segment_path(directory, 1)));
+  storage.hold();  // nothing after this is acknowledged
   for (int i = 0; i < 3; ++i) {
     const auto id = ledger->intent(subject("late" + std::to_string(i)), "local").value();
     ledger->terminal_async(id, finished());
@@ -122,6 +125,7 @@ History history(const std::string& directory, const core::Clock& clock, LedgerHo
   }
   out.bytes = read_file(segment_path(directory, 1));
   out.used = used_bytes(out.bytes);
+  storage.release();
   return out;
 }
 
