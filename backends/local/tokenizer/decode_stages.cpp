@@ -188,7 +188,7 @@ class MetaspaceDecodeStage final : public WholeTokenStage {
   void whole(std::string& token) override {
     const std::string_view content = first_ && spec_.drop_in_first ? "" : " ";
     first_ = false;
-    replace_all(Pattern(spec_.replacement), content, token);
+    replace_literal(spec_.replacement, content, token);
     emit(token);
   }
 
@@ -210,7 +210,7 @@ void clean_up(std::string& token) {
                                                                            {" 's", "'s"},
                                                                            {" 've", "'ve"},
                                                                            {" 're", "'re"}}};
-  for (const auto& [from, to] : kRules) replace_all(Pattern(std::string(from)), to, token);
+  for (const auto& [from, to] : kRules) replace_literal(from, to, token);
 }
 
 class WordPieceDecodeStage final : public WholeTokenStage {
@@ -254,7 +254,7 @@ class SuffixDecodeStage final : public WholeTokenStage {
 
  private:
   void release(std::string_view content) {
-    replace_all(Pattern(spec_.suffix), content, held_);
+    replace_literal(spec_.suffix, content, held_);
     emit(held_);
   }
   const SuffixDecoderSpec& spec_;

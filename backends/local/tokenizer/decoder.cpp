@@ -69,11 +69,11 @@ std::string Decoder::token_bytes(std::string_view token) const {
     } else if (const auto* replace = std::get_if<ReplaceDecoderSpec>(&stage)) {
       replace_all(*replace->pattern, replace->content, bytes);
     } else if (const auto* metaspace = std::get_if<MetaspaceDecoderSpec>(&stage)) {
-      replace_all(Pattern(metaspace->replacement), " ", bytes);
+      replace_literal(metaspace->replacement, " ", bytes);
     } else if (const auto* pieces = std::get_if<WordPieceDecoderSpec>(&stage)) {
       if (bytes.starts_with(pieces->prefix)) bytes.erase(0, pieces->prefix.size());
     } else if (const auto* suffix = std::get_if<SuffixDecoderSpec>(&stage)) {
-      replace_all(Pattern(suffix->suffix), " ", bytes);
+      replace_literal(suffix->suffix, " ", bytes);
     }
   }
   return bytes;

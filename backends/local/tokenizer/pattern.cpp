@@ -77,14 +77,27 @@ void Pattern::scan(std::string_view text, std::vector<Span>& spans) const {
   }
 }
 
-void replace_all(const Pattern& pattern, std::string_view content, std::string& text) {
-  if (const std::string* literal = pattern.literal(); literal != nullptr && text.find(*literal) == std::string::npos) {
-    return;
+void replace_literal(std::string_view literal, std::string_view content, std::string& text) {
+  std::size_t at = text.find(literal);
+  if (at == std::string::npos) return;  // the usual case, and free
+  std::string out;
+  out.reserve(text.size() + text.size() / 4);
+  std::size_t from = 0;
+  for (; at != std::string::npos; at = text.find(literal, from)) {
+    out.append(text, from, at - from);
+    out += content;
+    from = at + literal.size();
   }
+  out.append(text, from);
+  text = std::move(out);
+}
+
+void replace_all(const Pattern& pattern, std::string_view content, std::string& text) {
+  if (const std::string* literal = pattern.literal()) return replace_literal(*literal, content, text);
   std::vector<Span> spans;
   pattern.scan(text, spans);
   std::string out;
-  out.reserve(text.size() + text.size() / 4);
+  out.reserve(text.size());
   for (const Span& span : spans) {
     out += span.match ? content : std::string_view(text).substr(span.begin, span.end - span.begin);
   }

@@ -35,7 +35,9 @@ class Pattern {
   std::variant<std::string, SplitPattern, Regex> kind_;
 };
 
-// `text` with every match replaced, in place.
+// Replaces every `literal` (not empty) in place.
+void replace_literal(std::string_view literal, std::string_view content, std::string& text);
+// Replaces every match in place.
 void replace_all(const Pattern& pattern, std::string_view content, std::string& text);
 
 }  // namespace ganglion::local::tok

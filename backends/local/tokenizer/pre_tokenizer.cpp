@@ -108,15 +108,8 @@ void run(const ByteLevelStage& stage, const Piece& whole, Pieces& pieces) {
 }
 
 void run(const MetaspaceStage& stage, const Piece& whole, Pieces& pieces) {
-  std::string text;
-  text.reserve(whole.text.size() + whole.text.size() / 2);
-  for (char c : whole.text) {
-    if (c == ' ') {
-      text += stage.replacement;
-    } else {
-      text += c;
-    }
-  }
+  std::string text(whole.text);
+  replace_literal(" ", stage.replacement, text);
   const bool prepend =
       stage.scheme == PrependScheme::always || (stage.scheme == PrependScheme::first && whole.at_start);
   if (prepend && !text.empty() && !text.starts_with(stage.replacement)) text.insert(0, stage.replacement);
