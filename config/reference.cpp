@@ -130,7 +130,7 @@ constexpr std::string_view kIntro = R"(# Configuration
 
 <!-- Generated from config/tables*.cpp; edit the tables, then run the config tests with GANGLION_UPDATE_DOCS=1. -->
 
-One YAML file. `ganglion serve --config FILE` runs it, `ganglion check FILE` tells everything that is wrong with it
+One YAML file. `ganglion serve FILE` runs it, `ganglion check FILE` tells everything that is wrong with it
 as `file:line:column: message`, `ganglion config --print-default` prints a complete commented file and
 `ganglion config --print-schema` a JSON Schema for editors. Without a file the built-in `config/ganglion.yaml` is
 used.

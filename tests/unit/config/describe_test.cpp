@@ -157,5 +157,15 @@ TEST(Bar, BenchmarkConfigurationHasEveryFeatureOn) {
   EXPECT_EQ(c->ledger.directory, "data/bench-ledger");
 }
 
+TEST(Deploy, ContainerConfigurationLoads) {
+  const std::string text = slurp(std::filesystem::path(GANGLION_SOURCE_DIR) / "deploy/docker/ganglion.yaml");
+  const Config c = good(text, {{"GANGLION_KEY_PEPPER", "0123456789abcdef"}, {"GANGLION_KEY", "sk-first"}});
+  EXPECT_EQ(c.server.host, "0.0.0.0");
+  EXPECT_EQ(c.gateway.keys.size(), 1U);
+  EXPECT_THAT(format(c.warnings), HasSubstr("admin.listen: 0.0.0.0 is reachable"));
+  EXPECT_EQ(c.warnings.size(), 1U);
+  EXPECT_THAT(report(text), HasSubstr("environment variable GANGLION_KEY is not set"));
+}
+
 }  // namespace
 }  // namespace ganglion::config

@@ -6,12 +6,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
+
+#include "metrics/registry.hpp"
 
 namespace ganglion::metrics {
 namespace {
@@ -67,6 +70,49 @@ void expect_committed(const std::string& path, const std::string& generated) {
 
 TEST(Docs, MetricsReferenceIsCurrent) {
   expect_committed("docs/metrics.md", catalog_markdown());
+}
+
+// Prometheus' own linter over an exposition that holds every family.
+TEST(Catalog, PromtoolAcceptsTheExposition) {
+  if (std::system("command -v promtool >/dev/null 2>&1") != 0) GTEST_SKIP() << "promtool is not installed";
+  Registry registry;
+  Shard& shard = registry.shared();
+  const auto touch = [&](const FamilySpec& s, std::initializer_list<std::string_view> labels) {
+    if (s.type == Type::counter) shard.counter(s.family, labels).add();
+    if (s.type == Type::gauge) shard.gauge(s.family, labels).set(1);
+    if (s.type == Type::histogram) shard.histogram(s.family, labels).observe(std::chrono::milliseconds{1});
+  };
+  for (const FamilySpec& s : catalog()) {
+    switch (s.labels.count) {
+      case 0:
+        touch(s, {});
+        break;
+      case 1:
+        touch(s, {"a"});
+        break;
+      case 2:
+        touch(s, {"a", "b"});
+        break;
+      case 3:
+        touch(s, {"a", "b", "c"});
+        break;
+      case 4:
+        touch(s, {"a", "b", "c", "d"});
+        break;
+      case 6:
+        touch(s, {"a", "b", "c", "d", "e", "f"});
+        break;
+      default:
+        FAIL() << s.name;
+    }
+  }
+  const std::string text = registry.expose();
+  for (const FamilySpec& s : catalog())
+    EXPECT_NE(text.find("# TYPE " + std::string(s.name) + " "), std::string::npos) << s.name;
+  std::FILE* const promtool = ::popen("promtool check metrics", "w");
+  ASSERT_NE(promtool, nullptr);
+  EXPECT_EQ(std::fwrite(text.data(), 1, text.size(), promtool), text.size());
+  EXPECT_EQ(::pclose(promtool), 0);
 }
 
 // What tests/deploy checks the dashboard and the rules against.
