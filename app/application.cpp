@@ -48,7 +48,7 @@ void log_diagnostics(LogLevel level, std::string_view event, const std::vector<c
 
 Application::Application(std::shared_ptr<const config::Config> config)
     : config_(std::move(config)),
-      metrics_(config_->metrics, {.version = kVersion, .commit = kCommit}, clock_),
+      metrics_(config_->metrics, {.version = std::string{kVersion}, .commit = std::string{kCommit}}, clock_),
       commit_seconds_(metrics_.registry().shared().histogram(metrics::Family::ledger_commit_seconds)),
       batch_records_(metrics_.registry().shared().histogram(metrics::Family::ledger_batch_records)),
       ledger_bytes_(metrics_.registry().shared().counter(metrics::Family::ledger_bytes_total)),

@@ -100,6 +100,7 @@ CallSpec Worker::call_spec(Request& request) {
           .permit = std::move(request.permit)};
 }
 
+// `head` borrows from `answer`, which must outlive its sending.
 void Worker::fill_head(Request& request, net::ResponseHead& head, AnswerHeaders& headers,
                        const backends::AnswerHead& answer) {
   head.status = answer.status;
@@ -225,7 +226,8 @@ boost::asio::awaitable<Worker::Done> Worker::serve_entry(Request& request,
   }
   net::ResponseHead head;
   AnswerHeaders headers(head);
-  fill_head(request, head, headers, {.status = entry->status, .content_type = std::string{rendered->content_type}});
+  const backends::AnswerHead stored{.status = entry->status, .content_type = std::string{rendered->content_type}};
+  fill_head(request, head, headers, stored);
   headers.neurons(0);
   headers.number("age", entry->age(services_.clock.steady()).count());
   services_.ledger.record_async({.request_id = request.id.view(),

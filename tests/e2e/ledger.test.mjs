@@ -20,7 +20,7 @@ test('usage adds up to the x-neurons headers, exactly', async () => {
 providers:
   - {name: mock, base_url: "http://127.0.0.1:${upstream.port}/v1", models: [gpt-4o-mini]}
 pricing:
-  models: [{model: gpt-4o-mini, per_1m_input_tokens: "1000", per_1m_output_tokens: "20000.5"}]
+  models: [{model: gpt-4o-mini, input_per_1m: "1000", output_per_1m: "20000.5"}]
 `).start();
   const client = new OpenAI({ apiKey: 'none', baseURL: gateway.baseURL, maxRetries: 0 });
   let nano = 0n;
@@ -35,7 +35,7 @@ pricing:
   assert.equal((await gateway.stop()).code, 0);
   const records = gateway.records();
   assert.equal(records.length, 20);
-  assert.equal(new Set(records.map((r) => r.request_id)).size, 20);
+  assert.equal(new Set(records.map((r) => r.id)).size, 20);
   assert.equal(records.filter((r) => r.outcome === 'cache_hit').length, 5);
   const usage = JSON.parse(gateway.command('usage', '--dir', gateway.ledger, '--by', 'model,tier', '--format', 'json'));
   const total = usage.rows.reduce((sum, row) => sum + parse(String(row.neurons)), 0n);

@@ -89,7 +89,7 @@ def verify(gateway, clients_journal, upstream_journal):
     records = gateway.records()
     by_id = {}
     for record in records:
-        by_id.setdefault(record["request_id"], []).append(record)
+        by_id.setdefault(record["id"], []).append(record)
     duplicated = [key for key, found in by_id.items() if len(found) != 1]
     check(not duplicated, f"A: more than one terminal record for {duplicated[:3]}")
 
@@ -100,7 +100,7 @@ def verify(gateway, clients_journal, upstream_journal):
             continue
         whole += 1
         record = by_id[request_id][0]
-        got = (record["units"]["input_tokens"], record["units"]["output_tokens"])
+        got = (record["input_tokens"], record["output_tokens"])
         check(record["outcome"] == "completed", f"B: {request_id} was answered whole and is {record['outcome']}")
         check(got == USAGE[stream], f"B: {request_id} used {USAGE[stream]}, the ledger says {got}")
 
@@ -110,8 +110,8 @@ def verify(gateway, clients_journal, upstream_journal):
         attempts[entry["request_id"]] = attempts.get(entry["request_id"], 0) + 1
         check(entry["request_id"] in by_id, f"C: the upstream served {entry['request_id']}, which no record covers")
     emitted = {entry["request_id"]: entry["output_tokens"] for entry in upstream if entry["finished"]}
-    billed = sum(r["units"]["output_tokens"] for r in records if r["outcome"] == "completed")
-    sent = sum(emitted.get(r["request_id"], 0) for r in records if r["outcome"] == "completed")
+    billed = sum(r["output_tokens"] for r in records if r["outcome"] == "completed")
+    sent = sum(emitted.get(r["id"], 0) for r in records if r["outcome"] == "completed")
     check(billed == sent, f"D: completed records bill {billed} output tokens, the upstream emitted {sent}")
     check(records == gateway.records(), "E: exporting twice gave different records")
 

@@ -14,7 +14,7 @@ namespace {
 using namespace std::chrono_literals;
 using metering::Outcome;
 
-constexpr const char* kNoCache = "gateways: [{name: default, cache: {ttl: 0s}, retry: {max_attempts: 1}}]\n";
+constexpr const char* kNoCache = "gateways: [{name: default, cache: {ttl: 0s}, retry: {attempts: 1}}]\n";
 
 const std::string kAnswer =
     R"({"id":"c","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}})";
@@ -242,7 +242,7 @@ TEST(Pipeline, RetriesOnlyBeforeTheFirstByte) {
                              }});
   self = &upstream;
   RunningGateway gateway(provider(upstream.port()) +
-                         "gateways: [{name: default, cache: {ttl: 0s}, retry: {max_attempts: 3}}]\n");
+                         "gateways: [{name: default, cache: {ttl: 0s}, retry: {attempts: 3}}]\n");
   const std::string answer = gateway.chat("\"stream\":true,");
   EXPECT_NE(answer.find("part"), std::string::npos);
   EXPECT_NE(answer.find("\"error\""), std::string::npos);
@@ -281,7 +281,7 @@ TEST(Pipeline, ACutStreamIsNeverCached) {
                                  socket.send(stream_of(delta("whole") + kFinish + kDone));
                              }});
   self = &upstream;
-  RunningGateway gateway(provider(upstream.port()) + "gateways: [{name: default, retry: {max_attempts: 1}}]\n");
+  RunningGateway gateway(provider(upstream.port()) + "gateways: [{name: default, retry: {attempts: 1}}]\n");
   EXPECT_EQ(gateway.chat("\"stream\":true,").find("[DONE]"), std::string::npos);
   EXPECT_NE(gateway.chat("\"stream\":true,").find("whole"), std::string::npos);
   EXPECT_NE(gateway.chat("\"stream\":true,").find("whole"), std::string::npos);
@@ -367,7 +367,7 @@ TEST(Pipeline, UpstreamLimitsGiveTheRightErrors) {
     socket.wait_closed(5s);
   }});
   self = &upstream;
-  RunningGateway gateway(provider(upstream.port(), ", first_byte_timeout: 150ms") + kNoCache);
+  RunningGateway gateway(provider(upstream.port(), ", timeouts: {first_byte: 150ms}") + kNoCache);
   const auto began = std::chrono::steady_clock::now();
   EXPECT_EQ(status_of(gateway.chat()), 504);
   EXPECT_LT(std::chrono::steady_clock::now() - began, 400ms);
