@@ -1,0 +1,108 @@
+// The way from the engine's thread to a worker: what is joined, what is dropped, when a wait ends.
+
+#include "backends/local/event_inbox.hpp"
+
+#include <gtest/gtest.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <thread>
+
+#include "tests/support/coroutine.hpp"
+
+namespace ganglion::backends {
+namespace {
+
+using boost::asio::awaitable;
+using local::GenerateEvent;
+
+GenerateEvent token(std::string text) {
+  return {.kind = GenerateEvent::Kind::token, .text = std::move(text), .tokens = {1}};
+}
+GenerateEvent done() {
+  return {.kind = GenerateEvent::Kind::done,
+          .finish = local::FinishReason::stop,
+          .usage = {.prompt_tokens = 3, .completion_tokens = 2}};
+}
+
+TEST(EventInbox, JoinsWhatAWorkerDidNotTakeYet) {
+  boost::asio::io_context io(1);
+  EventInbox::Waiter waiter(std::make_shared<EventInbox>(io.get_executor(), 2), io.get_executor());
+  const auto sink = waiter.inbox().choice_sink(1);
+  for (int i = 0; i < 1000; ++i) sink->on_event(token("ab"));
+  sink->on_event(done());
+  // A thousand events were one wake-up.
+  EXPECT_EQ(io.poll(), 1U);
+  EXPECT_TRUE(waiter.inbox().has_news());
+  const News news = waiter.inbox().take();
+  EXPECT_FALSE(waiter.inbox().has_news());
+  EXPECT_FALSE(news.choices[0].started);
+  EXPECT_EQ(news.choices[1].text.size(), 2000U);
+  EXPECT_EQ(news.choices[1].tokens, 1000);
+  EXPECT_TRUE(news.choices[1].ended);
+  EXPECT_EQ(news.choices[1].usage.completion_tokens, 2);
+  EXPECT_FALSE(waiter.inbox().take().choices[1].started);
+}
+
+TEST(EventInbox, CarriesAnError) {
+  boost::asio::io_context io(1);
+  EventInbox::Waiter waiter(std::make_shared<EventInbox>(io.get_executor(), 1), io.get_executor());
+  waiter.inbox().choice_sink(0)->on_event({.kind = GenerateEvent::Kind::error,
+                                           .finish = local::FinishReason::error,
+                                           .error = core::make_error(core::ErrorKind::shutting_down, "bye")});
+  const News news = waiter.inbox().take();
+  ASSERT_TRUE(news.choices[0].error);
+  EXPECT_EQ(news.choices[0].error->kind, core::ErrorKind::shutting_down);
+}
+
+TEST(EventInbox, ASinkMayOutliveTheWorker) {
+  std::shared_ptr<local::GenerateSink> sink;
+  {
+    boost::asio::io_context io(1);
+    EventInbox::Waiter waiter(std::make_shared<EventInbox>(io.get_executor(), 1), io.get_executor());
+    sink = waiter.inbox().choice_sink(0);
+    sink->on_event(token("x"));
+  }
+  sink->on_event(token("y"));
+  sink->on_event(done());
+}
+
+TEST(EventInbox, AWaitEndsWithNewsFromAnotherThread) {
+  boost::asio::io_context io(1);
+  EventInbox::Waiter waiter(std::make_shared<EventInbox>(io.get_executor(), 1), io.get_executor());
+  core::CancelSource cancel;
+  std::thread engine;
+  std::string text;
+  bool ended = false;
+  test::run_coroutine(io, [&]() -> awaitable<void> {
+    engine = std::thread([sink = waiter.inbox().choice_sink(0)] {
+      for (int i = 0; i < 5000; ++i) sink->on_event(token("t"));
+      sink->on_event(done());
+    });
+    while (!ended) {
+      const auto waited = co_await waiter.wait({}, cancel);
+      EXPECT_TRUE(waited);
+      News news = waiter.inbox().take();
+      text += news.choices[0].text;
+      ended = news.choices[0].ended;
+    }
+  });
+  engine.join();
+  EXPECT_EQ(text.size(), 5000U);
+}
+
+TEST(EventInbox, AWaitEndsWithItsDeadlineOrItsCancel) {
+  boost::asio::io_context io(1);
+  EventInbox::Waiter waiter(std::make_shared<EventInbox>(io.get_executor(), 1), io.get_executor());
+  core::CancelSource cancel;
+  test::run_coroutine(io, [&]() -> awaitable<void> {
+    auto waited = co_await waiter.wait(core::Deadline::after(std::chrono::milliseconds{5}), cancel);
+    EXPECT_TRUE(!waited && waited.error().kind == core::ErrorKind::deadline_exceeded);
+    boost::asio::post(io, [&] { cancel.cancel(core::CancelReason::client_gone); });
+    waited = co_await waiter.wait({}, cancel);
+    EXPECT_TRUE(!waited && waited.error().kind == core::ErrorKind::cancelled);
+  });
+}
+
+}  // namespace
+}  // namespace ganglion::backends
