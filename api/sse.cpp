@@ -54,6 +54,24 @@ void SseParser::feed(std::string_view bytes) {
   block_at_ = 0;
 }
 
+// Drops the byte order mark that may lead the stream, in whatever pieces it comes.
+void SseParser::skip_mark() {
+  while (at_ < input_.size() && at_start_) {
+    if (input_[at_] != kBom[mark_]) {
+      at_start_ = false;
+      if (mark_ == 0) break;
+      // It was none: what looked like its beginning is the beginning of a line.
+      held_.assign(kBom.substr(0, mark_));
+      content_ = true;
+      line_empty_ = false;
+      break;
+    }
+    ++at_;
+    if (++mark_ == kBom.size()) at_start_ = false;
+  }
+  block_at_ = at_;
+}
+
 // Moves at_ behind the blank line that ends the block (true), or to the end of the input. Blank lines before a block
 // are dropped. Invariant: without content nothing is held.
 bool SseParser::find_end() {
@@ -88,7 +106,6 @@ bool SseParser::find_end() {
     } else {
       block_at_ = static_cast<std::size_t>(p - begin);
       has_cr_ = false;
-      at_start_ = false;
     }
   }
   at_ = input_.size();
@@ -96,55 +113,45 @@ bool SseParser::find_end() {
 }
 
 core::Result<std::optional<SseEvent>> SseParser::next() {
-  while (true) {
-    if (release_held_) {
-      held_.clear();
-      release_held_ = false;
-    }
-    const bool whole = find_end();
-    const std::string_view piece = input_.substr(block_at_, at_ - block_at_);
-    block_at_ = at_;
-    if (held_.size() + piece.size() > event_bytes_max_) {
-      block_at_ = 0;  // the same answer again, should anyone ask
-      at_ = input_.size();
-      return core::fail(core::ErrorKind::upstream_protocol, "an event of the upstream's stream is larger than " +
-                                                                std::to_string(event_bytes_max_) + " bytes");
-    }
-    if (!whole) {
-      held_.append(piece);
-      return std::nullopt;
-    }
-    std::string_view block = piece;
-    if (!held_.empty()) {
-      held_.append(piece);
-      release_held_ = true;
-      block = held_;
-    }
-    const SseEvent event = make_event(block);
-    if (!event.raw.empty()) return event;
+  if (release_held_) {
+    held_.clear();
+    release_held_ = false;
   }
+  if (at_start_) skip_mark();
+  const bool whole = find_end();
+  const std::string_view piece = input_.substr(block_at_, at_ - block_at_);
+  block_at_ = at_;
+  if (held_.size() + piece.size() > event_bytes_max_) {
+    block_at_ = 0;  // the same answer again, should anyone ask
+    at_ = input_.size();
+    return core::fail(core::ErrorKind::upstream_protocol, "an event of the upstream's stream is larger than " +
+                                                              std::to_string(event_bytes_max_) + " bytes");
+  }
+  if (!whole) {
+    held_.append(piece);
+    return std::nullopt;
+  }
+  if (held_.empty()) return make_event(piece);
+  held_.append(piece);
+  release_held_ = true;
+  return make_event(held_);
 }
 
 std::optional<SseEvent> SseParser::finish() {
   if (!mid_event()) return std::nullopt;
-  if (after_cr_) {
-    after_cr_ = false;
-  }
+  after_cr_ = false;
   if (!line_empty_) {
     held_.push_back('\n');
     ++lines_;
   }
   held_.push_back('\n');
   release_held_ = true;
-  const SseEvent event = make_event(held_);
-  if (event.raw.empty()) return std::nullopt;
-  return event;
+  return make_event(held_);
 }
 
-// Reads one whole block and makes the scan ready for the next. An empty raw: there was nothing but a byte order mark.
+// Reads one whole block and makes the scan ready for the next.
 SseEvent SseParser::make_event(std::string_view block) {
   const std::size_t lines = lines_;
-  if (at_start_ && block.starts_with(kBom)) block.remove_prefix(kBom.size());
   if (has_cr_) {
     reframed_.clear();
     while (!block.empty()) {
@@ -153,13 +160,11 @@ SseEvent SseParser::make_event(std::string_view block) {
     }
     block = reframed_;
   }
-  at_start_ = false;
   line_empty_ = true;
   content_ = false;
   has_cr_ = false;
   lines_ = 0;
   SseEvent event;
-  if (block.find_first_not_of('\n') == std::string_view::npos) return event;
   event.raw = block;
   if (lines == 1) {
     // The usual event. Its line ends where the two line feeds begin.

@@ -42,6 +42,7 @@ class SseParser {
   bool mid_event() const { return !held_.empty() && !release_held_; }  // bytes of an unfinished event are held
 
  private:
+  void skip_mark();
   bool find_end();
   SseEvent make_event(std::string_view block);
   void add_line(std::string_view line, SseEvent& event);
@@ -54,7 +55,8 @@ class SseParser {
   std::string joined_;        // data of several lines
   std::string reframed_;
   bool release_held_ = false;  // held_ was handed out by the last call
-  bool at_start_ = true;       // nothing but a byte order mark has come yet
+  bool at_start_ = true;       // a byte order mark may still come
+  std::size_t mark_ = 0;       // bytes of it that have come
   bool line_empty_ = true;     // the scan stands at the beginning of a line
   bool after_cr_ = false;      // the last byte was a CR: an LF now belongs to it
   bool content_ = false;       // the block has a line that is not empty
