@@ -238,13 +238,15 @@ std::vector<Engine::Impl::Ending> Engine::Impl::advance(std::span<const Schedule
     }
   }
   const auto vocab = static_cast<std::size_t>(decoder_->vocab_size());
-  pool_.split(static_cast<std::int64_t>(sampled.size()), 1, [&](std::int64_t from, std::int64_t to, int) {
-    for (auto i = static_cast<std::size_t>(from); i < static_cast<std::size_t>(to); ++i) {
-      const ActiveRequest& r = *sampled[i];
-      choices_[i] = choose_token(*kernels_, std::span(logits_).subspan(i * vocab, vocab), r.request.sampling, r.history,
-                                 r.seed, static_cast<std::uint64_t>(r.generated));
-    }
-  });
+  pool_.split(static_cast<std::int64_t>(sampled.size()), ThreadPool::grain_for(decoder_->vocab_size()),
+              [&](std::int64_t from, std::int64_t to, int) {
+                for (auto i = static_cast<std::size_t>(from); i < static_cast<std::size_t>(to); ++i) {
+                  const ActiveRequest& r = *sampled[i];
+                  choices_[i] =
+                      choose_token(*kernels_, std::span(logits_).subspan(i * vocab, vocab), r.request.sampling,
+                                   r.history, r.seed, static_cast<std::uint64_t>(r.generated));
+                }
+              });
   std::vector<Ending> endings;
   for (std::size_t i = 0; i < sampled.size(); ++i) {
     const FinishReason reason = accept(*sampled[i], choices_[i]);

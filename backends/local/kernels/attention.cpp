@@ -51,6 +51,8 @@ void AttentionPlan::build(std::span<const AttendSlice> slices, int heads, int kv
   slices_.assign(slices.begin(), slices.end());
   items_.clear();
   heads_ = heads;
+  keys_ = 0;
+  for (const AttendSlice& s : slices_) keys_ += static_cast<std::int64_t>(s.rows) * (s.position + s.rows);
   const int group = heads / kv_heads;
   const int heads_each = std::min(group, kAttendRows), rows_each = std::max(1, kAttendRows / group);
   for (int s = 0; s < static_cast<int>(slices_.size()); ++s) {
@@ -102,7 +104,9 @@ void AttentionPlan::run(const Kernels& kernels, ThreadPool& pool, const KvStore&
       kernels.attend(args);
     }
   };
-  pool.split(std::min(count, pool.size()), 1, work);
+  const std::int64_t cost = keys_ * heads_ * n * 2;  // an upper bound: windows and causality take some away
+  const int threads = std::min(count, pool.size());
+  pool.split(threads, ThreadPool::grain_for(cost / std::max(threads, 1)), work);
 }
 
 }  // namespace ganglion::local

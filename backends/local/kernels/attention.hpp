@@ -71,6 +71,7 @@ class AttentionPlan {
   std::vector<Item> items_;
   std::vector<Buffer> scratch_;  // per thread
   int heads_ = 0;
+  std::int64_t keys_ = 0;  // query rows times keys seen, over the batch
 };
 
 }  // namespace ganglion::local

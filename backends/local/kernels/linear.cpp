@@ -146,7 +146,7 @@ bool Linear::forward_float(const Kernels& kernels, ThreadPool& pool, LinearScrat
     auto* out =
         static_cast<float*>(scratch.reserve(static_cast<std::size_t>(count) * static_cast<std::size_t>(cols_) * 4));
     if (out == nullptr) return false;
-    pool.split(tiles, 2, [&](std::int64_t begin, std::int64_t end, int) {
+    pool.split(tiles, ThreadPool::grain_for(cols_ * kTile), [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t tile = begin; tile < end; ++tile) {
         const int first = static_cast<int>(tile) * kTile, mt = std::min(kTile, count - first);
         float* to = out + static_cast<std::int64_t>(first) * cols_;
@@ -161,7 +161,7 @@ bool Linear::forward_float(const Kernels& kernels, ThreadPool& pool, LinearScrat
   auto kernel = type_ == WeightType::f32    ? kernels.panel_f32
                 : type_ == WeightType::bf16 ? kernels.panel_bf16
                                             : kernels.panel_f16;
-  pool.split(panels(), 1, [&](std::int64_t begin, std::int64_t end, int) {
+  pool.split(panels(), ThreadPool::grain_for(cols_ * kPanel * count), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t panel = begin; panel < end; ++panel) {
       const std::int64_t row = panel * kPanel;
       PanelArgs args;
@@ -188,7 +188,7 @@ bool Linear::forward_int8(const Kernels& kernels, ThreadPool& pool, LinearScratc
   const std::int64_t per_row = k4 + 2 * groups;  // 4-byte words
   auto* words = static_cast<std::int32_t*>(scratch.reserve(static_cast<std::size_t>(count * per_row) * 4));
   if (words == nullptr) return false;
-  pool.split(tiles, 2, [&](std::int64_t begin, std::int64_t end, int) {
+  pool.split(tiles, ThreadPool::grain_for(cols_ * kTile), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t tile = begin; tile < end; ++tile) {
       const int first = static_cast<int>(tile) * kTile, mt = std::min(kTile, count - first);
       std::int32_t* q = words + first * per_row;
@@ -208,7 +208,7 @@ bool Linear::forward_int8(const Kernels& kernels, ThreadPool& pool, LinearScratc
       }
     }
   });
-  pool.split(panels(), 1, [&](std::int64_t begin, std::int64_t end, int) {
+  pool.split(panels(), ThreadPool::grain_for(cols_ * kPanel * count), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t panel = begin; panel < end; ++panel) {
       const std::int64_t row = panel * kPanel;
       PanelArgsI8 args;

@@ -5,8 +5,9 @@
 namespace ganglion::local {
 namespace {
 
-// About 20-50 us: longer than the gap between two kernels of one step, far shorter than an idle period.
-constexpr int kSpins = 2000;
+// About 10-40 us, a pause being 40 to 140 cycles: longer than the gap between two kernels of one step, far shorter than
+// an idle period, and not much lost where other programs want the core.
+constexpr int kSpins = 600;
 
 void pause() {
 #if defined(__x86_64__)

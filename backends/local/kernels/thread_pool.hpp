@@ -20,6 +20,13 @@ class ThreadPool {
 
   int size() const { return size_; }
 
+  // The grain for items of about `cost` multiply-adds or elements each: a part worth less than some microseconds costs
+  // more to hand over than to do, above all where other programs keep the cores busy.
+  static constexpr std::int64_t grain_for(std::int64_t cost) {
+    constexpr std::int64_t kPart = 65536;
+    return cost > 0 && cost < kPart ? (kPart + cost - 1) / cost : 1;
+  }
+
   // Calls f(begin, end, thread) so that [0, count) is covered once, each thread at most once with a contiguous range;
   // returns when all are done. Ranges are at least `grain` long where possible, so small loops stay on the caller.
   // f must not throw. Not reentrant; one caller at a time.

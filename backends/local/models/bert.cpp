@@ -149,7 +149,7 @@ bool Bert::multiply(const Linear& linear, const float* x, float* y) {
 
 void Bert::add_and_normalise(const Norm& norm, const float* add) {
   const int n = static_cast<int>(config_.hidden_size);
-  compute_.pool->split(rows_, 8, [&](std::int64_t begin, std::int64_t end, int) {
+  compute_.pool->split(rows_, ThreadPool::grain_for(n * 4), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t r = begin; r < end; ++r) {
       float* row = hidden_ + r * n;
       if (add != nullptr) compute_.kernels->add(row, add + r * n, n);
@@ -164,23 +164,25 @@ bool Bert::run_layer(const Layer& layer) {
   const std::int64_t n = config_.hidden_size;
   if (!multiply(layer.qkv, hidden_, wide_)) return false;
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_dim)));
-  compute_.pool->split(static_cast<std::int64_t>(slices_.size()), 1, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t s = begin; s < end; ++s) {
-      const AttendSlice& slice = slices_[static_cast<std::size_t>(s)];
-      for (int i = 0; i < slice.rows; ++i) {
-        const std::int64_t r = slice.first_row + i;
-        const float* row = wide_ + r * 3 * n;
-        for (std::int64_t d = 0; d < n; ++d) query_[r * n + d] = row[d] * scale;
-        kv_.write(kernels, 0, slice.pages[i / kPageTokens], i % kPageTokens, row + n, row + 2 * n);
-      }
-    }
-  });
+  const auto sequences = static_cast<std::int64_t>(slices_.size());
+  compute_.pool->split(sequences, ThreadPool::grain_for(rows_ / sequences * n * 8),
+                       [&](std::int64_t begin, std::int64_t end, int) {
+                         for (std::int64_t s = begin; s < end; ++s) {
+                           const AttendSlice& slice = slices_[static_cast<std::size_t>(s)];
+                           for (int i = 0; i < slice.rows; ++i) {
+                             const std::int64_t r = slice.first_row + i;
+                             const float* row = wide_ + r * 3 * n;
+                             for (std::int64_t d = 0; d < n; ++d) query_[r * n + d] = row[d] * scale;
+                             kv_.write(kernels, 0, slice.pages[i / kPageTokens], i % kPageTokens, row + n, row + 2 * n);
+                           }
+                         }
+                       });
   plan_.run(kernels, *compute_.pool, kv_, 0, 0, query_, wide_);
   if (!multiply(layer.out, wide_, result_)) return false;
   add_and_normalise(layer.attention_norm, result_);
   if (!multiply(layer.up, hidden_, wide_)) return false;
   const std::int64_t inner = config_.intermediate_size;
-  compute_.pool->split(rows_, 2, [&](std::int64_t begin, std::int64_t end, int) {
+  compute_.pool->split(rows_, ThreadPool::grain_for(inner * 16), [&](std::int64_t begin, std::int64_t end, int) {
     kernels.gelu(wide_ + begin * inner, static_cast<int>((end - begin) * inner));
   });
   if (!multiply(layer.down, wide_, result_)) return false;

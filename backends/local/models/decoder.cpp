@@ -166,12 +166,13 @@ void Decoder::embed(std::span<const DecoderSlice> slices) {
   }
   rows_ = static_cast<int>(origin_.size());
   const std::int64_t half = config_.head_dim / 2;
-  compute_.pool->split(rows_, 4, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      embedding_.read(*compute_.kernels, tokens[static_cast<std::size_t>(r)], hidden_ + r * config_.hidden_size);
-      rope_angles(frequencies_, origin_[static_cast<std::size_t>(r)].position, cos_ + r * half, sin_ + r * half);
-    }
-  });
+  compute_.pool->split(
+      rows_, ThreadPool::grain_for(config_.hidden_size * 4), [&](std::int64_t begin, std::int64_t end, int) {
+        for (std::int64_t r = begin; r < end; ++r) {
+          embedding_.read(*compute_.kernels, tokens[static_cast<std::size_t>(r)], hidden_ + r * config_.hidden_size);
+          rope_angles(frequencies_, origin_[static_cast<std::size_t>(r)].position, cos_ + r * half, sin_ + r * half);
+        }
+      });
 }
 
 bool Decoder::multiply(const Linear& linear, const float* x, float* y, int rows) {
@@ -180,7 +181,7 @@ bool Decoder::multiply(const Linear& linear, const float* x, float* y, int rows)
 
 void Decoder::normalise(const std::vector<float>& weight, const float* from, float* to, int rows) const {
   const std::int64_t n = config_.hidden_size;
-  compute_.pool->split(rows, 8, [&](std::int64_t begin, std::int64_t end, int) {
+  compute_.pool->split(rows, ThreadPool::grain_for(n), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t r = begin; r < end; ++r) {
       compute_.kernels->rms_norm(from + r * n, weight.data(), to + r * n, static_cast<int>(n),
                                  static_cast<float>(config_.norm_eps));
@@ -205,28 +206,29 @@ void Decoder::rotate_and_store(KvStore& kv, const Layer& layer, int index) {
   const int heads = static_cast<int>(config_.heads), kv_heads = static_cast<int>(config_.kv_heads);
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(n)));
   const float eps = static_cast<float>(config_.norm_eps);
-  compute_.pool->split(rows_, 4, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      float* row = wide_ + r * layer.qkv.rows();
-      for (int h = 0; h < heads + kv_heads; ++h) {
-        float* head = row + h * n;
-        const auto& norm = h < heads ? layer.q_norm : layer.k_norm;
-        if (!norm.empty()) kernels.rms_norm(head, norm.data(), head, n, eps);
-        kernels.rope(head, cos_ + r * half, sin_ + r * half, half);
-      }
-      float* query = query_ + r * heads * n;
-      for (int i = 0; i < heads * n; ++i) query[i] = row[i] * scale;
-      const RowOrigin& at = origin_[static_cast<std::size_t>(r)];
-      kv.write(kernels, index, at.page, at.slot, row + heads * n, row + (heads + kv_heads) * n);
-    }
-  });
+  compute_.pool->split(rows_, ThreadPool::grain_for(layer.qkv.rows() * 4),
+                       [&](std::int64_t begin, std::int64_t end, int) {
+                         for (std::int64_t r = begin; r < end; ++r) {
+                           float* row = wide_ + r * layer.qkv.rows();
+                           for (int h = 0; h < heads + kv_heads; ++h) {
+                             float* head = row + h * n;
+                             const auto& norm = h < heads ? layer.q_norm : layer.k_norm;
+                             if (!norm.empty()) kernels.rms_norm(head, norm.data(), head, n, eps);
+                             kernels.rope(head, cos_ + r * half, sin_ + r * half, half);
+                           }
+                           float* query = query_ + r * heads * n;
+                           for (int i = 0; i < heads * n; ++i) query[i] = row[i] * scale;
+                           const RowOrigin& at = origin_[static_cast<std::size_t>(r)];
+                           kv.write(kernels, index, at.page, at.slot, row + heads * n, row + (heads + kv_heads) * n);
+                         }
+                       });
 }
 
 bool Decoder::feed_forward(const Layer& layer) {
   normalise(layer.post_norm, hidden_, normed_, rows_);
   if (!multiply(layer.gate_up, normed_, wide_, rows_)) return false;
   const std::int64_t inner = config_.intermediate_size;
-  compute_.pool->split(rows_, 2, [&](std::int64_t begin, std::int64_t end, int) {
+  compute_.pool->split(rows_, ThreadPool::grain_for(inner * 8), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t r = begin; r < end; ++r) {
       const float* row = wide_ + r * 2 * inner;
       compute_.kernels->silu_mul(row, row + inner, query_ + r * inner, static_cast<int>(inner));
