@@ -2,7 +2,7 @@
 // are due at fixed times; latency counts from when a request was due, so a slow server cannot hide by slowing us down).
 //
 //   bench_load --port P [--path /v1/chat/completions] [--key sk-test] [--connections 32] [--seconds 5] [--rate R]
-//              [--body-bytes 1100] [--stream] [--unique] [--count N]
+//              [--body-bytes 1100] [--stream] [--unique] [--count N] [--header "name: value"]
 // --unique makes every prompt different. Prints one JSON object.
 
 #include <deque>
@@ -32,12 +32,14 @@ class Load {
       : port_(static_cast<int>(to_int(option(argc, argv, "port", "0")))),
         path_(option(argc, argv, "path", "/v1/chat/completions")),
         key_(option(argc, argv, "key", "sk-test")),
+        header_(option(argc, argv, "header", "")),
         seconds_(std::atof(option(argc, argv, "seconds", "5").c_str())),
         rate_(std::atof(option(argc, argv, "rate", "0").c_str())),
         count_(to_int(option(argc, argv, "count", "0"))),
         body_bytes_(static_cast<std::size_t>(to_int(option(argc, argv, "body-bytes", "1100")))),
         stream_(flag(argc, argv, "stream")),
         unique_(flag(argc, argv, "unique")) {
+    if (!header_.empty()) header_ += "\r\n";
     connections_.resize(static_cast<std::size_t>(to_int(option(argc, argv, "connections", "32"))));
     epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
   }
@@ -100,8 +102,8 @@ class Load {
     if (body.size() + 4 < body_bytes_) body.append(body_bytes_ - body.size() - 4, 'x');
     body += "\"}]}";
     std::string out = "POST " + path_ + " HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer " + key_ +
-                      "\r\ncontent-type: application/json\r\ncontent-length: " + std::to_string(body.size()) +
-                      "\r\n\r\n" + body;
+                      "\r\ncontent-type: application/json\r\n" + header_ +
+                      "content-length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
     c.busy = true;
     c.head_done = c.chunked = c.ok = false;
     c.first = true;
@@ -198,7 +200,7 @@ class Load {
   }
 
   int port_;
-  std::string path_, key_;
+  std::string path_, key_, header_;
   double seconds_, rate_;
   std::int64_t count_;
   std::size_t body_bytes_;

@@ -16,6 +16,7 @@ struct CacheOptions {
 // Per gateway: what is cached without being asked for by a request header.
 struct CachePolicy {
   std::chrono::seconds ttl{300};    // 0: only requests that carry cf-aig-cache-ttl are cached
+  bool keep_only_asked = false;     // true: all requests are looked up, only those that ask by a header are kept
   bool only_deterministic = false;  // true: keep only temperature 0 or seeded requests (and embeddings)
 };
 

@@ -104,7 +104,7 @@ core::Result<CacheDecision> decide(const CacheOptions& options, const CachePolic
   }
   out.why = ttl->has_value() || policy.ttl.count() == 0 ? CacheWhy::header_ttl : CacheWhy::policy;
   out.lookup = !control.no_cache;
-  out.store = true;
+  out.store = !policy.keep_only_asked || ttl->has_value() || headers.key;
   return out;
 }
 

@@ -42,6 +42,7 @@ struct CacheDecision {
   CacheWhy why = CacheWhy::disabled;
 };
 
+// A decision that looks up and does not store shares no upstream call either: every miss is a call of its own.
 // Errors: invalid_value, param naming the header.
 core::Result<CacheDecision> decide(const CacheOptions& options, const CachePolicy& policy, const CacheHeaders& headers,
                                    const api::RequestView& request);

@@ -74,6 +74,9 @@ Table<cache::CachePolicy> cache_policy_table() {
           "ttl", &T::ttl, duration(seconds{0}, hours{24 * 30}, seconds{1}),
           "How long answers are kept without being asked for by a header; 0: only requests with `cf-aig-cache-ttl` "
           "are cached."),
+      entry<T>("keep_only_asked", &T::keep_only_asked, boolean(),
+               "Look every request up, keep only answers to requests that ask with `cf-aig-cache-ttl` or "
+               "`cf-aig-cache-key`; other misses go to the backend one by one."),
       entry<T>("only_deterministic", &T::only_deterministic, boolean(),
                "Cache only requests with temperature 0 or a seed, and embeddings."),
   }};

@@ -37,6 +37,12 @@ Outcome outcome_of(const core::Error& error) {
   return Outcome::gateway_error;
 }
 
+// Why it ended, for the ledger: who called it off, or what failed.
+std::string_view reason_of(const core::Error& error, const core::CancelSource* cancel) {
+  const bool called_off = error.kind == ErrorKind::cancelled && cancel != nullptr && cancel->cancelled();
+  return called_off ? core::name(cancel->reason()) : core::face(error.kind).name;
+}
+
 // Adds what passes in a scope to a total.
 class Stopwatch {
  public:
@@ -110,7 +116,7 @@ boost::asio::awaitable<core::Result<void>> BilledCall::start() {
   }
   core::Error error = std::move(started.error());
   if (error.kind == ErrorKind::upstream_rejected) co_return accept_rejection(std::move(error), std::move(rejection));
-  settle_now(outcome_of(error), core::face(error.kind).name, core::face(error.kind).http_status);
+  settle_now(outcome_of(error), reason_of(error, spec_.cancel), core::face(error.kind).http_status);
   co_return std::unexpected(std::move(error));
 }
 
@@ -207,7 +213,7 @@ core::Error BilledCall::broken(core::Error error) {
   ended_ = true;
   if (!bill_.settled) {
     count_usage(true);
-    settle_now(outcome_of(error), core::face(error.kind).name, head_.status);
+    settle_now(outcome_of(error), reason_of(error, spec_.cancel), head_.status);
   }
   return error;
 }

@@ -21,7 +21,7 @@ void append_text(const Json& value, std::string& out) {
   } else if (value.is_array()) {
     for (const Json& item : value) append_text(item, out);
   } else if (value.is_object()) {
-    for (const char* key : {"content", "text", "refusal", "reasoning_content", "reasoning", "arguments", "name",
+    for (const char* key : {"content", "text", "refusal", "reasoning_content", "reasoning", "name", "arguments",
                             "function", "tool_calls", "message", "delta"}) {
       if (const auto it = value.find(key); it != value.end()) append_text(*it, out);
     }

@@ -204,6 +204,7 @@ boost::asio::awaitable<Worker::Done> Worker::serve_from_cache(Request& request) 
   if (const auto entry = services_.cache.lookup(key, request.who->tenant, request.who->gateway)) {
     co_return co_await serve_entry(request, entry);
   }
+  if (!request.caching.store) co_return co_await serve_direct(request);
   auto join =
       services_.flights.join(key, request.view.stream, request.who->tenant, request.who->gateway, io_.get_executor());
   if (join.hit) co_return co_await serve_entry(request, join.hit);

@@ -344,7 +344,7 @@ TEST(Pipeline, ErrorsHaveOpenAIsShape) {
   const auto expect = [&](const std::string& answer, int status, const std::string& code) {
     EXPECT_EQ(status_of(answer), status) << answer;
     EXPECT_NE(body_of(answer).find("\"code\":\"" + code + "\""), std::string::npos) << answer;
-    EXPECT_EQ(header_of(answer, "content-type"), "application/json");
+    EXPECT_EQ(header_of(answer, "Content-Type"), "application/json");
   };
   expect(gateway.post("/v1/chat/completions", "{"), 400, "invalid_json");
   expect(gateway.post("/v1/chat/completions", R"({"model":"x","messages":[{"role":"user","content":"a"}]})"), 404,

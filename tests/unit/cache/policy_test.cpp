@@ -28,6 +28,14 @@ TEST(CachePolicy, FollowsTheGatewayWithoutHeaders) {
   EXPECT_FALSE(run({.ttl = "60"}, {}, false)->store);
 }
 
+TEST(CachePolicy, KeepOnlyAskedLooksUpAndKeepsNothingByItself) {
+  const CachePolicy policy{.keep_only_asked = true};
+  EXPECT_TRUE(run({}, policy)->lookup);
+  EXPECT_FALSE(run({}, policy)->store);
+  EXPECT_TRUE(run({.ttl = "60"}, policy)->store);
+  EXPECT_TRUE(run({.key = "mine"}, policy)->store);
+}
+
 TEST(CachePolicy, TtlHeaderOptsInAndOut) {
   const auto in = run({.ttl = " 3600 "}, {.ttl = seconds{0}});
   EXPECT_TRUE(in->lookup);
