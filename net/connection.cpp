@@ -2,8 +2,9 @@
 
 #include "net/connection.hpp"
 
-#include <cstring>
+#include <boost/asio/post.hpp>
 #include <exception>
+#include <utility>
 
 #include "core/log.hpp"
 
@@ -21,6 +22,7 @@ namespace {
 constexpr auto kLingerLimit = 2s;
 constexpr std::size_t kLingerBytesMax = 16UL * 1024 * 1024;
 constexpr auto kTlsProbeInterval = 50ms;
+constexpr unsigned kRequestsInARowMax = 32;
 
 core::SteadyTime now() {
   return std::chrono::steady_clock::now();
@@ -55,7 +57,7 @@ Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, st
 }
 
 Connection::~Connection() {
-  if (watched_) worker_->watch.remove(stream_.fd(), *this);
+  unwatch();
   worker_->open.back()->place_ = place_;
   worker_->open[place_] = worker_->open.back();
   worker_->open.pop_back();
@@ -68,6 +70,10 @@ Connection::~Connection() {
   }
   worker_->shared->connections.fetch_sub(1, std::memory_order_relaxed);
   worker_->shared->hooks.connection_closed();
+}
+
+void Connection::unwatch() {
+  if (std::exchange(watched_, false)) worker_->watch.remove(stream_.fd(), *this);
 }
 
 asio::awaitable<void> Connection::run(std::unique_ptr<Connection> self) {
@@ -104,6 +110,7 @@ void Connection::arm(std::chrono::nanoseconds limit) {
 }
 
 asio::awaitable<bool> Connection::wait(Io::Kind kind) {
+  unyielded_ = 0;
   const auto [error] = co_await (kind == Io::Kind::want_write ? stream_.wait_write() : stream_.wait_read());
   co_return !error && !io_expired_;
 }
@@ -132,6 +139,11 @@ asio::awaitable<Connection::Next> Connection::read_head() {
   arm(head_timed ? options.header_timeout : options.keep_alive_timeout);
   phase_ = Phase::idle;
   parser_.reset();
+  // Pipelined requests that need no waiting would keep the worker from its other connections.
+  if (++unyielded_ > kRequestsInARowMax) {
+    unyielded_ = 0;
+    co_await asio::post(asio::use_awaitable);
+  }
   for (Io io{.kind = Io::Kind::want_read};;) {
     if (in_used_ > 0) {
       phase_ = Phase::reading_head;
@@ -258,6 +270,7 @@ void Connection::cancel_shutdown() {
     cancel_->cancel(CancelReason::shutdown);
   } else {
     broken_ = true;
+    unwatch();
     stream_.close();
   }
 }

@@ -21,6 +21,10 @@ iovec piece_of(std::string_view bytes) {
   return {const_cast<char*>(bytes.data()), bytes.size()};
 }
 
+std::unexpected<core::Error> answered_twice() {
+  return core::fail(ErrorKind::internal, "the request is answered already");
+}
+
 bool status_has_body(int status) {
   return status >= 200 && status != 204 && status != 304;
 }
@@ -44,6 +48,7 @@ void Connection::begin_answer(const ResponseHead& head, ResponseFraming framing,
 }
 
 Connection::Answered Connection::respond(const ResponseHead& head, std::string_view body) {
+  if (started_) co_return answered_twice();
   begin_answer(head, ResponseFraming::length, body.size());
   iovec pieces[2] = {piece_of(out_), piece_of(body)};
   const bool send_body = body_allowed_ && !body.empty();
@@ -56,6 +61,7 @@ Connection::Answered Connection::respond(const ResponseHead& head, std::string_v
 }
 
 Connection::Answered Connection::respond_held(const ResponseHead& head, std::string_view body, Answered gate) {
+  if (started_) co_return answered_twice();
   begin_answer(head, ResponseFraming::length, body.size());
   const bool send_body = body_allowed_ && !body.empty();
   // Without a body the last byte is the head's.
@@ -80,6 +86,7 @@ Connection::Answered Connection::respond_held(const ResponseHead& head, std::str
 }
 
 Connection::Answered Connection::start_stream(const ResponseHead& head, std::string_view first) {
+  if (started_) co_return answered_twice();
   begin_answer(head, head.content_length ? ResponseFraming::length : ResponseFraming::chunked,
                head.content_length.value_or(0));
   length_left_ = head.content_length;

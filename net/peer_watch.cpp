@@ -38,10 +38,10 @@ bool PeerWatch::add(int fd, Listener& listener) {
 void PeerWatch::remove(int fd, Listener& listener) {
   if (!epoll_) return;
   epoll_event event{};
-  if (epoll_ctl(epoll_->native_handle(), EPOLL_CTL_DEL, fd, &event) != 0) return;
+  epoll_ctl(epoll_->native_handle(), EPOLL_CTL_DEL, fd, &event);
   for (int i = 0; i < batch_size_; ++i) {
-    if (batch_[static_cast<std::size_t>(i)].data.ptr == &listener)
-      batch_[static_cast<std::size_t>(i)].data.ptr = nullptr;
+    void*& pending = batch_[static_cast<std::size_t>(i)].data.ptr;
+    if (pending == &listener) pending = nullptr;
   }
   // An io_context with nothing else to do must be able to finish.
   if (--watched_ == 0 && waiting_) epoll_->cancel();

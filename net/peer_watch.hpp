@@ -31,7 +31,8 @@ class PeerWatch final : public boost::asio::execution_context::service {
   explicit PeerWatch(boost::asio::execution_context& context);
   ~PeerWatch() override = default;
 
-  // False where the kernel refuses (out of memory or watches). remove() comes before the descriptor is closed.
+  // False where the kernel refuses (out of memory or watches). After true, remove() is called once, before the
+  // descriptor is closed.
   bool add(int fd, Listener& listener);
   void remove(int fd, Listener& listener);
 

@@ -56,6 +56,7 @@ void UpstreamConnection::stop(Stop why) {
 }
 
 asio::awaitable<bool> UpstreamConnection::wait(Io::Kind kind) {
+  unyielded_ = 0;
   const auto [error] = co_await (kind == Io::Kind::want_write ? stream_->wait_write() : stream_->wait_read());
   co_return !error && stopped_ == Stop::none;
 }

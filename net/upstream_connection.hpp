@@ -95,7 +95,8 @@ class UpstreamConnection final : private PeerWatch::Listener {
   std::uint64_t left_ = 0;
   bool ended_ = false;
   bool failed_ = false;
-  std::string whole_;  // read_all of a body that came in pieces
+  unsigned unyielded_ = 0;  // reads since this coroutine last gave way
+  std::string whole_;       // read_all of a body that came in pieces
 };
 
 }  // namespace ganglion::net

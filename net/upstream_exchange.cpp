@@ -1,6 +1,7 @@
 // A request and its answer on an upstream connection. See upstream_connection.hpp.
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <cstring>
 
 #include "net/http1_write.hpp"
@@ -15,6 +16,7 @@ using http1::BodyKind;
 namespace {
 
 constexpr int kInterimAnswersMax = 8;
+constexpr unsigned kReadsInARowMax = 16;
 
 bool is_ours(std::string_view name) {
   return iequals(name, "host") || iequals(name, "content-length") || iequals(name, "connection") ||
@@ -136,6 +138,12 @@ asio::awaitable<core::Result<void>> UpstreamConnection::receive_head() {
 asio::awaitable<core::Result<std::size_t>> UpstreamConnection::receive(Stop why, std::chrono::nanoseconds wait_limit) {
   // A short read emptied the socket, so waiting comes first; the exception is a read after a failed write.
   bool try_first = stream_->likely_readable() || send_failed_;
+  if (try_first && ++unyielded_ > kReadsInARowMax) {
+    // A stream as fast as its reader would keep the worker from its other connections.
+    unyielded_ = 0;
+    co_await asio::post(asio::use_awaitable);
+    if (stopped_ != Stop::none) co_return closed("");
+  }
   for (Io io{.kind = Io::Kind::want_read};;) {
     if (!try_first) {
       if (why != Stop::none) limit(wait_limit, why);

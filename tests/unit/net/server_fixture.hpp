@@ -35,6 +35,7 @@ struct CountingHooks final : ServerHooks {
   void connection_opened() override { ++opened; }
   void connection_closed() override { ++closed; }
   void connection_rejected() override { ++rejected; }
+  void accept_failed(int) override { ++accept_failures; }
   void tls_handshake_failed() override { ++handshakes_failed; }
   void request_begun() override { ++begun; }
   void request_ended(std::uint64_t, std::uint64_t) override { ++ended; }
@@ -42,7 +43,8 @@ struct CountingHooks final : ServerHooks {
   void exchange_cancelled(core::CancelReason reason) override { last_cancel = reason; }
   void handler_threw() override { ++threw; }
 
-  std::atomic<int> opened{0}, closed{0}, rejected{0}, handshakes_failed{0}, begun{0}, ended{0}, threw{0};
+  std::atomic<int> opened{0}, closed{0}, rejected{0}, handshakes_failed{0}, begun{0}, ended{0}, threw{0},
+      accept_failures{0};
   std::atomic<core::ErrorKind> last_refusal{core::ErrorKind::kCount};
   std::atomic<core::CancelReason> last_cancel{core::CancelReason::none};
 };

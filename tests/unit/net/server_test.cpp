@@ -2,7 +2,11 @@
 
 #include "net/server.hpp"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 
 #include "tests/unit/net/reject_vectors.hpp"
 #include "tests/unit/net/server_fixture.hpp"
@@ -405,6 +409,70 @@ TEST(Server, DrainsIdleAtOnceAndBusyAfterTheirAnswer) {
   EXPECT_EQ(header_of(answer, "Connection"), "close");
   busy.close();
   EXPECT_TRUE(eventually([&] { return server.server->connections() == 0; }));
+}
+
+TEST(Server, PipeliningDoesNotStarveOthers) {
+  std::promise<void> begun;
+  std::promise<void> go_on;
+  int served = 0;
+  std::atomic<int> served_before_other{-1};
+  TestServer server([&](Exchange& exchange) -> awaitable<void> {
+    if (exchange.head().path == "/other") {
+      served_before_other = served;
+    } else if (served++ == 0) {
+      begun.set_value();
+      go_on.get_future().wait();  // holds the worker until both clients have sent everything
+    }
+    (void)co_await exchange.respond({}, "");
+  });
+  RawSocket greedy = server.connect();
+  RawSocket other = server.connect();
+  std::string all;
+  for (int i = 0; i < 1000; ++i) all += "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+  greedy.send(all);
+  begun.get_future().wait();
+  other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n");
+  go_on.set_value();
+  EXPECT_EQ(status_of(other.read_message()), 200);
+  EXPECT_LT(served_before_other, 200);
+}
+
+TEST(Server, SecondAnswerIsRefused) {
+  TestServer server([](Exchange& exchange) -> awaitable<void> {
+    EXPECT_TRUE(co_await exchange.respond({}, "one"));
+    EXPECT_FALSE(co_await exchange.respond({}, "two"));
+    EXPECT_FALSE(co_await exchange.start_stream({}));
+  });
+  RawSocket client = server.connect();
+  client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_EQ(body_of(client.read_message()), "one");
+  EXPECT_EQ(body_of(client.read_message()), "one");
+}
+
+// Out of descriptors, the acceptor must neither spin nor give up.
+TEST(Server, OutOfDescriptorsBacksOff) {
+  TestServer server;
+  RawSocket warm = server.connect();  // everything lazily opened is open after this
+  warm.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  ASSERT_EQ(status_of(warm.read_message()), 200);
+  const int client_fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none_left{.rlim_cur = static_cast<rlim_t>(client_fd) + 1, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none_left), 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(server.port);
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::connect(client_fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+  RawSocket client(client_fd);
+  std::this_thread::sleep_for(250ms);
+  const int failures = server.hooks.accept_failures;
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_GE(failures, 1);
+  EXPECT_LE(failures, 4);
+  client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_EQ(status_of(client.read_message()), 200);
 }
 
 TEST(Server, SaysWhyItCannotListen) {
