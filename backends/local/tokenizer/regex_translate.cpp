@@ -144,11 +144,15 @@ class Translator {
       copy(peek(1) == '^' ? 2 : 1);
     } else if (c == '(' && peek(1) == '?') {
       group();
+    } else if (c == '(' && peek(1) == '*') {
+      refuse("(*");  // PCRE2 would read a verb
     } else if (c == '{' && peek(1) == ',') {
       out_ += "{0";
       ++at_;
     } else if (c == '}' && peek(1) == '+') {
       refuse("{}+");  // possessive in PCRE2, a repeated repeat in Ruby's syntax
+    } else if (c == '}' && peek(1) == '?' && in_.find(',', in_.rfind('{', at_)) > at_) {
+      refuse("{n}?");  // reluctant in PCRE2, optional in Ruby's syntax
     } else {
       copy(1);
     }

@@ -12,7 +12,7 @@
 
 namespace ganglion::local::tok {
 
-inline constexpr std::int64_t kTokenIdMax = 16'000'000;  // bounds the table of ids; real vocabularies are < 300,000
+inline constexpr std::int64_t kTokenIdMax = 4'000'000;  // bounds the table of ids; real vocabularies are < 300,000
 
 class Vocab {
  public:

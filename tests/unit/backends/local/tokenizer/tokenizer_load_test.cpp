@@ -104,7 +104,7 @@ TEST(TokenizerLoad, NamesWhatIsNotImplemented) {
   EXPECT_THAT(error_with("decoder", {{"type", "Sequence"}, {"decoders", {{{"type", "CTC"}}}}}).message,
               HasSubstr("tokenizer.json.decoder.decoders[0]"));
   for (const char* regex : {R"(\bx)", R"(\h)", "[a[bc]]", "[[:alpha:]]", "[a&&b]", "(?m:.)", "(?<n>a)", "a{2}+",
-                            R"(\Kx)", R"((a)\1)", "\\"}) {
+                            R"(\Kx)", R"((a)\1)", "a{2}?", "(*UTF)a", "\\"}) {
     const Json split = {{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}};
     const core::Error error = error_with("pre_tokenizer", split);
     EXPECT_EQ(error.kind, core::ErrorKind::unsupported) << regex;
