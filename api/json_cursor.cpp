@@ -20,9 +20,6 @@ namespace {
 
 static_assert(core::kJsonDepthMax <= 64, "skip() keeps one bit a level in a word");
 
-constexpr bool is_space(char c) {
-  return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
 constexpr bool is_digit(char c) {
   return static_cast<unsigned char>(c - '0') < 10;
 }
@@ -65,9 +62,6 @@ int hex4(const char* p) {
 }
 
 constexpr const char* kValue = "a value";
-constexpr const char* kDeep = "at most 64 levels of nesting";
-constexpr const char* kColon = "':' after the key";
-constexpr const char* kKey = "a key in double quotes";
 
 }  // namespace
 
@@ -89,36 +83,6 @@ std::string_view name(JsonType type) {
       break;
   }
   return "nothing";
-}
-
-bool JsonCursor::fail(const char* expected) {
-  if (expected_ == nullptr) expected_ = expected;
-  return false;
-}
-
-inline void JsonCursor::space() {
-  if (p_ == end_ || static_cast<unsigned char>(*p_) > ' ') return;
-  while (p_ != end_ && is_space(*p_)) ++p_;
-}
-
-JsonType JsonCursor::peek() {
-  space();
-  if (p_ == end_ || !ok()) return JsonType::none;
-  switch (*p_) {
-    case '{':
-      return JsonType::object;
-    case '[':
-      return JsonType::array;
-    case '"':
-      return JsonType::string;
-    case 't':
-    case 'f':
-      return JsonType::boolean;
-    case 'n':
-      return JsonType::null;
-    default:
-      return *p_ == '-' || is_digit(*p_) ? JsonType::number : JsonType::none;
-  }
 }
 
 bool JsonCursor::escape() {
@@ -226,77 +190,6 @@ bool JsonCursor::boolean(bool& out) {
 bool JsonCursor::null() {
   space();
   return word("null", 4);
-}
-
-bool JsonCursor::open() {
-  ++p_;
-  if (++depth_ > core::kJsonDepthMax) {
-    --p_;
-    return fail(kDeep);
-  }
-  return true;
-}
-
-bool JsonCursor::member(JsonString& key) {
-  space();
-  if (p_ == end_ || *p_ != '"') return fail(kKey);
-  if (!string(key)) return false;
-  space();
-  if (p_ == end_ || *p_ != ':') return fail(kColon);
-  ++p_;
-  return true;
-}
-
-bool JsonCursor::begin_object(JsonString& key) {
-  space();
-  if (p_ == end_ || *p_ != '{' || !ok()) return fail("an object");
-  if (!open()) return false;
-  space();
-  if (p_ != end_ && *p_ == '}') {
-    ++p_;
-    --depth_;
-    return false;
-  }
-  return member(key);
-}
-
-bool JsonCursor::next_member(JsonString& key) {
-  space();
-  if (p_ == end_ || !ok()) return fail("',' or '}'");
-  if (*p_ == '}') {
-    ++p_;
-    --depth_;
-    return false;
-  }
-  if (*p_ != ',') return fail("',' or '}'");
-  ++p_;
-  return member(key);
-}
-
-bool JsonCursor::begin_array() {
-  space();
-  if (p_ == end_ || *p_ != '[' || !ok()) return fail("an array");
-  if (!open()) return false;
-  space();
-  if (p_ != end_ && *p_ == ']') {
-    ++p_;
-    --depth_;
-    return false;
-  }
-  return true;
-}
-
-bool JsonCursor::next_element() {
-  space();
-  if (p_ == end_ || !ok()) return fail("',' or ']'");
-  if (*p_ == ']') {
-    ++p_;
-    --depth_;
-    return false;
-  }
-  if (*p_ != ',') return fail("',' or ']'");
-  ++p_;
-  return true;
 }
 
 bool JsonCursor::skip() {

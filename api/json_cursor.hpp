@@ -4,6 +4,7 @@
 // syntax error; UTF-8 is checked apart, by simdjson's vector code (valid_utf8). Tests and the fuzzer hold its verdicts
 // against simdjson's. Not thread-safe; the text must outlive the cursor.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -65,7 +66,8 @@ class JsonCursor {
 
  private:
   void space();
-  bool open();
+  bool open(char closing);
+  bool more(char closing, const char* expected);
   bool member(JsonString& key);
   bool escape();
   bool word(const char* text, std::size_t size);
@@ -76,6 +78,92 @@ class JsonCursor {
   const char* expected_ = nullptr;
   std::size_t depth_ = 0;
 };
+
+// The steps between tokens are inlined into their loops: they are most of the work on a body of short values.
+
+inline bool JsonCursor::fail(const char* expected) {
+  if (expected_ == nullptr) expected_ = expected;
+  return false;
+}
+
+inline void JsonCursor::space() {
+  while (p_ != end_ && static_cast<unsigned char>(*p_) <= ' ' &&
+         (*p_ == ' ' || *p_ == '\n' || *p_ == '\r' || *p_ == '\t')) {
+    ++p_;
+  }
+}
+
+inline constexpr auto kJsonTypeOf = [] {
+  std::array<JsonType, 256> table{};
+  table['{'] = JsonType::object;
+  table['['] = JsonType::array;
+  table['"'] = JsonType::string;
+  table['t'] = table['f'] = JsonType::boolean;
+  table['n'] = JsonType::null;
+  table['-'] = JsonType::number;
+  for (char c = '0'; c <= '9'; ++c) table[static_cast<std::size_t>(c)] = JsonType::number;
+  return table;
+}();
+
+inline JsonType JsonCursor::peek() {
+  space();
+  if (p_ == end_ || !ok()) return JsonType::none;
+  return kJsonTypeOf[static_cast<unsigned char>(*p_)];
+}
+
+// Steps over the bracket at p_. False: what it opened is empty and closed again, or too deep.
+inline bool JsonCursor::open(char closing) {
+  if (depth_ == core::kJsonDepthMax) return fail("at most 64 levels of nesting");
+  ++depth_;
+  ++p_;
+  space();
+  if (p_ == end_ || *p_ != closing) return true;
+  ++p_;
+  --depth_;
+  return false;
+}
+
+// Steps to the next member or element. False: the closing bracket came.
+inline bool JsonCursor::more(char closing, const char* expected) {
+  space();
+  if (p_ == end_ || !ok()) return fail(expected);
+  if (*p_ == ',') {
+    ++p_;
+    return true;
+  }
+  if (*p_ != closing) return fail(expected);
+  ++p_;
+  --depth_;
+  return false;
+}
+
+inline bool JsonCursor::member(JsonString& key) {
+  space();
+  if (p_ == end_ || *p_ != '"') return fail("a key in double quotes");
+  if (!string(key)) return false;
+  space();
+  if (p_ == end_ || *p_ != ':') return fail("':' after the key");
+  ++p_;
+  return true;
+}
+
+inline bool JsonCursor::begin_object(JsonString& key) {
+  if (peek() != JsonType::object) return fail("an object");
+  return open('}') && member(key);
+}
+
+inline bool JsonCursor::next_member(JsonString& key) {
+  return more('}', "',' or '}'") && member(key);
+}
+
+inline bool JsonCursor::begin_array() {
+  if (peek() != JsonType::array) return fail("an array");
+  return open(']');
+}
+
+inline bool JsonCursor::next_element() {
+  return more(']', "',' or ']'");
+}
 
 // simdjson's vectorised check.
 bool valid_utf8(std::string_view text);

@@ -1,6 +1,8 @@
 // See api/openai_request.hpp. One pass: each known field has one reader, everything else is skipped (and so checked).
 // Messages and prompts: openai_request_prompt.cpp.
 
+#include <cstring>
+
 #include "api/openai_request_reader.hpp"
 
 namespace ganglion::api::request {
@@ -32,15 +34,16 @@ std::string RequestReader::at(Field field, std::size_t index) const {
 }
 
 Field RequestReader::find(const JsonString& key) const {
-  std::string buffer;
-  std::string_view text = key.raw;
   if (key.escaped) {
     if (key.raw.size() > kFieldBytesMax * 6) return Field::unknown;
-    text = text_of(key, buffer);
+    std::string plain;
+    append_unescaped(plain, key.raw);
+    return find({.raw = plain});
   }
-  if (text.size() > kFieldBytesMax) return Field::unknown;
-  for (const auto& [known, field] : kFieldNames) {
-    if (known.size() == text.size() && known == text) return field;
+  const std::size_t size = key.raw.size();
+  if (size > kFieldBytesMax) return Field::unknown;
+  for (std::size_t i = kFieldsShorter[size]; i < kFieldsShorter[size + 1]; ++i) {
+    if (std::memcmp(kFieldNames[i].data(), key.raw.data(), size) == 0) return static_cast<Field>(i);
   }
   return Field::unknown;
 }

@@ -2,59 +2,56 @@
 // Internal to api/openai_request*.cpp: the one-pass reader behind parse_request. Every read_x() returns false when the
 // scan must stop, with either the cursor failed (syntax) or error_ set (a wrong value).
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "api/json_text.hpp"
 #include "api/openai_request.hpp"
 
 namespace ganglion::api::request {
 
+// In the order of their names' lengths, so that a key is compared with the few fields of its own length.
 enum class Field : std::uint8_t {
-  model,
-  messages,
-  prompt,
-  input,
-  stream,
-  stream_options,
   n,
-  best_of,
-  max_tokens,
-  max_completion_tokens,
-  temperature,
   seed,
-  service_tier,
-  encoding_format,
-  tools,
-  functions,
   user,
+  model,
+  input,
+  tools,
+  prompt,
+  stream,
+  best_of,
+  messages,
+  functions,
+  max_tokens,
+  temperature,
+  service_tier,
+  stream_options,
+  encoding_format,
+  max_completion_tokens,
   unknown
 };
 
-constexpr auto kFieldNames = std::to_array<std::pair<std::string_view, Field>>({
-    {"model", Field::model},
-    {"messages", Field::messages},
-    {"prompt", Field::prompt},
-    {"input", Field::input},
-    {"stream", Field::stream},
-    {"stream_options", Field::stream_options},
-    {"n", Field::n},
-    {"best_of", Field::best_of},
-    {"max_tokens", Field::max_tokens},
-    {"max_completion_tokens", Field::max_completion_tokens},
-    {"temperature", Field::temperature},
-    {"seed", Field::seed},
-    {"service_tier", Field::service_tier},
-    {"encoding_format", Field::encoding_format},
-    {"tools", Field::tools},
-    {"functions", Field::functions},
-    {"user", Field::user},
-});
-constexpr std::size_t kFieldBytesMax = 21;
+inline constexpr auto kFieldNames = std::to_array<std::string_view>(
+    {"n", "seed", "user", "model", "input", "tools", "prompt", "stream", "best_of", "messages", "functions",
+     "max_tokens", "temperature", "service_tier", "stream_options", "encoding_format", "max_completion_tokens"});
+static_assert(kFieldNames.size() == static_cast<std::size_t>(Field::unknown));
+static_assert(std::ranges::is_sorted(kFieldNames, {}, &std::string_view::size));
+
+inline constexpr std::size_t kFieldBytesMax = kFieldNames.back().size();
+
+// kFieldsShorter[k]: how many fields have names shorter than k bytes.
+inline constexpr auto kFieldsShorter = [] {
+  std::array<std::uint8_t, kFieldBytesMax + 2> table{};
+  for (std::size_t length = 0; length < table.size(); ++length) {
+    for (const std::string_view known : kFieldNames) table[length] += known.size() < length ? 1 : 0;
+  }
+  return table;
+}();
 
 // The field that holds what the model shall read.
 constexpr Field prompt_field(Endpoint endpoint) {
@@ -68,7 +65,7 @@ constexpr Field prompt_field(Endpoint endpoint) {
   }
 }
 constexpr std::string_view name(Field field) {
-  return kFieldNames[static_cast<std::size_t>(field)].first;
+  return kFieldNames[static_cast<std::size_t>(field)];
 }
 
 constexpr std::uint64_t kChoicesMax = 128;

@@ -26,6 +26,31 @@ constexpr bool ignored_at_top(std::string_view key) {
   return key == "stream" || key == "stream_options" || key == "model";
 }
 
+// One spelling for each string: what stands between escapes is copied, and of the escapes only \/ and \uXXXX have
+// another spelling. Most escapes in prompts are \n, so the text is not taken apart byte by byte.
+void append_canonical_string(std::string& out, std::string_view quoted) {
+  std::size_t at = 0;
+  while (true) {
+    const std::size_t slash = quoted.find('\\', at);
+    if (slash == std::string_view::npos) break;
+    const char escape = quoted[slash + 1];
+    if (escape != '/' && escape != 'u') {
+      out.append(quoted.substr(at, slash + 2 - at));
+      at = slash + 2;
+      continue;
+    }
+    out.append(quoted.substr(at, slash - at));
+    std::size_t size = escape == '/' ? 2 : 6;
+    // A high surrogate comes with its other half: the cursor has checked.
+    if (escape == 'u' && (quoted[slash + 2] | 0x20) == 'd' && quoted[slash + 3] >= '8') size = 12;
+    std::string character;
+    api::append_unescaped(character, quoted.substr(slash, size));
+    api::append_json_escaped(out, character);
+    at = slash + size;
+  }
+  out.append(quoted.substr(at));
+}
+
 }  // namespace
 
 KeySeed KeySeed::random() {
@@ -110,12 +135,9 @@ struct Canonical {
         }
         out.push_back(']');
         break;
-      case 'e': {
-        std::string unescaped;
-        api::append_unescaped(unescaped, body.substr(node.begin + 1, node.end - node.begin - 2));
-        api::append_json_string(out, unescaped);
+      case 'e':
+        append_canonical_string(out, body.substr(node.begin, node.end - node.begin));
         break;
-      }
       default:
         out.append(body.substr(node.begin, node.end - node.begin));
     }
