@@ -19,16 +19,18 @@ int context_of(const LocalModel::Parts& parts) {
   return parts.engine ? parts.engine->context_max() : parts.embedder->context_max();
 }
 
-// A text cannot have fewer tokens than its bytes over the longest token's: a body of megabytes is refused before
-// the worker spends time on its tokens.
+// A text has about as many tokens as its bytes over a token's, the longest at most. Far more than the context would
+// hold is refused before the worker spends time on its tokens; the rest is counted exactly. The slack is for
+// tokenizers that make one unknown token of a long word.
+constexpr std::size_t kSizeSlack = 4;
+
 core::Result<void> check_size(const LocalModel::Parts& parts, std::string_view text, std::string_view param) {
-  const std::size_t tokens_min = text.size() / parts.token_bytes_max;
   const auto context = static_cast<std::size_t>(context_of(parts));
-  if (tokens_min <= context) return {};
+  if (text.size() / parts.token_bytes_max <= kSizeSlack * context) return {};
   return core::fail(core::ErrorKind::context_length,
                     "This model's maximum context length is " + std::to_string(context) +
-                        " tokens. However, your input has at least " + std::to_string(tokens_min) +
-                        " tokens. Please reduce its length.",
+                        " tokens. However, your input has " + std::to_string(text.size()) +
+                        " bytes, far more than that. Please reduce its length.",
                     std::string{param});
 }
 

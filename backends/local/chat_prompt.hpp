@@ -13,7 +13,7 @@
 namespace ganglion::backends {
 
 // The prompt of a chat. Errors: unsupported (no template, or tools with a template that knows none), invalid_value
-// (the template refuses the messages), context_length (sure to be too long, from its bytes alone).
+// (the template refuses the messages), context_length (far too long, by its bytes alone).
 core::Result<std::vector<std::int32_t>> chat_prompt(const LocalModel::Parts& parts, const api::ChatRequest& request);
 
 // A completions prompt or an embeddings input. Text gets the tokenizer's own special tokens; ids stay as they are

@@ -95,24 +95,10 @@ Value Evaluator::eval(const Expr& e) {
       out = eval_sign(e);
       break;
     case ExprKind::logical_not:
-      out = Value::boolean(!truthy(eval(*e.children[0])));
-      break;
     case ExprKind::logical_and:
-      out = eval(*e.children[0]);
-      if (truthy(out)) out = eval(*e.children[1]);
-      break;
     case ExprKind::logical_or:
-      out = eval(*e.children[0]);
-      if (!truthy(out)) out = eval(*e.children[1]);
-      break;
     case ExprKind::conditional:
-      if (truthy(eval(*e.children[0]))) {
-        out = eval(*e.children[1]);
-      } else if (e.children[2]) {
-        out = eval(*e.children[2]);
-      } else {
-        out = Value::undefined("the inline if in line " + std::to_string(e.line) + " is false and has no else");
-      }
+      out = eval_logical(e);
       break;
     case ExprKind::compare:
       out = eval_compare(e);
@@ -138,6 +124,24 @@ Value Evaluator::eval(const Expr& e) {
   }
   --depth_;
   return failed_ ? Value{} : out;
+}
+
+Value Evaluator::eval_logical(const Expr& e) {
+  Value first = eval(*e.children[0]);
+  if (failed_) return {};
+  switch (e.kind) {
+    case ExprKind::logical_not:
+      return Value::boolean(!truthy(first));
+    case ExprKind::logical_and:
+      return truthy(first) ? eval(*e.children[1]) : first;
+    case ExprKind::logical_or:
+      return truthy(first) ? first : eval(*e.children[1]);
+    default:
+      break;
+  }
+  if (truthy(first)) return eval(*e.children[1]);
+  if (e.children[2]) return eval(*e.children[2]);
+  return Value::undefined("the inline if in line " + std::to_string(e.line) + " is false and has no else");
 }
 
 Value Evaluator::eval_name(const Expr& e) {

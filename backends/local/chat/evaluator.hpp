@@ -19,8 +19,8 @@
 
 namespace ganglion::local::jinja {
 
-// Expressions, blocks and macro calls under way at once; about 300 bytes of stack each.
-inline constexpr int kEvalDepthMax = 1000;
+// Expressions, blocks and macro calls under way at once; 1 to 2 KiB of stack each, several times that when sanitized.
+inline constexpr int kEvalDepthMax = 500;
 inline constexpr std::int64_t kRangeMax = 100'000;
 
 // Names are views of the template's or the input's own strings; both outlive the render.
@@ -89,6 +89,7 @@ class Evaluator {
 
   // eval_expression.cpp
   Value eval(const Expr& e);
+  Value eval_logical(const Expr& e);
   Value eval_name(const Expr& e);
   Value eval_call(const Expr& e);
   Value eval_compare(const Expr& e);
