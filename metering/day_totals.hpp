@@ -8,7 +8,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "metering/ledger.hpp"
 #include "metering/record_codec.hpp"
 
 namespace ganglion::metering {

@@ -59,12 +59,6 @@ struct LedgerStats {
   std::uint64_t segments = 0;
 };
 
-// A tenant's neurons of the running UTC day.
-struct DayTotal {
-  NeuronParts regular = 0;
-  NeuronParts fast = 0;
-};
-
 class Ledger {
  public:
   // Locks the directory (one writer), recovers, starts the thread. Creates the directory if needed. Errors are

@@ -58,6 +58,12 @@ struct Terminal {
   std::span<const Attempt> attempts;
 };
 
+// A tenant's neurons of the running UTC day.
+struct DayTotal {
+  NeuronParts regular = 0;
+  NeuronParts fast = 0;
+};
+
 // A terminal record as read back.
 struct LedgerRecord {
   std::uint64_t sequence = 0;

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "metering/ledger.hpp"
 #include "metering/segment_scan.hpp"
 #include "metering/storage.hpp"
 

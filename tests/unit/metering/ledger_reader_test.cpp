@@ -58,7 +58,8 @@ TEST_F(LedgerReaderTest, SumsEqualARecomputationFromUnitTotals) {
   NeuronParts nano_milli = 0;  // nano-neurons per 1,000 tokens, summed by hand
   for (int i = 0; i < 2000; ++i) {
     const Units units{.input_tokens = random() % 200'000, .output_tokens = random() % 20'000, .requests = 1};
-    Subject who = subject("r" + std::to_string(i), i % 3 == 0 ? "a" : "b");
+    const std::string id = "r" + std::to_string(i);
+    Subject who = subject(id, i % 3 == 0 ? "a" : "b");
     who.model = "@cf/qwen/qwq-32b";
     bill(who, prices->price(who.model, api::Tier::regular, units), units);
     nano_milli +=
