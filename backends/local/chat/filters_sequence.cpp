@@ -199,6 +199,11 @@ Value batch(Evaluator& run, const Value& v, const Bound& a) {
   return run.list(std::move(out), Sequence::generator);
 }
 
+// What map and the select family go through: as in Jinja, nothing where the value is false, iterable or not.
+std::vector<Value> iterate_if_true(Evaluator& run, const Value& v) {
+  return truthy(v) ? run.iterate(v) : std::vector<Value>{};
+}
+
 // map(attribute=..., default=...) or map('filter', arguments...).
 Value map_filter(Evaluator& run, const Value& v, const Arguments& a) {
   std::vector<Value> out;
@@ -217,7 +222,7 @@ Value map_filter(Evaluator& run, const Value& v, const Arguments& a) {
       }
     }
     if (attribute.is(Kind::undefined)) return run.fail("map needs a filter or an attribute");
-    for (const Value& item : run.iterate(v)) {
+    for (const Value& item : iterate_if_true(run, v)) {
       Value found = run.path(item, attribute);
       out.push_back(has_default && found.is(Kind::undefined) ? otherwise : std::move(found));
       if (run.failed()) break;
@@ -226,7 +231,7 @@ Value map_filter(Evaluator& run, const Value& v, const Arguments& a) {
     const FilterInfo* filter = find_filter(to_text(a.positional[0]));
     if (filter == nullptr) return run.fail("no filter named '" + to_text(a.positional[0]) + "'");
     const Arguments rest{.positional = {a.positional.begin() + 1, a.positional.end()}, .named = a.named};
-    for (const Value& item : run.iterate(v)) {
+    for (const Value& item : iterate_if_true(run, v)) {
       out.push_back(run.filter(*filter, item, rest));
       if (run.failed()) break;
     }
@@ -251,7 +256,7 @@ Value choose(Evaluator& run, const Value& v, const Arguments& a) {
   }
   const Value argument = a.positional.size() > kAt + 1 ? a.positional[kAt + 1] : Value{};
   std::vector<Value> out;
-  for (Value& item : run.iterate(v)) {
+  for (Value& item : iterate_if_true(run, v)) {
     const Value subject = Attribute ? run.path(item, a.positional[0]) : item;
     const bool holds = test == nullptr ? truthy(subject) : test->run(run, subject, argument);
     if (run.failed()) break;

@@ -193,6 +193,7 @@ Value truncated(Evaluator& run, double d, const Value& otherwise) {
 }
 
 Value int_filter(Evaluator& run, const Value& v, const Bound& a) {
+  if (v.is(Kind::undefined)) return run.fail_undefined(v);
   const Value otherwise = a.given(0) ? a[0] : Value::integer(0);
   if (v.is_integral()) return Value::integer(v.as_int());
   if (v.is(Kind::real)) return truncated(run, v.as_real(), otherwise);
@@ -208,7 +209,8 @@ Value int_filter(Evaluator& run, const Value& v, const Bound& a) {
   return real ? truncated(run, *real, otherwise) : otherwise;
 }
 
-Value float_filter(Evaluator&, const Value& v, const Bound& a) {
+Value float_filter(Evaluator& run, const Value& v, const Bound& a) {
+  if (v.is(Kind::undefined)) return run.fail_undefined(v);
   const Value otherwise = a.given(0) ? a[0] : Value::real(0.0);
   if (v.is_number()) return Value::real(v.as_real());
   const auto real = v.is(Kind::string) ? parse_real(v.as_string()) : std::nullopt;

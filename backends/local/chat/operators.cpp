@@ -87,10 +87,16 @@ Value real_arithmetic(Evaluator& run, Op op, double a, double b) {
   }
   if (b == 0.0) return run.fail("division by zero");
   if (op == Op::div) return Value::real(a / b);
-  const double quotient = std::floor(a / b);
-  if (op == Op::floor_div) return Value::real(quotient);
-  const double rest = std::fmod(a, b);
-  return Value::real(rest != 0.0 && ((rest < 0) != (b < 0)) ? rest + b : rest);
+  // By the remainder, as Python does: 1 // 0.1 is 9.
+  double rest = std::fmod(a, b);
+  double quotient = (a - rest) / b;
+  if (rest != 0.0 && ((rest < 0) != (b < 0))) {
+    rest += b;
+    quotient -= 1.0;
+  }
+  if (op == Op::mod) return Value::real(rest);
+  const double whole = std::floor(quotient);
+  return Value::real(quotient - whole > 0.5 ? whole + 1.0 : whole);
 }
 
 Value repeat(Evaluator& run, const Value& what, std::int64_t times) {
