@@ -50,7 +50,7 @@ class KeyMaker {
  public:
   explicit KeyMaker(KeySeed seed) : seed_(seed) {}
 
-  // `body` must be a JSON object that parse_request accepted; invalid_json otherwise.
+  // `body` must be one that parse_request accepted: UTF-8, which is not checked again. Not JSON: invalid_json.
   core::Result<CacheKey> from_body(const KeyScope& scope, std::string_view body);
   // cf-aig-cache-key: the caller's own key, still inside tenant, gateway, endpoint and model.
   CacheKey from_text(const KeyScope& scope, std::string_view text);

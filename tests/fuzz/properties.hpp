@@ -124,6 +124,7 @@ inline void check_openai_stream(std::string_view bytes) {
 
 // Canonical text means the same as the body (top-level stream, stream_options and model aside) and is its own canon.
 inline void check_cache_key(std::string_view body) {
+  if (!api::valid_utf8(body)) return;  // parse_request refuses it before a key is asked for
   cache::KeyMaker maker{{.hash = 1, .check = 2}};
   const auto key = maker.from_body({}, body);
   if (!key) return;
@@ -133,7 +134,7 @@ inline void check_cache_key(std::string_view body) {
   GW_ASSERT(maker.canonical() == canonical);
   GW_ASSERT(*again == *key);
   nlohmann::json before = nlohmann::json::parse(body, nullptr, false);
-  if (before.is_discarded()) return;  // numbers out of range, or not UTF-8
+  if (before.is_discarded()) return;  // numbers out of range
   if (before.is_object()) {
     for (const char* ignored : {"stream", "stream_options", "model"}) before.erase(ignored);
   }
