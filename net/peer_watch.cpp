@@ -40,8 +40,8 @@ void PeerWatch::remove(int fd, Listener& listener) {
   epoll_event event{};
   epoll_ctl(epoll_->native_handle(), EPOLL_CTL_DEL, fd, &event);
   for (int i = 0; i < batch_size_; ++i) {
-    void*& pending = batch_[static_cast<std::size_t>(i)].data.ptr;
-    if (pending == &listener) pending = nullptr;
+    epoll_event& pending = batch_[static_cast<std::size_t>(i)];  // packed: no reference to its members
+    if (pending.data.ptr == &listener) pending.data.ptr = nullptr;
   }
   // An io_context with nothing else to do must be able to finish.
   if (--watched_ == 0 && waiting_) epoll_->cancel();
