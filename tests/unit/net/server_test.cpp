@@ -1,12 +1,8 @@
-// The server over real sockets: framing of answers, order, refusals, draining.
+// The server over real sockets: framing of answers, order, refusals.
 
 #include "net/server.hpp"
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 
 #include "tests/unit/net/reject_vectors.hpp"
 #include "tests/unit/net/server_fixture.hpp"
@@ -19,7 +15,6 @@ using ganglion::test::body_of;
 using ganglion::test::header_of;
 using ganglion::test::status_of;
 using test::awaitable;
-using test::eventually;
 using test::RawSocket;
 using test::TestServer;
 
@@ -342,156 +337,6 @@ TEST(Server, LeavesOutHeadersThatWouldSplitTheAnswer) {
   const std::string answer = client.read_message();
   EXPECT_EQ(header_of(answer, "x-good"), "1");
   EXPECT_EQ(answer.find("injected"), std::string::npos);
-}
-
-TEST(Server, ListensOnIPv6) {
-  ServerOptions options;
-  options.host = "::1";
-  std::string peer;
-  TestServer server(
-      [&](Exchange& exchange) -> awaitable<void> { (void)co_await exchange.respond({}, exchange.peer_address()); },
-      options);
-  RawSocket client = RawSocket::connect(server.port, "::1");
-  ASSERT_TRUE(client.valid());
-  client.send("GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n");
-  EXPECT_EQ(body_of(client.read_message()), "::1");
-}
-
-TEST(Server, ConnectionsOverTheCapGet503) {
-  ServerOptions options;
-  options.connections_max = 2;
-  TestServer server(test::echo, options);
-  RawSocket first = server.connect();
-  RawSocket second = server.connect();
-  first.send(post("1"));
-  second.send(post("2"));
-  EXPECT_EQ(status_of(first.read_message()), 200);
-  EXPECT_EQ(status_of(second.read_message()), 200);
-  RawSocket third = server.connect();
-  const std::string answer = third.read_message();
-  EXPECT_EQ(status_of(answer), 503);
-  EXPECT_EQ(header_of(answer, "Retry-After"), "1");
-  third.close();
-  EXPECT_EQ(server.hooks.rejected, 1);
-  first.close();
-  EXPECT_TRUE(eventually([&] { return server.server->connections() == 1; }));
-  RawSocket fourth = server.connect();
-  fourth.send(post("4"));
-  EXPECT_EQ(status_of(fourth.read_message()), 200);
-}
-
-TEST(Server, DrainsIdleAtOnceAndBusyAfterTheirAnswer) {
-  std::promise<void> entered;
-  std::unique_ptr<boost::asio::steady_timer> hold;
-  TestServer* running = nullptr;
-  TestServer server([&](Exchange& exchange) -> awaitable<void> {
-    if (exchange.head().path == "/busy") {
-      hold = std::make_unique<boost::asio::steady_timer>(running->io, 8s);
-      entered.set_value();
-      (void)co_await hold->async_wait(boost::asio::as_tuple(boost::asio::use_awaitable));
-    }
-    (void)co_await exchange.respond({}, "done");
-  });
-  running = &server;
-  RawSocket idle = server.connect();
-  idle.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
-  (void)idle.read_message();
-  RawSocket busy = server.connect();
-  busy.send("GET /busy HTTP/1.1\r\nHost: a\r\n\r\n");
-  entered.get_future().wait();
-  server.server->stop_accepting();
-  server.server->drain();
-  EXPECT_EQ(idle.read_to_end(), "");
-  EXPECT_TRUE(eventually([&] { return !server.connect().valid(); }));
-  EXPECT_EQ(server.server->exchanges(), 1U);
-  server.on_worker([&] { hold->cancel(); });
-  const std::string answer = busy.read_to_end();
-  EXPECT_EQ(body_of(answer), "done");
-  EXPECT_EQ(header_of(answer, "Connection"), "close");
-  busy.close();
-  EXPECT_TRUE(eventually([&] { return server.server->connections() == 0; }));
-  server.on_worker([&] { hold.reset(); });
-}
-
-TEST(Server, PipeliningDoesNotStarveOthers) {
-  std::promise<void> begun;
-  std::promise<void> go_on;
-  int served = 0;
-  std::atomic<int> served_before_other{-1};
-  TestServer server([&](Exchange& exchange) -> awaitable<void> {
-    if (exchange.head().path == "/other") {
-      served_before_other = served;
-    } else if (served++ == 0) {
-      begun.set_value();
-      go_on.get_future().wait();  // holds the worker until both clients have sent everything
-    }
-    (void)co_await exchange.respond({}, "");
-  });
-  RawSocket greedy = server.connect();
-  RawSocket other = server.connect();
-  std::string all;
-  for (int i = 0; i < 1000; ++i) all += "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
-  greedy.send(all);
-  begun.get_future().wait();
-  other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n");
-  go_on.set_value();
-  EXPECT_EQ(status_of(other.read_message()), 200);
-  EXPECT_LT(served_before_other, 200);
-}
-
-TEST(Server, SecondAnswerIsRefused) {
-  TestServer server([](Exchange& exchange) -> awaitable<void> {
-    EXPECT_TRUE(co_await exchange.respond({}, "one"));
-    EXPECT_FALSE(co_await exchange.respond({}, "two"));
-    EXPECT_FALSE(co_await exchange.start_stream({}));
-  });
-  RawSocket client = server.connect();
-  client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
-  EXPECT_EQ(body_of(client.read_message()), "one");
-  EXPECT_EQ(body_of(client.read_message()), "one");
-}
-
-// Out of descriptors, the acceptor must neither spin nor give up.
-TEST(Server, OutOfDescriptorsBacksOff) {
-#if defined(__has_feature)
-#if __has_feature(undefined_behavior_sanitizer)
-  GTEST_SKIP() << "UBSan probes memory through a pipe, and reports a false error when it cannot open one";
-#endif
-#endif
-  TestServer server;
-  RawSocket warm = server.connect();  // everything lazily opened is open after this
-  warm.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-  ASSERT_EQ(status_of(warm.read_message()), 200);
-  const int client_fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-  const rlimit none_left{.rlim_cur = static_cast<rlim_t>(client_fd) + 1, .rlim_max = before.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none_left), 0);
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_port = htons(server.port);
-  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  ASSERT_EQ(::connect(client_fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
-  RawSocket client(client_fd);
-  std::this_thread::sleep_for(250ms);
-  const int failures = server.hooks.accept_failures;
-  ::setrlimit(RLIMIT_NOFILE, &before);
-  EXPECT_GE(failures, 1);
-  EXPECT_LE(failures, 4);
-  client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-  EXPECT_EQ(status_of(client.read_message()), 200);
-}
-
-TEST(Server, SaysWhyItCannotListen) {
-  TestServer first;
-  boost::asio::io_context io(1);
-  test::CountingHooks hooks;
-  ServerOptions options;
-  options.port = first.port;
-  Server second(options, {{&io, test::echo}}, hooks);
-  auto bound = second.listen();
-  ASSERT_FALSE(bound);
-  EXPECT_NE(bound.error().message.find("Address already in use"), std::string::npos) << bound.error().message;
 }
 
 }  // namespace

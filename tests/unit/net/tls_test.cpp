@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <filesystem>
 #include <thread>
 
+#include "net/tls.hpp"
 #include "tests/support/tls_files.hpp"
 #include "tests/unit/net/server_fixture.hpp"
 #include "tests/unit/net/upstream_fixture.hpp"
@@ -117,6 +120,21 @@ TEST(TlsServer, ReloadsItsCertificateAndKeepsTheOldOnFailure) {
   std::remove(files.key().c_str());
   EXPECT_FALSE(server.server->reload_tls());
   EXPECT_EQ(TlsSocket(server.connect()).peer_common_name(), "new");
+}
+
+TEST(ServerCertificate, NoticesChangedFilesOnce) {
+  TlsFiles files;
+  ServerCertificate certificate({.cert_file = files.cert(), .key_file = files.key()});
+  ASSERT_TRUE(certificate.load());
+  EXPECT_FALSE(certificate.files_changed());
+  std::filesystem::last_write_time(files.cert(), std::filesystem::file_time_type::clock::now() + 10s);
+  EXPECT_TRUE(certificate.files_changed());
+  std::remove(files.key().c_str());
+  EXPECT_FALSE(certificate.load());
+  EXPECT_FALSE(certificate.files_changed()) << "a failed load is not repeated until a file changes again";
+  EXPECT_NE(certificate.make_ssl(), nullptr) << "the old certificate stays";
+  files.issue("localhost");
+  EXPECT_TRUE(certificate.files_changed());
 }
 
 TEST(TlsServer, SaysWhatIsWrongWithItsFiles) {
