@@ -71,6 +71,8 @@ class GroupCommit {
 
   void run();
   bool sleep(std::unique_lock<std::mutex>& lock);
+  // Under load, lets a few more records come into the next commit.
+  void gather(std::unique_lock<std::mutex>& lock);
   // Answers those of waiters_ that are due. Called with the lock held; gives it up meanwhile.
   void answer(std::unique_lock<std::mutex>& lock);
   // Takes the waiter unless its answer is known already.
@@ -93,6 +95,7 @@ class GroupCommit {
   std::optional<std::chrono::steady_clock::time_point> lazy_due_;
   bool asleep_ = false;
   bool stop_ = false;
+  std::size_t last_answered_ = 0;  // waiters of the last commit
   core::Error failure_;
   std::unique_ptr<Waiter> waiters_;  // newest first
   std::thread thread_;
