@@ -124,7 +124,7 @@ class Nginx(Proxy):
         cache_use = ('proxy_cache c; proxy_cache_methods POST; proxy_cache_key "$request_uri|$request_body"; '
                      "proxy_cache_valid 200 10m; client_body_buffer_size 128k;") if self.cache else ""
         (self.directory / "nginx.conf").write_text(f"""
-worker_processes 1; daemon off; pid nginx.pid; error_log stderr crit;
+{"user root;" if os.geteuid() == 0 else ""} worker_processes 1; daemon off; pid nginx.pid; error_log stderr crit;
 events {{ worker_connections 16384; }}
 http {{ access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
   keepalive_requests 1000000000; {cache_path}
