@@ -24,12 +24,12 @@ int context_of(const LocalModel::Parts& parts) {
 // tokenizers that make one unknown token of a long word.
 constexpr std::size_t kSizeSlack = 4;
 
-core::Result<void> check_size(const LocalModel::Parts& parts, std::string_view text, std::string_view param) {
+core::Result<void> check_size(const LocalModel::Parts& parts, std::size_t bytes, std::string_view param) {
   const auto context = static_cast<std::size_t>(context_of(parts));
-  if (text.size() / parts.token_bytes_max <= kSizeSlack * context) return {};
+  if (bytes / parts.token_bytes_max <= kSizeSlack * context) return {};
   return core::fail(core::ErrorKind::context_length,
                     "This model's maximum context length is " + std::to_string(context) +
-                        " tokens. However, your input has " + std::to_string(text.size()) +
+                        " tokens. However, your input has " + std::to_string(bytes) +
                         " bytes, far more than that. Please reduce its length.",
                     std::string{param});
 }
@@ -92,6 +92,9 @@ core::Result<std::vector<std::int32_t>> chat_prompt(const LocalModel::Parts& par
   if (tools && !chat_template.mentions("tools")) {
     return core::fail(core::ErrorKind::unsupported, "model '" + parts.options.name + "' does not take tools", "tools");
   }
+  std::size_t bytes = request.tools_json.size();
+  for (const api::Message& m : request.messages) bytes += m.content ? m.content->size() : 0;
+  if (auto ok = check_size(parts, bytes, "messages"); !ok) return std::unexpected(ok.error());
   local::RenderInput input;
   auto messages = messages_value(request, chat_template);
   if (!messages) return std::unexpected(messages.error());
@@ -105,7 +108,7 @@ core::Result<std::vector<std::int32_t>> chat_prompt(const LocalModel::Parts& par
   for (const auto& [name, token] : parts.chat->special_tokens) input.extra.emplace_back(name, text_value(token));
   const auto prompt = chat_template.render(input);
   if (!prompt) return std::unexpected(prompt.error());
-  if (auto ok = check_size(parts, *prompt, "messages"); !ok) return std::unexpected(ok.error());
+  if (auto ok = check_size(parts, prompt->size(), "messages"); !ok) return std::unexpected(ok.error());
   // The template writes the beginning-of-text token itself where the model wants one.
   return parts.guard->encode(parts.tokenizer(), *prompt);
 }
@@ -113,7 +116,7 @@ core::Result<std::vector<std::int32_t>> chat_prompt(const LocalModel::Parts& par
 core::Result<std::vector<std::int32_t>> plain_prompt(const LocalModel::Parts& parts, const api::PromptItem& item,
                                                      std::string_view param) {
   if (const auto* text = std::get_if<std::string>(&item)) {
-    if (auto ok = check_size(parts, *text, param); !ok) return std::unexpected(ok.error());
+    if (auto ok = check_size(parts, text->size(), param); !ok) return std::unexpected(ok.error());
     return parts.tokenizer().encode(*text, true);
   }
   const auto& ids = std::get<api::TokenIds>(item);

@@ -34,15 +34,15 @@ std::string SpecialTokenGuard::mark(std::string_view text) const {
   std::string plain;
   if (text.find(kMark) != std::string_view::npos) text = plain = local::jinja::replace(text, kMark, "", -1);
   std::string out;
-  out.reserve(text.size());
-  for (std::size_t i = 0; i < text.size();) {
-    const std::string_view rest = text.substr(i);
-    // One character at a time, also inside a spelling: another one may begin there.
-    const std::size_t bytes = local::jinja::code_point_at(rest, 0).bytes;
-    out.append(rest.substr(0, bytes));
-    if (begins_token(rest)) out.append(kMark);
-    i += bytes;
+  std::size_t copied = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    // Each place is looked at, also inside a spelling: another one may begin there.
+    if (!begins_token(text.substr(i))) continue;
+    const std::size_t behind_first = i + local::jinja::code_point_at(text, i).bytes;
+    out.append(text.substr(copied, behind_first - copied)).append(kMark);
+    copied = behind_first;
   }
+  out.append(text.substr(copied));
   return out;
 }
 

@@ -191,7 +191,7 @@ TEST(LocalChat, SaysInNumbersWhatDoesNotFit) {
   reply = chat(llama(), {{"messages", {{{"role", "user"}, {"content", std::string(4 << 20, 'a')}}}}});
   ASSERT_TRUE(reply.error);
   EXPECT_EQ(reply.error->kind, core::ErrorKind::context_length);
-  EXPECT_THAT(reply.error->message, HasSubstr("bytes, far more than that"));
+  EXPECT_THAT(reply.error->message, HasSubstr("4194304 bytes, far more than that"));
   EXPECT_TRUE(idle(*llama()));
 }
 
