@@ -57,9 +57,10 @@ Application::Application(std::shared_ptr<const config::Config> config)
       admission_(config_->admission),
       cache_(config_->cache, clock_),
       flights_(&cache_, config_->cache.entry_bytes_max),
-      backends_([this](std::string_view name) {
-        return std::make_unique<gateway::UpstreamMetrics>(metrics_.registry(), name);
-      }),
+      backends_(metrics_.registry(),
+                [this](std::string_view name) {
+                  return std::make_unique<gateway::UpstreamMetrics>(metrics_.registry(), name);
+                }),
       proxy_hooks_(metrics_.registry(), "proxy"),
       admin_hooks_(metrics_.registry(), "admin"),
       signals_(control_, SIGTERM, SIGINT, SIGHUP),
@@ -80,6 +81,7 @@ void Application::committed(std::uint64_t records, std::uint64_t bytes, std::chr
   commit_seconds_.observe(sync);
   batch_records_.observe_count(records);
   ledger_bytes_.add(bytes);
+  committed_at_.store(clock_.steady(), std::memory_order_relaxed);
 }
 
 void Application::state_changed(metering::LedgerState state, std::string_view why) {
@@ -104,16 +106,19 @@ core::Result<void> Application::start() {
              {"torn_bytes", recovery.torn_bytes},
              {"aborted", recovery.intents_aborted},
              {"ms", recovery.took.count() / 1000}});
-  services_.emplace(gateway::Services{.clock = clock_,
-                                      .metrics = metrics_,
-                                      .ledger = *ledger_,
-                                      .limiter = limiter_,
-                                      .admission = admission_,
-                                      .cache_options = config_->cache,
-                                      .cache = cache_,
-                                      .flights = flights_,
-                                      .cache_seed = cache::KeySeed::random(),
-                                      .backends = backends_});
+  services_.emplace(gateway::Services{
+      .clock = clock_,
+      .metrics = metrics_,
+      .ledger = *ledger_,
+      .limiter = limiter_,
+      .admission = admission_,
+      .cache_options = config_->cache,
+      .cache = cache_,
+      .flights = flights_,
+      .cache_seed = cache::KeySeed::random(),
+      .backends = backends_,
+      .intents_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"intent"}),
+      .terminals_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"terminal"})});
   if (auto done = load_models(); !done) return done;
   if (auto done = open_access_log(); !done) return done;
   if (auto done = listen(); !done) return done;

@@ -2,6 +2,7 @@
 // The running gateway: everything wired as members, destroyed in reverse order. One thread per worker; the caller's
 // thread runs signals, reloads and the admin listener.
 
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -61,6 +62,7 @@ class Application final : private metering::LedgerHooks {
   metrics::Metrics metrics_;
   metrics::Histogram commit_seconds_, batch_records_;
   metrics::Counter ledger_bytes_, ledger_errors_;
+  std::atomic<core::SteadyTime> committed_at_{};  // the last commit
   std::unique_ptr<metering::Ledger> ledger_;
   ratelimit::Limiter limiter_;
   ratelimit::Admission admission_;

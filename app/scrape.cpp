@@ -41,7 +41,14 @@ void Application::scrape(metrics::Scrape& out) const {
   out.set(Family::limiter_buckets, static_cast<double>(limiter_.holders()));
   const metering::LedgerStats ledger = ledger_->stats();
   out.set(Family::ledger_open_intents, static_cast<double>(ledger.open_intents));
-  out.set(Family::ledger_pending_records, static_cast<double>(ledger.next_sequence - 1 - ledger.durable_sequence));
+  const std::uint64_t pending = ledger.next_sequence - 1 - ledger.durable_sequence;
+  out.set(Family::ledger_pending_records, static_cast<double>(pending));
+  // Whatever is pending was written after the last commit began, so its age is at most the time since that ended, plus
+  // one commit; with none yet, nothing has waited.
+  const core::SteadyTime committed = committed_at_.load(std::memory_order_relaxed);
+  const bool waiting = pending > 0 && committed != core::SteadyTime{};
+  out.set(Family::ledger_oldest_pending_seconds,
+          waiting ? std::chrono::duration<double>(clock_.steady() - committed).count() : 0.0);
   const core::SteadyTime now = clock_.steady();
   backends_.each([&](std::string_view name, const gateway::BackendRegistry::Backend& backend) {
     out.set(Family::upstream_healthy, {name}, backend.health->available(now) ? 1 : 0);

@@ -85,6 +85,7 @@ core::Result<std::string_view> BilledCall::before_dispatch(const backends::Targe
                                           backend);
     if (!intent) return std::unexpected(std::move(intent.error()));
     intent_ = *intent;
+    services_.intents_written.add();
   } else if (auto again = services_.ledger.attempt(intent_, static_cast<std::uint32_t>(bill_.attempts), backend);
              !again) {
     return std::unexpected(std::move(again.error()));
@@ -109,8 +110,12 @@ boost::asio::awaitable<core::Result<void>> BilledCall::start() {
     const Stopwatch waiting(bill_.upstream);
     started = co_await set.start(call, retry, body_for, attempts_, rejection);
   }
+  for (std::size_t i = 0; i < attempts_.size(); ++i) {
+    services_.backends.get(attempts_[i].backend).attempts.count(attempts_[i], i > 0);
+  }
   if (started) {
     answer_ = std::move(started->answer);
+    services_.backends.get(bill_.backend).attempts.answered_after(std::chrono::steady_clock::now() - started->sent_at);
     head_ = answer_->head();
     co_return core::Result<void>{};
   }
@@ -175,6 +180,7 @@ metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason
       billed && answer_ != nullptr ? prices.price(spec_.model->name, spec_.tier, units) : prices.free(spec_.tier);
   bill_.outcome = outcome;
   bill_.settled = true;
+  if (intent_) services_.terminals_written.add();
   ledger_attempts_.clear();
   for (const backends::Attempt& attempt : attempts_) {
     if (ledger_attempts_.size() == metering::kAttemptsMax) break;

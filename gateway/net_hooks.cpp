@@ -42,7 +42,6 @@ void ServerMetrics::handler_threw() {
 UpstreamMetrics::UpstreamMetrics(metrics::Registry& registry, std::string_view backend)
     : connects_(registry.shared().counter(Family::upstream_connects_total, {backend})),
       reuses_(registry.shared().counter(Family::upstream_connection_reuses_total, {backend})),
-      retries_(registry.shared().counter(Family::upstream_retries_total, {backend})),
       active_(registry.shared().gauge(Family::upstream_connections, {backend, "active"})),
       idle_(registry.shared().gauge(Family::upstream_connections, {backend, "idle"})) {}
 

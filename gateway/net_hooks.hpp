@@ -35,11 +35,10 @@ class UpstreamMetrics final : public net::UpstreamHooks {
 
   void connected(double seconds) override;
   void reused() override { reuses_.add(); }
-  void retried() override { retries_.add(); }
   void connections(int open, int idle) override;
 
  private:
-  metrics::Counter connects_, reuses_, retries_;
+  metrics::Counter connects_, reuses_;
   metrics::Gauge active_, idle_;
 };
 

@@ -6,12 +6,33 @@
 
 namespace ganglion::gateway {
 
+UpstreamAttempts::UpstreamAttempts(metrics::Registry& registry, std::string_view backend)
+    : shard_(&registry.shared()),
+      backend_(backend),
+      ok_(shard_->counter(metrics::Family::upstream_attempts_total, {backend, "200"})),
+      retries_(shard_->counter(metrics::Family::upstream_retries_total, {backend})),
+      first_byte_(shard_->histogram(metrics::Family::upstream_first_byte_seconds, {backend})) {}
+
+void UpstreamAttempts::count(const backends::Attempt& attempt, bool retry) const {
+  auto ok = ok_;
+  auto retries = retries_;
+  if (retry) retries.add();
+  if (attempt.status == 200) {
+    ok.add();
+  } else {
+    shard_->counter(metrics::Family::upstream_attempts_total, {backend_, std::to_string(attempt.status)}).add();
+  }
+  if (attempt.outcome == core::ErrorKind::kCount) return;
+  shard_->counter(metrics::Family::upstream_errors_total, {backend_, core::face(attempt.outcome).name}).add();
+}
+
 BackendRegistry::Backend& BackendRegistry::get(std::string_view name) {
   const std::lock_guard lock(mutex_);
   auto it = backends_.find(name);
   if (it == backends_.end()) {
     it = backends_.try_emplace(std::string{name}).first;
     it->second.hooks = make_hooks_(name);
+    it->second.attempts = UpstreamAttempts(registry_, name);
   }
   return it->second;
 }

@@ -231,6 +231,7 @@ boost::asio::awaitable<Worker::Done> Worker::serve_entry(Request& request,
   fill_head(request, head, headers, stored);
   headers.neurons(0);
   headers.number("age", entry->age(services_.clock.steady()).count());
+  services_.terminals_written.add();
   services_.ledger.record_async({.request_id = request.id.view(),
                                  .tenant = request.who->tenant,
                                  .key_id = request.who->key_id,
@@ -276,6 +277,7 @@ boost::asio::awaitable<Worker::Done> Worker::serve_flight(Request& request, cach
     boost::asio::co_spawn(io_, run_pump(std::move(pump)), boost::asio::detached);
   } else {
     request.cache = metrics::CacheOutcome::follower;
+    services_.terminals_written.add();
     services_.ledger.record_async({.request_id = request.id.view(),
                                    .tenant = request.who->tenant,
                                    .key_id = request.who->key_id,

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "backends/backend_set.hpp"
 #include "backends/health.hpp"
 #include "backends/local/local_backend.hpp"
 #include "cache/memory_cache.hpp"
@@ -23,22 +24,40 @@
 
 namespace ganglion::gateway {
 
+// Counts a backend's attempts, by status and by error kind. Thread-safe; the usual outcome is one add.
+class UpstreamAttempts {
+ public:
+  UpstreamAttempts() = default;
+  UpstreamAttempts(metrics::Registry& registry, std::string_view backend);
+  void count(const backends::Attempt& attempt, bool retry) const;
+  void answered_after(std::chrono::nanoseconds time) { first_byte_.observe(time); }
+
+ private:
+  metrics::Shard* shard_ = nullptr;
+  std::string backend_;
+  metrics::Counter ok_, retries_;
+  metrics::Histogram first_byte_;
+};
+
 // Health and connection counters of each backend by name: shared by workers and kept across reloads.
 class BackendRegistry {
  public:
   // Makes the counters of a backend; called under the registry's lock.
   using HooksMaker = std::function<std::unique_ptr<net::UpstreamHooks>(std::string_view backend)>;
-  explicit BackendRegistry(HooksMaker make_hooks) : make_hooks_(std::move(make_hooks)) {}
+  BackendRegistry(metrics::Registry& registry, HooksMaker make_hooks)
+      : registry_(registry), make_hooks_(std::move(make_hooks)) {}
 
   struct Backend {
     std::shared_ptr<backends::Health> health = std::make_shared<backends::Health>();
     std::unique_ptr<net::UpstreamHooks> hooks;
+    UpstreamAttempts attempts;
   };
   // References stay valid for the registry's life.
   Backend& get(std::string_view name);
   void each(const std::function<void(std::string_view name, const Backend&)>& visit) const;
 
  private:
+  metrics::Registry& registry_;
   HooksMaker make_hooks_;
   mutable std::mutex mutex_;
   std::map<std::string, Backend, std::less<>> backends_;
@@ -55,6 +74,7 @@ struct Services {
   cache::SingleFlight& flights;
   cache::KeySeed cache_seed;
   BackendRegistry& backends;
+  metrics::Counter intents_written, terminals_written;
   std::map<std::string, std::shared_ptr<const backends::LocalModel>, std::less<>> local_models;
   backends::TokenCounter token_counter;  // for answers whose provider reports no usage
 };

@@ -39,7 +39,8 @@ void TlsFiles::issue(const std::string& common_name) {
   EVP_PKEY* pair = EVP_EC_gen("P-256");
   X509* certificate = X509_new();
   X509_set_version(certificate, 2);
-  ASN1_INTEGER_set(X509_get_serialNumber(certificate), std::rand());
+  static long serial = 0;  // a renewed certificate must differ
+  ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serial);
   X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
   X509_gmtime_adj(X509_getm_notAfter(certificate), 86400);
   X509_set_pubkey(certificate, pair);
