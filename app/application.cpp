@@ -170,10 +170,7 @@ core::Result<void> Application::listen() {
     server_workers.push_back({.io = &workers_.back()->io(),
                               .handler = [&worker](net::Exchange& exchange) { return worker.handle(exchange); }});
   }
-  for (const auto tier : {api::Tier::regular, api::Tier::fast}) {
-    metrics_.set_neuron_price(api::name(tier),
-                              static_cast<double>((*snapshot)->prices().usd_pico_per_neuron(tier)) * 1e-12);
-  }
+  publish_prices((*snapshot)->prices());
   admin_sources_ = {.metrics = [this] { return metrics_.expose(); },
                     .not_ready = [this] { return not_ready(); },
                     .config_json = [this] { return config::describe_redacted(*config_); }};
@@ -198,6 +195,12 @@ core::Result<void> Application::listen() {
                 "only. `ganglion keys create` makes a key."}});
   }
   return {};
+}
+
+void Application::publish_prices(const metering::PriceBook& prices) {
+  for (const auto tier : {api::Tier::regular, api::Tier::fast}) {
+    metrics_.set_neuron_price(api::name(tier), static_cast<double>(prices.usd_pico_per_neuron(tier)) * 1e-12);
+  }
 }
 
 int Application::run() {
@@ -246,6 +249,7 @@ void Application::apply(const config::Reload& reload) {
     if (auto done = proxy_->reload_tls(); !done)
       core::log(LogLevel::error, "tls_reload_failed", {{"problem", done.error().message}});
   }
+  publish_prices((*snapshot)->prices());
   metrics_.config_loaded(config_->hash);
   core::log(LogLevel::info, "config_applied", {{"hash", config_->hash}, {"version", snapshot_version_}});
 }

@@ -48,6 +48,7 @@ class Application final : private metering::LedgerHooks {
   core::Result<void> load_models();
   core::Result<void> open_access_log();
   core::Result<void> listen();
+  void publish_prices(const metering::PriceBook& prices);
   void apply(const config::Reload& reload);
   void settle_config();
   void watch_config();

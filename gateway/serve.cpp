@@ -189,7 +189,7 @@ boost::asio::awaitable<Worker::Done> Worker::serve_from_cache(Request& request) 
                               .gateway = request.who->gateway,
                               .endpoint = request.route.endpoint,
                               .model = request.model->name,
-                              .policy_version = 0};
+                              .policy_version = request.model->version};
   cache::CacheKey key;
   if (!request.caching.custom_key.empty()) {
     key = keys_.from_text(scope, request.caching.custom_key);
@@ -264,6 +264,9 @@ boost::asio::awaitable<Worker::Done> Worker::serve_flight(Request& request, cach
     pump->spec.view.model = pump->client_model;
     pump->spec.view.user = pump->spec.view.service_tier = {};
     pump->spec.usage_events = UsageEvents::raw;
+    // Each reader keeps its own deadline. The call may outlive its first reader's by one more, for those who joined
+    // late; when nobody reads any more it is cancelled.
+    pump->spec.deadline = core::Deadline::after(2 * request.runtime->snapshot().request().timeout);
     pump->spec.cancel = &pump->recorder->cancel();
     if (request.caching.store) {
       pump->meta = std::make_shared<cache::Entry>();

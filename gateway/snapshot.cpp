@@ -14,6 +14,17 @@ auto find_named(const Range& range, Field field, std::string_view name) {
   return it == range.end() ? nullptr : &*it;
 }
 
+std::uint64_t version_of(const SnapshotInput& input, const std::vector<Destination>& destinations) {
+  std::string text;
+  for (const Destination& to : destinations) {
+    text += to.local ? input.local_models[to.index].directory : input.remotes[to.index].upstream.base_url;
+    text += '\0';
+    text += to.upstream_model;
+    text += '\0';
+  }
+  return core::hash128(text).low;
+}
+
 }  // namespace
 
 core::Result<std::shared_ptr<const Snapshot>> Snapshot::make(SnapshotInput input, std::uint64_t version) {
@@ -37,7 +48,8 @@ core::Result<std::shared_ptr<const Snapshot>> Snapshot::make(SnapshotInput input
   }
   for (auto& [name, destinations] : by_name) {
     snapshot->by_name_.emplace(name, snapshot->models_.size());
-    snapshot->models_.push_back({.name = name, .destinations = std::move(destinations)});
+    const std::uint64_t meaning = version_of(input, destinations);
+    snapshot->models_.push_back({.name = name, .destinations = std::move(destinations), .version = meaning});
   }
   snapshot->input_ = std::move(input);
   snapshot->version_ = version;

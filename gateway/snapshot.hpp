@@ -27,6 +27,9 @@ struct Destination {
 struct ModelEntry {
   std::string name;
   std::vector<Destination> destinations;
+  // Of where the name leads: equal while it means the same, so that a reload that remaps a name forgets its cached
+  // answers and any other reload keeps them.
+  std::uint64_t version = 0;
 };
 
 struct SnapshotInput {
