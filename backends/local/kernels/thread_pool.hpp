@@ -1,6 +1,8 @@
 #pragma once
-// The engine's compute threads. One caller at a time splits a loop statically over all threads, itself included.
-// Workers spin for a few tens of microseconds after each job (kernels follow each other closely), then sleep.
+// The engine's compute threads. One caller at a time cuts a loop into even parts that the threads, itself included,
+// claim in order. A worker that the system has not scheduled claims nothing and is not waited for, so other programs on
+// the cores slow a step down but do not stall it. Workers spin for a few tens of microseconds after each job (kernels
+// follow each other closely), then sleep.
 
 #include <atomic>
 #include <cstdint>
@@ -27,14 +29,14 @@ class ThreadPool {
     return cost > 0 && cost < kPart ? (kPart + cost - 1) / cost : 1;
   }
 
-  // Calls f(begin, end, thread) so that [0, count) is covered once, each thread at most once with a contiguous range;
-  // returns when all are done. Ranges are at least `grain` long where possible, so small loops stay on the caller.
-  // f must not throw. Not reentrant; one caller at a time.
+  // Calls f(begin, end, thread) so that [0, count) is covered once, in contiguous ranges of `grain` or more where
+  // possible; a loop too small for two ranges stays on the caller. One thread may get several ranges, or none.
+  // Returns when all are done. f must not throw. Not reentrant; one caller at a time.
   template <class F>
   void split(std::int64_t count, std::int64_t grain, F&& f) {
     std::int64_t parts = grain > 1 ? count / grain : count;
-    if (parts > size_) parts = size_;
-    if (parts <= 1) {
+    if (parts > size_ * kPartsEach) parts = size_ * kPartsEach;
+    if (parts <= 1 || size_ == 1) {
       if (count > 0) f(std::int64_t{0}, count, 0);
       return;
     }
@@ -43,28 +45,29 @@ class ThreadPool {
       std::int64_t count, parts;
     } call{&f, count, parts};
     run(
-        [](void* p, int thread) {
+        [](void* p, int part, int thread) {
           const Call& c = *static_cast<Call*>(p);
-          if (thread >= c.parts) return;
-          const std::int64_t begin = c.count * thread / c.parts;
-          const std::int64_t end = c.count * (thread + 1) / c.parts;
-          (*c.f)(begin, end, thread);
+          (*c.f)(c.count* part / c.parts, c.count * (part + 1) / c.parts, thread);
         },
-        &call);
+        &call, static_cast<std::uint32_t>(parts));
   }
 
  private:
-  using Job = void (*)(void*, int);
-  struct alignas(64) Line {  // one cache line each: the caller writes one, the workers the other
-    std::atomic<std::int32_t> value{0};
-  };
+  using Job = void (*)(void*, int part, int thread);
+  static constexpr int kPartsEach = 4;  // enough to even out a thread that comes late, few enough to stream memory
+  static constexpr int kThreadsMax = 512;
 
-  void run(Job job, void* argument);
+  void run(Job job, void* argument, std::uint32_t parts);
   void work(int thread);
+  bool claim_one(int thread);
 
   int size_;
-  Line generation_;
-  Line pending_;
+  // Each on a cache line of its own.
+  // Job number (32 bits), its parts (16), and the next unclaimed one (16): claimed by compare and swap, so that a
+  // worker that read an older job's ticket cannot take a part of this one.
+  alignas(64) std::atomic<std::uint64_t> ticket_{0};
+  alignas(64) std::atomic<std::int32_t> done_{0};        // parts of the job at hand
+  alignas(64) std::atomic<std::int32_t> generation_{0};  // what sleeping workers wait on
   alignas(64) Job job_ = nullptr;
   void* argument_ = nullptr;
   std::atomic<bool> stop_{false};

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <ctime>
 #include <numeric>
 
@@ -42,6 +43,25 @@ TEST(ThreadPool, ManyShortJobsInARowAllComplete) {
     });
   }
   for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(sums[i * 16], static_cast<std::int64_t>(i) * 2000);
+}
+
+TEST(ThreadPool, AStalledThreadHoldsUpOnlyItsOwnPart) {
+  ThreadPool pool(2);
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<int> by_caller{0}, stuck{0};
+    pool.split(8, 1, [&](std::int64_t, std::int64_t, int thread) {
+      if (thread == 0) {
+        ++by_caller;
+        return;
+      }
+      // The worker stays in its first part until the caller has done all the others.
+      const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      while (by_caller < 7 && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+      ++stuck;
+    });
+    EXPECT_GE(by_caller, 7);
+    EXPECT_EQ(by_caller + stuck, 8);
+  }
 }
 
 TEST(ThreadPool, IdleThreadsSleep) {
