@@ -72,8 +72,10 @@ Application::~Application() {
   for (auto& worker : workers_) worker->stop();
   proxy_.reset();
   admin_.reset();
-  workers_.clear();
+  // Before the workers' contexts: the commit thread answers waiters by posting to them. A request that is destroyed
+  // after this stays open in the ledger and is closed as aborted by the next start.
   if (ledger_) ledger_->close();
+  workers_.clear();
   if (access_fd_ > 2) ::close(access_fd_);
 }
 
@@ -183,6 +185,7 @@ core::Result<void> Application::listen() {
   if (!admin_port) return std::unexpected(admin_port.error());
   const auto proxy_port = proxy_->listen();
   if (!proxy_port) return std::unexpected(proxy_port.error());
+  bound_to_loopback_ = config_->server.host.starts_with("127.") || config_->server.host == "::1";
   admin_port_ = *admin_port;
   proxy_port_ = *proxy_port;
   core::log(LogLevel::info, "listening", {{"listener", "admin"}, {"url", url(config_->admin, *admin_port)}});
@@ -228,6 +231,13 @@ void Application::apply(const config::Reload& reload) {
   if (!snapshot) {
     metrics_.config_reload_failed();
     core::log(LogLevel::error, "config_rejected", {{"problem", snapshot.error().message}});
+    return;
+  }
+  if ((*snapshot)->keys()->open() && !bound_to_loopback_) {
+    // The file may say loopback, but the listener was bound when the process started.
+    metrics_.config_reload_failed();
+    core::log(LogLevel::error, "config_rejected",
+              {{"problem", "it has no keys, and the gateway listens beyond loopback until it is restarted"}});
     return;
   }
   config_ = reload.snapshot;

@@ -82,6 +82,7 @@ class Application final : private metering::LedgerHooks {
   std::optional<boost::asio::posix::stream_descriptor> reload_fd_;
   bool draining_ = false;
   std::uint16_t proxy_port_ = 0, admin_port_ = 0;
+  bool bound_to_loopback_ = true;
   gateway::AdminSources admin_sources_;
   std::vector<std::unique_ptr<WorkerThread>> workers_;
   std::unique_ptr<net::Server> admin_;

@@ -43,7 +43,9 @@ class CountedAnswer final : public Answer {
 };
 
 // What the outcome of a try says about the backend's health. The client's own mistakes (400, 404...) say nothing.
-void judge(Health& health, const core::Error& error, const Rejection& rejection, core::SteadyTime now) {
+// A Retry-After that the retry loop waits out itself does not rest the backend.
+void judge(Health& health, const core::Error& error, const Rejection& rejection, const RetryOptions& retry,
+           core::SteadyTime now) {
   switch (error.kind) {
     case ErrorKind::cancelled:
     case ErrorKind::deadline_exceeded:
@@ -51,12 +53,14 @@ void judge(Health& health, const core::Error& error, const Rejection& rejection,
     case ErrorKind::invalid_value:
     case ErrorKind::unsupported:
     case ErrorKind::queue_full:
+    case ErrorKind::overloaded:  // our own connections to it are all busy
       health.released();
       return;
     case ErrorKind::upstream_rejected:
       if (rejection.status == 429 || rejection.status == 503) {
         health.released();
-        if (rejection.retry_after) health.rest(now, *rejection.retry_after);
+        if (rejection.retry_after && *rejection.retry_after > retry.backoff_max)
+          health.rest(now, *rejection.retry_after);
         return;
       }
       if (rejection.status < 500) {
@@ -117,7 +121,11 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
       tried.clear();
       target = pick(call.tier, now, tried);
     }
-    if (target == nullptr || !target->health->claim(now)) break;
+    while (target != nullptr && !target->health->claim(now)) {  // another worker has its trial
+      tried.push_back(target);
+      target = pick(call.tier, now, tried);
+    }
+    if (target == nullptr) break;
     if (again) {
       jitter_state_ = jitter_state_ * 6364136223846793005ULL + 1442695040888963407ULL;
       const auto jittered = std::chrono::nanoseconds{static_cast<std::int64_t>(
@@ -154,7 +162,7 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
                         .sent_at = sent};
     }
     attempts.push_back({.backend = target->backend->name(), .outcome = answer.error().kind, .status = refused.status});
-    judge(*target->health, answer.error(), refused, std::chrono::steady_clock::now());
+    judge(*target->health, answer.error(), refused, retry, std::chrono::steady_clock::now());
     last = std::move(answer.error());
     rejection = std::move(refused);
     if (!last.retryable || call.deadline.passed() || call.cancel->cancelled()) break;

@@ -96,9 +96,9 @@ class BilledCall {
   metering::IntentId intent_;
   std::vector<backends::Attempt> attempts_;
   std::vector<metering::Attempt> ledger_attempts_;
+  std::string rewritten_;  // outlives answer_, which may hold views of it
   std::unique_ptr<backends::Answer> answer_;
   backends::AnswerHead head_;
-  std::string rewritten_;
   std::string body_;                    // of a whole answer
   std::optional<api::Usage> reported_;  // by it
   bool refused_ = false;

@@ -46,7 +46,8 @@ cache::CacheHeaders cache_headers(const net::RequestHead& head) {
   return out;
 }
 
-// A wait that was called off says who called it off: only a client that is gone is owed no answer.
+}  // namespace
+
 core::Error name_cancel(core::Error error, core::CancelReason reason) {
   if (error.kind != ErrorKind::cancelled) return error;
   switch (reason) {
@@ -59,8 +60,6 @@ core::Error name_cancel(core::Error error, core::CancelReason reason) {
       return error;
   }
 }
-
-}  // namespace
 
 Worker::Worker(boost::asio::io_context& io, Services& services, int access_fd)
     : services_(services),
@@ -120,12 +119,18 @@ boost::asio::awaitable<Worker::Done> Worker::read(Request& request) {
     co_return core::fail(ErrorKind::unsupported_media,
                          "request bodies are taken uncompressed; send no Content-Encoding", "content-encoding");
   }
-  auto ticket = services_.admission.enter(head.content_length.value_or(0));
+  if (head.content_length.value_or(0) > limits.body_bytes_max) {
+    co_return core::fail(ErrorKind::payload_too_large,
+                         "the body is larger than the " + std::to_string(limits.body_bytes_max) + " bytes taken here");
+  }
+  // A chunked body may grow to the cap, so the cap is reserved until its length is known.
+  auto ticket = services_.admission.enter(head.chunked ? limits.body_bytes_max : head.content_length.value_or(0));
   if (!ticket) co_return std::unexpected(std::move(ticket.error()));
   request.ticket = std::move(*ticket);
   auto body = co_await request.exchange.read_body(limits.body_bytes_max);
   if (!body) co_return std::unexpected(std::move(body.error()));
   if (head.chunked) {
+    request.ticket.release_body();
     if (auto held = request.ticket.reserve_body(body->size()); !held) co_return held;
   }
   request.body = *body;

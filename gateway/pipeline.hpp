@@ -51,6 +51,9 @@ struct Request {
   core::SteadyTime first_text{};
 };
 
+// A wait that was called off says who called it off: only a client that is gone is owed no answer.
+core::Error name_cancel(core::Error error, core::CancelReason reason);
+
 class Worker {
  public:
   // `access_fd` < 0: no access log. `services` outlives the worker; everything here runs on `io`'s one thread.
@@ -76,6 +79,7 @@ class Worker {
 
   boost::asio::awaitable<Done> relay_stream(Request& request, BilledCall& call);
   boost::asio::awaitable<Done> relay_flight(Request& request, cache::Reader& reader, const std::shared_ptr<Bill>& bill);
+  void record_follower(const Request& request, const Done& done);
   void fill_head(Request& request, net::ResponseHead& head, AnswerHeaders& headers, const backends::AnswerHead& answer);
   boost::asio::awaitable<void> answer_error(Request& request);
   void finish(Request& request);

@@ -162,7 +162,8 @@ boost::asio::awaitable<Worker::Done> Worker::relay_stream(Request& request, Bill
       if (!exchange.started()) co_return std::unexpected(std::move(piece.error()));
       if (piece.error().kind != ErrorKind::cancelled || exchange.cancel().reason() != core::CancelReason::client_gone) {
         // The client has part of the answer: it is told inside the stream, and no [DONE] is made up.
-        [[maybe_unused]] const auto told = co_await exchange.finish(api::openai_error_event(piece.error()));
+        [[maybe_unused]] const auto told =
+            co_await exchange.finish(api::openai_error_event(name_cancel(piece.error(), exchange.cancel().reason())));
       }
       co_return std::unexpected(std::move(piece.error()));
     }
@@ -280,23 +281,41 @@ boost::asio::awaitable<Worker::Done> Worker::serve_flight(Request& request, cach
     boost::asio::co_spawn(io_, run_pump(std::move(pump)), boost::asio::detached);
   } else {
     request.cache = metrics::CacheOutcome::follower;
-    services_.terminals_written.add();
-    services_.ledger.record_async({.request_id = request.id.view(),
-                                   .tenant = request.who->tenant,
-                                   .key_id = request.who->key_id,
-                                   .gateway = request.who->gateway,
-                                   .model = request.model->name,
-                                   .endpoint = request.route.endpoint,
-                                   .tier = request.tier},
-                                  {.outcome = metering::Outcome::cache_hit,
-                                   .reason = "coalesced",
-                                   .charge = request.runtime->snapshot().prices().free(request.tier),
-                                   .http_status = 200});
   }
   Done done = co_await relay_flight(request, *join.reader, bill);
-  join.reader.reset();  // leaving may end the flight, and with it the bill
-  if (bill) request.bill = *bill;
+  join.reader.reset();
+  if (bill) {
+    request.bill = *bill;
+    // The first client left and the call goes on for others: its bill is the ledger's to tell.
+    if (!bill->settled) request.bill.outcome = metering::Outcome::cancelled;
+    co_return done;
+  }
+  record_follower(request, done);
   co_return done;
+}
+
+void Worker::record_follower(const Request& request, const Done& done) {
+  metering::Outcome outcome = metering::Outcome::cache_hit;
+  if (!done) {
+    const bool upstream = done.error().source == core::ErrorSource::upstream;
+    outcome = done.error().kind == ErrorKind::cancelled ? metering::Outcome::cancelled
+              : upstream                                ? metering::Outcome::upstream_error
+                                                        : metering::Outcome::gateway_error;
+  }
+  services_.terminals_written.add();
+  services_.ledger.record_async({.request_id = request.id.view(),
+                                 .tenant = request.who->tenant,
+                                 .key_id = request.who->key_id,
+                                 .gateway = request.who->gateway,
+                                 .model = request.model->name,
+                                 .endpoint = request.route.endpoint,
+                                 .tier = request.tier},
+                                {.outcome = outcome,
+                                 .reason = done ? "coalesced" : core::face(done.error().kind).name,
+                                 .charge = request.runtime->snapshot().prices().free(request.tier),
+                                 .http_status = done ? request.status : core::face(done.error().kind).http_status,
+                                 .latency = std::chrono::duration_cast<std::chrono::microseconds>(
+                                     services_.clock.steady() - request.exchange.received_at())});
 }
 
 boost::asio::awaitable<Worker::Done> Worker::relay_flight(Request& request, cache::Reader& reader,
@@ -314,7 +333,8 @@ boost::asio::awaitable<Worker::Done> Worker::relay_flight(Request& request, cach
     if (bill) request.bill = *bill;
     if (!piece) {
       if (exchange.started() && exchange.cancel().reason() != core::CancelReason::client_gone) {
-        [[maybe_unused]] const auto told = co_await exchange.finish(api::openai_error_event(piece.error()));
+        [[maybe_unused]] const auto told =
+            co_await exchange.finish(api::openai_error_event(name_cancel(piece.error(), exchange.cancel().reason())));
       }
       co_return std::unexpected(std::move(piece.error()));
     }

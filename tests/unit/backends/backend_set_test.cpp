@@ -38,7 +38,11 @@ class FakeBackend final : public Backend {
     script.pop_front();
     co_return std::unexpected(error);
   }
-  void fails(core::Error error, int status = 0) { script.push_back({error, {.status = status}}); }
+  void fails(core::Error error, int status = 0) {
+    Rejection refused{.status = status};
+    if (error.retry_after.count() > 0) refused.retry_after = error.retry_after;
+    script.push_back({error, refused});
+  }
 
   std::deque<std::pair<core::Error, Rejection>> script;
   int calls = 0;
@@ -188,6 +192,28 @@ TEST_F(BackendSetTest, FastGoesWhereItIsQuickest) {
   targets[1].health->succeeded(1ms);
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(start(api::Tier::fast));
   EXPECT_EQ(quick.calls, 10);
+}
+
+TEST_F(BackendSetTest, ABackendWhoseTrialIsTakenIsPassedOver) {
+  FakeBackend resting("resting");
+  FakeBackend healthy("healthy");
+  add(resting, 100);  // preferred by weight
+  add(healthy);
+  const auto past = std::chrono::steady_clock::now() - 1min;
+  for (std::uint32_t i = 0; i < Health::kFailuresToEject; ++i) targets[0].health->failed(past);
+  ASSERT_TRUE(targets[0].health->claim(std::chrono::steady_clock::now())) << "another worker's trial";
+  ASSERT_TRUE(start());
+  EXPECT_EQ(healthy.calls, 1);
+  EXPECT_EQ(resting.calls, 0);
+}
+
+TEST_F(BackendSetTest, OurOwnFullPoolSaysNothingOfTheBackendsHealth) {
+  FakeBackend a("a");
+  for (int i = 0; i < 10; ++i) a.fails(core::make_error(ErrorKind::overloaded));
+  add(a);
+  retry.attempts_max = 1;
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(start().error().kind, ErrorKind::overloaded);
+  EXPECT_TRUE(start());
 }
 
 TEST_F(BackendSetTest, WithAllBackendsRestingItSaysSo) {
