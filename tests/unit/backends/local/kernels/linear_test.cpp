@@ -15,8 +15,8 @@ namespace {
 struct Shape {
   int rows, cols, count;
 };
-constexpr Shape kShapes[] = {{1, 1, 1},    {31, 7, 1},    {32, 64, 1}, {33, 129, 2}, {65, 130, 3},
-                             {96, 256, 4}, {48, 100, 5},  {70, 33, 6}, {17, 200, 7}, {128, 512, 8},
+constexpr Shape kShapes[] = {{1, 1, 1},    {31, 7, 1},    {32, 64, 1},  {33, 129, 2},  {65, 130, 3},
+                             {96, 256, 4}, {48, 100, 5},  {70, 33, 6},  {17, 200, 7},  {128, 512, 8},
                              {100, 48, 9}, {64, 131, 17}, {40, 96, 64}, {1024, 200, 3}};
 
 // A matrix in a file's bytes, at an odd address, with the values that the type really holds.
