@@ -193,13 +193,12 @@ bool Engine::Impl::take_mail() {
     stopping = stopping_;
   }
   for (auto& request : arrived) scheduler_->add(std::move(request));
-  std::vector<Ending> endings;
   for (const std::uint64_t id : cancelled) {
     auto sequence = scheduler_->remove(id);  // null: finished before the word came
-    if (sequence != nullptr) endings.push_back({std::move(sequence), FinishReason::cancelled});
+    if (sequence != nullptr) endings_.push_back({std::move(sequence), FinishReason::cancelled});
   }
   if (!arrived.empty() || !cancelled.empty()) publish({});
-  deliver(endings);
+  deliver();
   return !stopping;
 }
 
@@ -222,14 +221,14 @@ void Engine::Impl::step() {
     fail_all(done.error());
     return;
   }
-  auto endings = advance(work);
+  advance(work);
   counts.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   counts.steps = 1;
   publish(counts);
-  deliver(endings);
+  deliver();
 }
 
-std::vector<Engine::Impl::Ending> Engine::Impl::advance(std::span<const Scheduler::Work> work) {
+void Engine::Impl::advance(std::span<const Scheduler::Work> work) {
   std::vector<ActiveRequest*> sampled;
   for (const auto& [sequence, tokens] : work) {
     sequence->computed += tokens;
@@ -247,12 +246,10 @@ std::vector<Engine::Impl::Ending> Engine::Impl::advance(std::span<const Schedule
                                    r.history, r.seed, static_cast<std::uint64_t>(r.generated));
                 }
               });
-  std::vector<Ending> endings;
   for (std::size_t i = 0; i < sampled.size(); ++i) {
     const FinishReason reason = accept(*sampled[i], choices_[i]);
-    if (reason != FinishReason::none) endings.push_back({scheduler_->remove(sampled[i]->id), reason});
+    if (reason != FinishReason::none) endings_.push_back({scheduler_->remove(sampled[i]->id), reason});
   }
-  return endings;
 }
 
 FinishReason Engine::Impl::accept(ActiveRequest& r, const Choice& choice) {
@@ -271,15 +268,17 @@ FinishReason Engine::Impl::accept(ActiveRequest& r, const Choice& choice) {
 }
 
 // The last events go out when the pages are free and the counters say so: who sees the end may rely on it.
-void Engine::Impl::deliver(std::vector<Ending>& endings) {
-  for (auto& [sequence, reason] : endings) {
+void Engine::Impl::deliver() {
+  for (auto& [sequence, reason] : endings_) {
     auto& request = static_cast<ActiveRequest&>(*sequence);
     if (reason == FinishReason::error) {
       fail(request, core::make_error(ErrorKind::internal, "the model's output is not a number"));
     } else {
       finish(request, reason);
     }
+    sequence.reset();
   }
+  endings_.clear();
 }
 
 TokenLogprobs Engine::Impl::logprobs_of(const Choice& choice) const {
@@ -336,7 +335,11 @@ void Engine::Impl::fail(ActiveRequest& r, core::Error error) {
 }
 
 void Engine::Impl::fail_all(const core::Error& error) {
-  const auto all = scheduler_->remove_all();
+  auto all = scheduler_->remove_all();
+  for (auto& ending : endings_) {  // a step broke off before it told them
+    if (ending.sequence != nullptr) all.push_back(std::move(ending.sequence));
+  }
+  endings_.clear();
   publish({});
   for (const auto& sequence : all) fail(static_cast<ActiveRequest&>(*sequence), error);
 }

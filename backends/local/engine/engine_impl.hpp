@@ -40,8 +40,8 @@ struct Engine::Impl {
     std::unique_ptr<Sequence> sequence;  // already out of the scheduler
     FinishReason reason;                 // error: the logits were not numbers
   };
-  std::vector<Ending> advance(std::span<const Scheduler::Work> work);
-  void deliver(std::vector<Ending>& endings);
+  void advance(std::span<const Scheduler::Work> work);
+  void deliver();
   struct StepCounts {
     int steps = 0, prompt_tokens = 0, sampled = 0;
     double seconds = 0;
@@ -65,6 +65,7 @@ struct Engine::Impl {
   std::optional<Scheduler> scheduler_;
   std::vector<float> logits_;
   std::vector<Choice> choices_;
+  std::vector<Ending> endings_;  // decided, not yet told
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;

@@ -34,6 +34,31 @@ class KeepingEmbedSink : public EmbedSink {
   int calls_ = 0;
 };
 
+// Holds the engine's thread in its result until told to go on: what is submitted meanwhile stays queued.
+class GateEmbedSink : public EmbedSink {
+ public:
+  void on_result(core::Result<EmbedResult>&&) noexcept override {
+    std::unique_lock lock(mutex_);
+    entered_ = true;
+    changed_.notify_all();
+    changed_.wait_for(lock, kPatience, [&] { return open_; });
+  }
+  void wait_until_entered() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return entered_; }));
+  }
+  void open() {
+    const std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool entered_ = false, open_ = false;
+};
+
 std::unique_ptr<EmbeddingEngine> load(const std::string& model, EmbeddingOptions options = {}) {
   options.dir = model_dir(model);
   options.threads = 2;
@@ -94,31 +119,40 @@ TEST(EmbeddingEngine, BoundsAreChecked) {
 TEST(EmbeddingEngine, CancelledAndShutDownRequestsEndOnce) {
   auto engine = load("bert_tiny", {.step_tokens_max = 64});
   const std::vector<std::vector<std::int32_t>> big(400, std::vector<std::int32_t>(60, 7));
-  auto a = std::make_shared<KeepingEmbedSink>(), b = std::make_shared<KeepingEmbedSink>(),
-       c = std::make_shared<KeepingEmbedSink>();
-  ASSERT_TRUE(engine->submit(big, a));
-  const auto handle = engine->submit(big, b);
+  auto gate = std::make_shared<GateEmbedSink>();
+  ASSERT_TRUE(engine->submit({{2, 3}}, gate));
+  gate->wait_until_entered();
+  auto a = std::make_shared<KeepingEmbedSink>(), b = std::make_shared<KeepingEmbedSink>();
+  const auto handle = engine->submit(big, a);
   ASSERT_TRUE(handle);
-  ASSERT_TRUE(engine->submit(big, c));
+  ASSERT_TRUE(engine->submit(big, b));
   engine->cancel(*handle);
-  const auto cancelled = b->wait();
+  gate->open();
+  const auto cancelled = a->wait();
   ASSERT_FALSE(cancelled);
   EXPECT_EQ(cancelled.error().kind, ErrorKind::cancelled);
+  EXPECT_EQ(engine->stats().cancelled, 1u);
   engine.reset();
-  a->wait();
-  const auto ended = c->wait();
+  const auto ended = b->wait();
   EXPECT_TRUE(ended.has_value() || ended.error().kind == ErrorKind::shutting_down);
 }
 
 TEST(EmbeddingEngine, AFullQueueRefuses) {
-  auto engine = load("bert_tiny", {.queue_max = 2, .step_tokens_max = 64});
-  const std::vector<std::vector<std::int32_t>> big(400, std::vector<std::int32_t>(60, 7));
-  ASSERT_TRUE(engine->submit(big, std::make_shared<KeepingEmbedSink>()));
-  ASSERT_TRUE(engine->submit(big, std::make_shared<KeepingEmbedSink>()));
-  const auto refused = engine->submit(big, std::make_shared<KeepingEmbedSink>());
+  auto engine = load("bert_tiny", {.queue_max = 2});
+  auto gate = std::make_shared<GateEmbedSink>();
+  ASSERT_TRUE(engine->submit({{2, 3}}, gate));
+  gate->wait_until_entered();  // it no longer counts as waiting
+  auto first = std::make_shared<KeepingEmbedSink>(), second = std::make_shared<KeepingEmbedSink>();
+  ASSERT_TRUE(engine->submit({{2, 3}}, first));
+  ASSERT_TRUE(engine->submit({{2, 3}}, second));
+  const auto refused = engine->submit({{2, 3}}, std::make_shared<KeepingEmbedSink>());
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, ErrorKind::queue_full);
   EXPECT_GE(refused.error().retry_after.count(), 1000);
+  EXPECT_EQ(engine->stats().rejected_queue_full, 1u);
+  gate->open();
+  EXPECT_TRUE(first->wait().has_value());
+  EXPECT_TRUE(second->wait().has_value());
 }
 
 }  // namespace
