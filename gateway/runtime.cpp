@@ -42,7 +42,8 @@ void BackendRegistry::each(const std::function<void(std::string_view name, const
   for (const auto& [name, backend] : backends_) visit(name, backend);
 }
 
-Runtime::Runtime(boost::asio::any_io_executor executor, Services& services, std::shared_ptr<const Snapshot> snapshot)
+Runtime::Runtime(const boost::asio::any_io_executor& executor, Services& services,
+                 std::shared_ptr<const Snapshot> snapshot)
     : services_(services), snapshot_(std::move(snapshot)), auth_(snapshot_->keys()) {
   for (const backends::RemoteOptions& remote : snapshot_->input().remotes) {
     remotes_.push_back(

@@ -17,7 +17,7 @@ namespace ganglion::gateway {
 class Runtime {
  public:
   // Throws std::invalid_argument where a provider's base_url or CA file cannot be used.
-  Runtime(boost::asio::any_io_executor executor, Services& services, std::shared_ptr<const Snapshot> snapshot);
+  Runtime(const boost::asio::any_io_executor& executor, Services& services, std::shared_ptr<const Snapshot> snapshot);
 
   const Snapshot& snapshot() const { return *snapshot_; }
   Authenticator& auth() { return auth_; }
