@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fails when an include goes up or sideways: core < {api, metrics} < net < {ratelimit, metering, cache, backends,
 vectors} < gateway < app. Siblings meet in gateway. `options.hpp` files are plain settings and may name those of lower
-or equal folders; config may include core and every */options.hpp, and only app may include config."""
+or equal folders; config may include core and every */options.hpp and */x_options.hpp, and only app may include config."""
 
 import pathlib
 import re
@@ -28,7 +28,7 @@ def violations():
                         yield f"{name}: the engine stands alone and may not include {target}"
                     continue
                 if folder == "config":
-                    if top != "core" and not target.endswith("/options.hpp"):
+                    if top != "core" and not re.search(r"/(\w+_)?options\.hpp$", target):
                         yield f"{name}: config includes core and options.hpp only, not {target}"
                 elif top == "config" and folder != "app":
                     yield f"{name}: only app may include {target}"
