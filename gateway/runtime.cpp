@@ -85,7 +85,7 @@ core::Result<ratelimit::LimiterHandle> Runtime::limits(const Principal& who, con
   if (const auto* of_model = snapshot_->model_limits(model.name)) {
     limits.push_back({ratelimit::Scope::model, model.name, *of_model});
   }
-  auto handle = services_.limiter.resolve(limits);
+  auto handle = services_.limiter.resolve(limits, snapshot_->version());
   if (handle) handles_.emplace(key, *handle);
   return handle;
 }

@@ -19,6 +19,7 @@ struct BucketSet {
   Scope scope = Scope::key;
   std::array<Bucket, kKinds> buckets;  // guarded by mutex
   LimitSet limits;                     // same; as written, for messages
+  std::uint64_t version = 0;           // same; of the configuration that wrote them
 };
 
 struct Group {
@@ -165,7 +166,7 @@ void Permit::settle(std::uint64_t tokens, api::NanoNeurons nano_neurons) {
 Limiter::Limiter(const LimiterOptions& options, const core::Clock& clock) : options_(options), clock_(clock) {}
 Limiter::~Limiter() = default;
 
-core::Result<LimiterHandle> Limiter::resolve(std::span<const ScopedLimits> limits) {
+core::Result<LimiterHandle> Limiter::resolve(std::span<const ScopedLimits> limits, std::uint64_t version) {
   if (limits.size() > detail::kHoldersMax) return core::fail(core::ErrorKind::internal, "too many limit scopes");
   auto group = std::make_shared<Group>();
   const core::SteadyTime now = clock_.steady();
@@ -189,8 +190,11 @@ core::Result<LimiterHandle> Limiter::resolve(std::span<const ScopedLimits> limit
     }
     BucketSet& set = *found->second;
     const std::lock_guard set_lock(set.mutex);
-    for (std::size_t kind = 0; kind < kKinds; ++kind) set.buckets[kind].change(rates[kind], now);
-    set.limits = scoped.limits;
+    if (version >= set.version) {
+      for (std::size_t kind = 0; kind < kKinds; ++kind) set.buckets[kind].change(rates[kind], now);
+      set.limits = scoped.limits;
+      set.version = version;
+    }
     if (std::ranges::find(group->sets, found->second) == group->sets.end()) group->sets.push_back(found->second);
   }
   std::ranges::sort(group->sets, std::less<>{}, [](const auto& set) { return set.get(); });

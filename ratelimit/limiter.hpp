@@ -85,8 +85,9 @@ class Limiter {
   ~Limiter();
 
   // Cold path (key or model seen first, after a reload). Existing buckets keep their state; changed limits keep what
-  // was used. Fails with overloaded when buckets_max holders are all in use.
-  core::Result<LimiterHandle> resolve(std::span<const ScopedLimits> limits);
+  // was used. `version` is the configuration's: a request that still runs on an older one than the buckets were last
+  // given finds them as they are. Fails with overloaded when buckets_max holders are all in use.
+  core::Result<LimiterHandle> resolve(std::span<const ScopedLimits> limits, std::uint64_t version);
 
   // rate_limited with retry_after such that asking again then succeeds if nobody else took it; retry_after is 0 when
   // the request is larger than a bucket and can never pass.

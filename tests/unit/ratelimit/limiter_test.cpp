@@ -17,10 +17,11 @@ using namespace std::chrono_literals;
 
 class LimiterTest : public ::testing::Test {
  protected:
-  LimiterHandle resolve(std::vector<ScopedLimits> limits) { return limiter_.resolve(limits).value(); }
+  LimiterHandle resolve(std::vector<ScopedLimits> limits) { return limiter_.resolve(limits, version_).value(); }
 
   core::ManualClock clock_;
   Limiter limiter_{LimiterOptions{}, clock_};
+  std::uint64_t version_ = 1;  // of the configuration that resolves
 };
 
 TEST_F(LimiterTest, SixtyFirstRequestOfAMinuteWaitsAndThenPasses) {
@@ -139,6 +140,20 @@ TEST_F(LimiterTest, ReloadKeepsStateAndChangedLimitsKeepWhatWasUsed) {
   EXPECT_EQ(limiter_.view(handle).requests.remaining, 96U);  // the old handle sees the same buckets
 }
 
+TEST_F(LimiterTest, ARequestOfAnOlderConfigurationDoesNotBringItsLimitsBack) {
+  version_ = 2;
+  const auto reloaded = resolve({{Scope::key, "k", {.requests = {.amount = 5}}}});
+  version_ = 1;
+  const auto late = resolve({{Scope::key, "k", {.requests = {.amount = 100}}}});
+  EXPECT_EQ(limiter_.view(reloaded).requests.limit, 5U);
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(limiter_.admit(late, {}));
+  const auto refused = limiter_.admit(late, {});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, ::testing::HasSubstr("5 requests per minute"));
+  version_ = 3;
+  EXPECT_EQ(limiter_.view(resolve({{Scope::key, "k", {.requests = {.amount = 100}}}})).requests.remaining, 95U);
+}
+
 TEST_F(LimiterTest, ScopesWithTheSameIdAreApart) {
   const auto key = resolve({{Scope::key, "x", {.requests = {.amount = 1}}}});
   const auto tenant = resolve({{Scope::tenant, "x", {.requests = {.amount = 1}}}});
@@ -166,17 +181,17 @@ TEST_F(LimiterTest, HoldersAreBoundedAndIdleFullOnesForgottenFirst) {
   const auto limits = [](std::string_view id) {
     return std::vector<ScopedLimits>{{Scope::key, id, {.requests = {.amount = 2}}}};
   };
-  const auto held = limiter.resolve(limits("a")).value();
-  auto used = limiter.resolve(limits("b")).value();
+  const auto held = limiter.resolve(limits("a"), 1).value();
+  auto used = limiter.resolve(limits("b"), 1).value();
   ASSERT_TRUE(limiter.admit(used, {}));
-  used = {};                                  // nobody holds b, but it is not full
-  ASSERT_TRUE(limiter.resolve(limits("c")));  // idle and full
-  ASSERT_TRUE(limiter.resolve(limits("d")));  // forgets c
+  used = {};                                     // nobody holds b, but it is not full
+  ASSERT_TRUE(limiter.resolve(limits("c"), 1));  // idle and full
+  ASSERT_TRUE(limiter.resolve(limits("d"), 1));  // forgets c
   EXPECT_EQ(limiter.holders(), 3U);
-  EXPECT_EQ(limiter.view(limiter.resolve(limits("b")).value()).requests.remaining, 1U);
-  const auto d = limiter.resolve(limits("d")).value();
-  const auto b = limiter.resolve(limits("b")).value();
-  const auto refused = limiter.resolve(limits("e"));
+  EXPECT_EQ(limiter.view(limiter.resolve(limits("b"), 1).value()).requests.remaining, 1U);
+  const auto d = limiter.resolve(limits("d"), 1).value();
+  const auto b = limiter.resolve(limits("b"), 1).value();
+  const auto refused = limiter.resolve(limits("e"), 1);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, core::ErrorKind::overloaded);
 }
@@ -197,7 +212,7 @@ TEST(LimiterThreads, ContendedBucketsNeverOverAdmit) {
     std::vector<std::jthread> threads;
     for (int t = 0; t < 8; ++t) {
       threads.emplace_back([&, t] {
-        const auto handle = limiter.resolve(t % 2 == 0 ? scoped : turned).value();
+        const auto handle = limiter.resolve(t % 2 == 0 ? scoped : turned, 1).value();
         for (int i = 0; i < 4000; ++i) {
           auto permit = limiter.admit(handle, {.tokens = 10});
           if (!permit) continue;
