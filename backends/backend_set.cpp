@@ -154,14 +154,16 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
     const core::SteadyTime sent = std::chrono::steady_clock::now();
     Rejection refused;
     auto answer = co_await target->backend->start(call, &refused);
+    const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - sent;
+    attempts.push_back({.backend = target->backend->name(),
+                        .outcome = answer ? ErrorKind::kCount : answer.error().kind,
+                        .status = answer ? (*answer)->head().status : refused.status});
+    if (target->hooks != nullptr) target->hooks->attempted(attempts.back(), took, attempts.size() > 1);
     if (answer) {
-      target->health->succeeded(std::chrono::steady_clock::now() - sent);
-      attempts.push_back({.backend = target->backend->name(), .status = (*answer)->head().status});
+      target->health->succeeded(took);
       co_return Started{.answer = std::make_unique<CountedAnswer>(std::move(*answer), std::move(in_flight)),
-                        .target = target,
-                        .sent_at = sent};
+                        .target = target};
     }
-    attempts.push_back({.backend = target->backend->name(), .outcome = answer.error().kind, .status = refused.status});
     judge(*target->health, answer.error(), refused, retry, std::chrono::steady_clock::now());
     last = std::move(answer.error());
     rejection = std::move(refused);

@@ -3,6 +3,7 @@
 // no byte of an answer has been taken, never past the deadline. One per worker (backends hold the worker's pools);
 // health is shared by all workers.
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,13 +16,6 @@
 
 namespace ganglion::backends {
 
-struct Target {
-  Backend* backend = nullptr;      // owned by the worker's runtime
-  std::shared_ptr<Health> health;  // of the backend, not of the model
-  std::string upstream_model;      // what the backend calls the model
-  std::uint32_t weight = 1;
-};
-
 // One try, for the ledger and the log: every upstream attempt is accounted for.
 struct Attempt {
   std::string_view backend;                           // owned by the backend
@@ -29,10 +23,25 @@ struct Attempt {
   int status = 0;                                     // upstream status, 0 if none came
 };
 
+// Told of every try of one backend, by all workers at once.
+class AttemptHooks {
+ public:
+  virtual ~AttemptHooks() = default;
+  // `time`: from the dispatch to the answer's head or the failure. `retry`: not the request's first try.
+  virtual void attempted(const Attempt& attempt, std::chrono::nanoseconds time, bool retry) = 0;
+};
+
+struct Target {
+  Backend* backend = nullptr;      // owned by the worker's runtime
+  std::shared_ptr<Health> health;  // of the backend, not of the model
+  std::string upstream_model;      // what the backend calls the model
+  std::uint32_t weight = 1;
+  AttemptHooks* hooks = nullptr;  // of the backend; outlives the set; null: nobody counts
+};
+
 struct Started {
   std::unique_ptr<Answer> answer;
   const Target* target = nullptr;
-  core::SteadyTime sent_at;  // of the attempt that answered
 };
 
 // Makes the body for a target: the model name differs between backends, so each attempt gets its own bytes. The view

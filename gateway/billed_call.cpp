@@ -10,6 +10,7 @@
 #include "core/log.hpp"
 #include "gateway/access_log.hpp"
 #include "gateway/estimate.hpp"
+#include "gateway/subject.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -75,14 +76,8 @@ core::Result<std::string_view> BilledCall::before_dispatch(const backends::Targe
   bill_.backend = backend;
   ++bill_.attempts;
   if (!intent_) {
-    auto intent = services_.ledger.intent({.request_id = spec_.id.view(),
-                                           .tenant = spec_.who->tenant,
-                                           .key_id = spec_.who->key_id,
-                                           .gateway = spec_.who->gateway,
-                                           .model = spec_.model->name,
-                                           .endpoint = spec_.view.endpoint,
-                                           .tier = spec_.tier},
-                                          backend);
+    auto intent = services_.ledger.intent(
+        subject_of(spec_.id, *spec_.who, *spec_.model, spec_.view.endpoint, spec_.tier), backend);
     if (!intent) return std::unexpected(std::move(intent.error()));
     intent_ = *intent;
     services_.intents_written.add();
@@ -110,12 +105,8 @@ boost::asio::awaitable<core::Result<void>> BilledCall::start() {
     const Stopwatch waiting(bill_.upstream);
     started = co_await set.start(call, retry, body_for, attempts_, rejection);
   }
-  for (std::size_t i = 0; i < attempts_.size(); ++i) {
-    services_.backends.get(attempts_[i].backend).attempts.count(attempts_[i], i > 0);
-  }
   if (started) {
     answer_ = std::move(started->answer);
-    services_.backends.get(bill_.backend).attempts.answered_after(std::chrono::steady_clock::now() - started->sent_at);
     head_ = answer_->head();
     co_return core::Result<void>{};
   }

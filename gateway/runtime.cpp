@@ -7,23 +7,24 @@
 namespace ganglion::gateway {
 
 UpstreamAttempts::UpstreamAttempts(metrics::Registry& registry, std::string_view backend)
-    : shard_(&registry.shared()),
+    : shard_(registry.shared()),
       backend_(backend),
-      ok_(shard_->counter(metrics::Family::upstream_attempts_total, {backend, "200"})),
-      retries_(shard_->counter(metrics::Family::upstream_retries_total, {backend})),
-      first_byte_(shard_->histogram(metrics::Family::upstream_first_byte_seconds, {backend})) {}
+      ok_(shard_.counter(metrics::Family::upstream_attempts_total, {backend, "200"})),
+      retries_(shard_.counter(metrics::Family::upstream_retries_total, {backend})),
+      first_byte_(shard_.histogram(metrics::Family::upstream_first_byte_seconds, {backend})) {}
 
-void UpstreamAttempts::count(const backends::Attempt& attempt, bool retry) const {
-  auto ok = ok_;
-  auto retries = retries_;
-  if (retry) retries.add();
+void UpstreamAttempts::attempted(const backends::Attempt& attempt, std::chrono::nanoseconds time, bool retry) {
+  if (retry) retries_.add();
   if (attempt.status == 200) {
-    ok.add();
+    ok_.add();
   } else {
-    shard_->counter(metrics::Family::upstream_attempts_total, {backend_, std::to_string(attempt.status)}).add();
+    shard_.counter(metrics::Family::upstream_attempts_total, {backend_, std::to_string(attempt.status)}).add();
   }
-  if (attempt.outcome == core::ErrorKind::kCount) return;
-  shard_->counter(metrics::Family::upstream_errors_total, {backend_, core::face(attempt.outcome).name}).add();
+  if (attempt.outcome == core::ErrorKind::kCount) {
+    first_byte_.observe(time);
+  } else {
+    shard_.counter(metrics::Family::upstream_errors_total, {backend_, core::face(attempt.outcome).name}).add();
+  }
 }
 
 BackendRegistry::Backend& BackendRegistry::get(std::string_view name) {
@@ -32,7 +33,7 @@ BackendRegistry::Backend& BackendRegistry::get(std::string_view name) {
   if (it == backends_.end()) {
     it = backends_.try_emplace(std::string{name}).first;
     it->second.hooks = make_hooks_(name);
-    it->second.attempts = UpstreamAttempts(registry_, name);
+    it->second.attempts = std::make_unique<UpstreamAttempts>(registry_, name);
   }
   return it->second;
 }
@@ -61,10 +62,12 @@ Runtime::Runtime(const boost::asio::any_io_executor& executor, Services& service
     for (const Destination& to : model.destinations) {
       backends::Backend* backend = (to.local ? locals_ : remotes_)[to.index].get();
       if (backend == nullptr) continue;
+      const BackendRegistry::Backend& shared = services.backends.get(backend->name());
       targets.push_back({.backend = backend,
-                         .health = services.backends.get(backend->name()).health,
+                         .health = shared.health,
                          .upstream_model = to.upstream_model,
-                         .weight = to.weight});
+                         .weight = to.weight,
+                         .hooks = shared.attempts.get()});
     }
     sets_.push_back(std::make_unique<backends::BackendSet>(model.name, std::move(targets)));
   }

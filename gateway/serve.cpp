@@ -6,6 +6,7 @@
 
 #include "api/error_body.hpp"
 #include "gateway/pipeline.hpp"
+#include "gateway/subject.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -233,18 +234,13 @@ boost::asio::awaitable<Worker::Done> Worker::serve_entry(Request& request,
   headers.neurons(0);
   headers.number("age", entry->age(services_.clock.steady()).count());
   services_.terminals_written.add();
-  services_.ledger.record_async({.request_id = request.id.view(),
-                                 .tenant = request.who->tenant,
-                                 .key_id = request.who->key_id,
-                                 .gateway = request.who->gateway,
-                                 .model = request.model->name,
-                                 .endpoint = request.route.endpoint,
-                                 .tier = request.tier},
-                                {.outcome = metering::Outcome::cache_hit,
-                                 .charge = request.runtime->snapshot().prices().free(request.tier),
-                                 .http_status = entry->status,
-                                 .latency = std::chrono::duration_cast<std::chrono::microseconds>(
-                                     services_.clock.steady() - request.exchange.received_at())});
+  services_.ledger.record_async(
+      subject_of(request.id, *request.who, *request.model, request.route.endpoint, request.tier),
+      {.outcome = metering::Outcome::cache_hit,
+       .charge = request.runtime->snapshot().prices().free(request.tier),
+       .http_status = entry->status,
+       .latency = std::chrono::duration_cast<std::chrono::microseconds>(services_.clock.steady() -
+                                                                        request.exchange.received_at())});
   co_return co_await request.exchange.respond(head, body);
 }
 
@@ -303,19 +299,14 @@ void Worker::record_follower(const Request& request, const Done& done) {
                                                         : metering::Outcome::gateway_error;
   }
   services_.terminals_written.add();
-  services_.ledger.record_async({.request_id = request.id.view(),
-                                 .tenant = request.who->tenant,
-                                 .key_id = request.who->key_id,
-                                 .gateway = request.who->gateway,
-                                 .model = request.model->name,
-                                 .endpoint = request.route.endpoint,
-                                 .tier = request.tier},
-                                {.outcome = outcome,
-                                 .reason = done ? "coalesced" : core::face(done.error().kind).name,
-                                 .charge = request.runtime->snapshot().prices().free(request.tier),
-                                 .http_status = done ? request.status : core::face(done.error().kind).http_status,
-                                 .latency = std::chrono::duration_cast<std::chrono::microseconds>(
-                                     services_.clock.steady() - request.exchange.received_at())});
+  services_.ledger.record_async(
+      subject_of(request.id, *request.who, *request.model, request.route.endpoint, request.tier),
+      {.outcome = outcome,
+       .reason = done ? "coalesced" : core::face(done.error().kind).name,
+       .charge = request.runtime->snapshot().prices().free(request.tier),
+       .http_status = done ? request.status : core::face(done.error().kind).http_status,
+       .latency = std::chrono::duration_cast<std::chrono::microseconds>(services_.clock.steady() -
+                                                                        request.exchange.received_at())});
 }
 
 boost::asio::awaitable<Worker::Done> Worker::relay_flight(Request& request, cache::Reader& reader,

@@ -25,16 +25,14 @@
 namespace ganglion::gateway {
 
 // Counts a backend's attempts, by status and by error kind. Thread-safe; the usual outcome is one add.
-class UpstreamAttempts {
+class UpstreamAttempts final : public backends::AttemptHooks {
  public:
-  UpstreamAttempts() = default;
   UpstreamAttempts(metrics::Registry& registry, std::string_view backend);
-  void count(const backends::Attempt& attempt, bool retry) const;
-  void answered_after(std::chrono::nanoseconds time) { first_byte_.observe(time); }
+  void attempted(const backends::Attempt& attempt, std::chrono::nanoseconds time, bool retry) override;
 
  private:
-  metrics::Shard* shard_ = nullptr;
-  std::string backend_;
+  metrics::Shard& shard_;
+  const std::string backend_;
   metrics::Counter ok_, retries_;
   metrics::Histogram first_byte_;
 };
@@ -50,7 +48,7 @@ class BackendRegistry {
   struct Backend {
     std::shared_ptr<backends::Health> health = std::make_shared<backends::Health>();
     std::unique_ptr<net::UpstreamHooks> hooks;
-    UpstreamAttempts attempts;
+    std::unique_ptr<UpstreamAttempts> attempts;
   };
   // References stay valid for the registry's life.
   Backend& get(std::string_view name);

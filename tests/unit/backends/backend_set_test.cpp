@@ -52,6 +52,21 @@ class FakeBackend final : public Backend {
   std::string name_;
 };
 
+// Remembers what it was told.
+struct CountingHooks final : AttemptHooks {
+  void attempted(const Attempt& attempt, std::chrono::nanoseconds time, bool retry) override {
+    EXPECT_GE(time.count(), 0);
+    seen.push_back({attempt.outcome, attempt.status, retry});
+  }
+  struct Seen {
+    ErrorKind outcome;
+    int status;
+    bool retry;
+    bool operator==(const Seen&) const = default;
+  };
+  std::vector<Seen> seen;
+};
+
 class BackendSetTest : public testing::Test {
  protected:
   BackendSetTest() { retry.backoff_base = 1ms; }
@@ -60,7 +75,8 @@ class BackendSetTest : public testing::Test {
     targets.push_back({.backend = &backend,
                        .health = std::make_shared<Health>(),
                        .upstream_model = std::string{backend.name()} + "-model",
-                       .weight = weight});
+                       .weight = weight,
+                       .hooks = &counted});
   }
 
   core::Result<Started> start(api::Tier tier = api::Tier::regular) {
@@ -94,6 +110,7 @@ class BackendSetTest : public testing::Test {
   std::unique_ptr<BackendSet> set;
   std::vector<Attempt> attempts;
   Rejection rejection;
+  CountingHooks counted;
 };
 
 TEST_F(BackendSetTest, TheModelIsCalledByTheBackendsOwnName) {
@@ -103,6 +120,19 @@ TEST_F(BackendSetTest, TheModelIsCalledByTheBackendsOwnName) {
   EXPECT_EQ(a.last_model, "a-model");
   EXPECT_EQ(a.last_body, "a-model");
   EXPECT_EQ(attempts.size(), 1U);
+}
+
+TEST_F(BackendSetTest, HooksAreToldOfEveryTry) {
+  FakeBackend a("a");
+  a.fails(rejected(503), 503);
+  a.fails(core::make_error(ErrorKind::upstream_connect));
+  add(a);
+  retry.attempts_max = 3;
+  ASSERT_TRUE(start());
+  const std::vector<CountingHooks::Seen> expected{{ErrorKind::upstream_rejected, 503, false},
+                                                  {ErrorKind::upstream_connect, 0, true},
+                                                  {ErrorKind::kCount, 200, true}};
+  EXPECT_EQ(counted.seen, expected);
 }
 
 TEST_F(BackendSetTest, FallsBackToAnotherBackendFirst) {
