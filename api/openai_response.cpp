@@ -8,47 +8,12 @@
 namespace ganglion::api {
 namespace {
 
-bool text_length(JsonCursor& cursor, std::size_t& length) {
-  if (cursor.peek() != JsonType::string) return cursor.skip();
-  JsonString text;
-  if (!cursor.string(text)) return false;
-  length += text.raw.size();
-  return true;
-}
-
-// One element of `choices`: message.content or text. False on a syntax error.
-bool read_choice(JsonCursor& cursor, std::size_t& text_bytes) {
-  if (cursor.peek() != JsonType::object) return cursor.skip();
-  JsonString key;
-  for (bool more = cursor.begin_object(key); more; more = cursor.next_member(key)) {
-    bool good = true;
-    if (equals(key, "text")) {
-      good = text_length(cursor, text_bytes);
-    } else if (equals(key, "message") && cursor.peek() == JsonType::object) {
-      JsonString inner;
-      for (bool again = cursor.begin_object(inner); again && good; again = good && cursor.next_member(inner)) {
-        if (equals(inner, "tool_calls")) {
-          cursor.peek();
-          const std::size_t first = cursor.offset();
-          good = cursor.skip();
-          text_bytes += cursor.offset() - first;
-        } else {
-          good = equals(inner, "role") ? cursor.skip() : text_length(cursor, text_bytes);
-        }
-      }
-    } else {
-      good = cursor.skip();
-    }
-    if (!good) return false;
-  }
-  return cursor.ok();
-}
-
-bool read_list(JsonCursor& cursor, AnswerFacts& facts, bool choices) {
+// How many elements a list has. False on a syntax error.
+bool count_elements(JsonCursor& cursor, std::size_t& count) {
   if (cursor.peek() != JsonType::array) return cursor.skip();
   for (bool more = cursor.begin_array(); more; more = cursor.next_element()) {
-    ++facts.choices;
-    if (!(choices ? read_choice(cursor, facts.text_bytes) : cursor.skip())) return false;
+    ++count;
+    if (!cursor.skip()) return false;
   }
   return cursor.ok();
 }
@@ -68,7 +33,7 @@ core::Result<AnswerFacts> scan_answer(std::string_view body) {
       facts.usage = usage;
       facts.usage_object = {.offset = first, .length = cursor.offset() - first};
     } else if (equals(key, "choices") || equals(key, "data")) {
-      good = read_list(cursor, facts, key.raw == "choices");
+      good = count_elements(cursor, facts.choices);
     } else if (equals(key, "error")) {
       facts.error = cursor.peek() != JsonType::null;
       good = cursor.skip();

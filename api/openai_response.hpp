@@ -14,10 +14,9 @@ namespace ganglion::api {
 
 struct AnswerFacts {
   std::optional<Usage> usage;
-  Span usage_object;           // empty if none
-  bool error = false;          // carries an error object
-  std::size_t choices = 0;     // or embeddings in `data`
-  std::size_t text_bytes = 0;  // of contents and texts, for an estimate where usage is missing
+  Span usage_object;        // empty if none
+  bool error = false;       // carries an error object
+  std::size_t choices = 0;  // or embeddings in `data`
 };
 
 // The whole body must be one JSON object. Error: upstream_protocol, saying where it is not JSON.

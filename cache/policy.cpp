@@ -5,18 +5,10 @@
 #include <string>
 
 #include "api/json_text.hpp"
+#include "core/text.hpp"
 
 namespace ganglion::cache {
 namespace {
-
-bool equals_ignoring_case(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; };
-    if (lower(a[i]) != lower(b[i])) return false;
-  }
-  return true;
-}
 
 std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
@@ -35,9 +27,8 @@ CacheControl read_cache_control(std::string_view value) {
     const std::size_t comma = value.find(',');
     const std::string_view directive = trim(value.substr(0, comma));
     value = comma == std::string_view::npos ? std::string_view{} : value.substr(comma + 1);
-    if (equals_ignoring_case(directive, "no-store")) out.no_store = true;
-    if (equals_ignoring_case(directive, "no-cache") || equals_ignoring_case(directive, "max-age=0"))
-      out.no_cache = true;
+    if (core::iequals(directive, "no-store")) out.no_store = true;
+    if (core::iequals(directive, "no-cache") || core::iequals(directive, "max-age=0")) out.no_cache = true;
   }
   return out;
 }
@@ -62,8 +53,8 @@ core::Result<bool> read_skip(const CacheHeaders& headers) {
   const auto& value = is_new ? headers.skip : headers.old_skip;
   if (!value) return false;
   const std::string_view text = trim(*value);
-  if (equals_ignoring_case(text, "true")) return true;
-  if (equals_ignoring_case(text, "false")) return false;
+  if (core::iequals(text, "true")) return true;
+  if (core::iequals(text, "false")) return false;
   const std::string name = is_new ? "cf-aig-skip-cache" : "cf-skip-cache";
   return core::fail(core::ErrorKind::invalid_value, "header '" + name + "' must be 'true' or 'false'", name);
 }

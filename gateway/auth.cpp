@@ -9,6 +9,8 @@
 
 #include <cstring>
 
+#include "core/text.hpp"
+
 namespace ganglion::gateway {
 namespace {
 
@@ -38,10 +40,8 @@ core::Sha256 digest_from_hex(std::string_view text) {
 // The token of "Bearer <token>", "" if it is not one.
 std::string_view bearer(std::string_view authorization) {
   constexpr std::string_view kScheme = "bearer ";
-  if (authorization.size() <= kScheme.size()) return {};
-  for (std::size_t i = 0; i < kScheme.size(); ++i) {
-    const char c = authorization[i];
-    if ((c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c) != kScheme[i]) return {};
+  if (authorization.size() <= kScheme.size() || !core::iequals(authorization.substr(0, kScheme.size()), kScheme)) {
+    return {};
   }
   authorization.remove_prefix(kScheme.size());
   while (!authorization.empty() && authorization.front() == ' ') authorization.remove_prefix(1);

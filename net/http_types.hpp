@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "core/text.hpp"
+
 namespace ganglion::net {
 
 struct Header {
@@ -20,8 +22,7 @@ enum class Method : std::uint8_t { get, head, post, put, patch, delete_, options
 
 std::string_view name(Method method);  // "GET", ...; "" for other
 
-// ASCII, as header names compare.
-bool iequals(std::string_view a, std::string_view b);
+using core::iequals;
 
 // Value of the first header of that name, "" if none.
 std::string_view find_header(std::span<const Header> headers, std::string_view name);

@@ -124,7 +124,6 @@ TEST(ScanAnswer, ReadsUsageOfEachEndpoint) {
   ASSERT_TRUE(facts);
   EXPECT_EQ(facts->usage, (Usage{.input_tokens = 7, .cached_input_tokens = 2, .output_tokens = 3}));
   EXPECT_EQ(facts->choices, 1U);
-  EXPECT_EQ(facts->text_bytes, 5U);
   std::string out;
   const json injected = json::parse(inject_neurons(chat, *facts, "0.5", out));
   EXPECT_EQ(injected["usage"]["neurons"], 0.5);
