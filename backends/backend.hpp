@@ -50,6 +50,9 @@ class Answer {
   // Errors: upstream_timeout (idle limit), upstream_closed (body cut), upstream_protocol, deadline_exceeded, cancelled.
   virtual boost::asio::awaitable<core::Result<std::string_view>> next() = 0;
 
+  // The caller has all it wants and the body is about to end: its connection is worth keeping.
+  virtual void expect_end() {}
+
   // Exact usage where the backend knows it apart from the body (the local engine); nullopt: read it from the body.
   // Valid after the end, and after a cancel: what was used until then.
   virtual std::optional<api::Usage> usage() const { return std::nullopt; }

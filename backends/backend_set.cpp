@@ -35,6 +35,7 @@ class CountedAnswer final : public Answer {
       : in_flight_(std::move(in_flight)), inner_(std::move(inner)) {}
   const AnswerHead& head() const override { return inner_->head(); }
   boost::asio::awaitable<core::Result<std::string_view>> next() override { return inner_->next(); }
+  void expect_end() override { inner_->expect_end(); }
   std::optional<api::Usage> usage() const override { return inner_->usage(); }
 
  private:

@@ -263,7 +263,10 @@ boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
       usage_event_.clear();
       co_return StreamPiece{.bytes = out_, .usage_event = true};
     }
-    if (!done_event_.empty()) break;
+    if (!done_event_.empty()) {
+      answer_->expect_end();
+      break;
+    }
     core::Result<std::string_view> bytes = core::fail(ErrorKind::internal);
     {
       const Stopwatch waiting(bill_.upstream);

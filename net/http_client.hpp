@@ -53,10 +53,15 @@ class UpstreamResponse {
   boost::asio::awaitable<core::Result<std::string_view>> next();
   // The whole rest; upstream_protocol over bytes_max. The view is valid until destruction.
   boost::asio::awaitable<core::Result<std::string_view>> read_all(std::size_t bytes_max);
+  // All that is wanted has been read (a stream's [DONE]), but the body's end may still be on its way, in a packet of
+  // its own. Destruction then waits for it behind the caller's back, kEndWait at most, so that the connection can be
+  // used again; any other byte of the body closes it.
+  void expect_end() { end_expected_ = true; }
 
  private:
   std::shared_ptr<UpstreamPool> pool_;
   std::unique_ptr<UpstreamConnection> connection_;
+  bool end_expected_ = false;
 };
 
 class UpstreamClient {

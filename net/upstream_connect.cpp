@@ -156,9 +156,17 @@ bool UpstreamConnection::alive_while_idle() {
   return !hung_up_ && stream_->quiet_and_open();
 }
 
+bool UpstreamConnection::may_end() const {
+  return !failed_ && !send_failed_ && stopped_ == Stop::none && !hung_up_ && framed() && parser_.keep_alive();
+}
+
 bool UpstreamConnection::reusable() const {
-  return ended_ && !failed_ && !send_failed_ && stopped_ == Stop::none && !hung_up_ && begin_ == end_ && framed() &&
-         parser_.keep_alive();
+  return ended_ && begin_ == end_ && may_end();
+}
+
+void UpstreamConnection::forget_request(core::Deadline deadline) {
+  on_cancel_.reset();
+  deadline_ = deadline;
 }
 
 void UpstreamConnection::go_idle() {

@@ -43,6 +43,10 @@ class UpstreamConnection final : private PeerWatch::Listener {
   bool ended() const { return ended_; }
   bool nothing_received() const { return received_ == 0; }
   bool reusable() const;
+  // The body may still end well: framed, nothing went wrong, the connection is to be kept.
+  bool may_end() const;
+  // The request is over for whoever sent it: neither its cancel source nor its deadline counts any more.
+  void forget_request(core::Deadline deadline);
   void go_idle();
   bool alive_while_idle();  // liveness check before reuse
 

@@ -3,6 +3,8 @@
 #include "net/upstream_pool.hpp"
 
 #include <algorithm>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <stdexcept>
 
 #include "net/http_client.hpp"
@@ -17,10 +19,18 @@ namespace {
 constexpr std::size_t kWaitersMax = 4096;
 constexpr std::size_t kIdleBuffersKept = 64;
 
+// For the packet with a stream's terminating chunk. A server that sends it later than this is not worth waiting for.
+constexpr std::chrono::milliseconds kEndWait{100};
+
 int keep_session(SSL* ssl, SSL_SESSION* session) {
   auto* pool = static_cast<UpstreamPool*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)));
   pool->session.reset(session);
   return 1;  // the reference is ours now
+}
+
+asio::awaitable<void> await_end(std::shared_ptr<UpstreamPool> pool, std::unique_ptr<UpstreamConnection> connection) {
+  const auto piece = co_await connection->next();
+  if (piece && piece->empty() && connection->reusable()) pool->put(std::move(connection));
 }
 
 }  // namespace
@@ -98,7 +108,13 @@ UpstreamResponse::UpstreamResponse(std::shared_ptr<UpstreamPool> pool, std::uniq
     : pool_(std::move(pool)), connection_(std::move(connection)) {}
 
 UpstreamResponse::~UpstreamResponse() {
-  if (connection_->reusable()) pool_->put(std::move(connection_));
+  if (connection_->reusable()) {
+    pool_->put(std::move(connection_));
+  } else if (end_expected_ && !connection_->ended() && connection_->may_end() && !pool_->closed) {
+    connection_->forget_request(core::Deadline::after(kEndWait));
+    const asio::any_io_executor executor = pool_->executor;
+    asio::co_spawn(executor, await_end(std::move(pool_), std::move(connection_)), asio::detached);
+  }
 }
 
 int UpstreamResponse::status() const {

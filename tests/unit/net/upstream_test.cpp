@@ -136,6 +136,89 @@ TEST_F(UpstreamTest, RefusesAnswersThatAreNotWellFramed) {
   }
 }
 
+// Reads one piece of a chunked answer, says that only its end may follow, and lets go of it.
+awaitable<void> read_until_told(UpstreamClient& client, core::CancelSource& cancel) {
+  auto response = co_await client.send({.path = "/x"}, {}, cancel);
+  EXPECT_TRUE(response);
+  if (!response) co_return;
+  auto piece = co_await (*response)->next();
+  EXPECT_EQ(piece.value_or(""), "done");
+  EXPECT_FALSE((*response)->ended());
+  (*response)->expect_end();
+}
+
+constexpr const char* kUnended = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n";
+
+TEST_F(UpstreamTest, AnExpectedEndThatComesLaterKeepsTheConnection) {
+  ScriptedUpstream upstream({[&](RawSocket& peer) {
+    while (!upstream_request(peer).empty()) {
+      peer.send(kUnended);
+      std::this_thread::sleep_for(10ms);
+      peer.send("0\r\n\r\n");
+    }
+  }});
+  run(options_for(upstream), [&](UpstreamClient& client) -> awaitable<void> {
+    for (int i = 0; i < 3; ++i) {
+      {
+        core::CancelSource of_the_request;  // gone before the end comes
+        co_await read_until_told(client, of_the_request);
+      }
+      for (int tries = 0; client.idle_connections() == 0 && tries < 100; ++tries) co_await pause(1ms);
+      EXPECT_EQ(client.idle_connections(), 1U);
+    }
+  });
+  EXPECT_EQ(upstream.accepted(), 1);
+}
+
+TEST_F(UpstreamTest, AnExpectedEndIsNotWaitedForLong) {
+  ScriptedUpstream upstream({[&](RawSocket& peer) {
+    (void)upstream_request(peer);
+    peer.send(kUnended);
+    EXPECT_TRUE(peer.wait_closed(1s));
+  }});
+  run(options_for(upstream), [&](UpstreamClient& client) -> awaitable<void> {
+    co_await read_until_told(client, cancel_);
+    EXPECT_EQ(client.open_connections(), 1U);
+    for (int tries = 0; client.open_connections() > 0 && tries < 100; ++tries) co_await pause(5ms);
+    EXPECT_EQ(client.open_connections(), 0U);
+  });
+}
+
+TEST_F(UpstreamTest, MoreDataInsteadOfTheExpectedEndClosesTheConnection) {
+  ScriptedUpstream upstream({[&](RawSocket& peer) {
+    (void)upstream_request(peer);
+    peer.send(kUnended);
+    std::this_thread::sleep_for(10ms);
+    peer.send("4\r\nmore\r\n0\r\n\r\n");
+    EXPECT_TRUE(peer.wait_closed(1s));
+  }});
+  run(options_for(upstream), [&](UpstreamClient& client) -> awaitable<void> {
+    co_await read_until_told(client, cancel_);
+    for (int tries = 0; client.open_connections() > 0 && tries < 100; ++tries) co_await pause(5ms);
+    EXPECT_EQ(client.idle_connections(), 0U);
+    EXPECT_EQ(client.open_connections(), 0U);
+  });
+}
+
+TEST_F(UpstreamTest, AnAnswerLeftInItsMiddleIsClosedAtOnce) {
+  std::atomic<bool> closed{false};
+  ScriptedUpstream upstream({[&](RawSocket& peer) {
+    (void)upstream_request(peer);
+    peer.send(kUnended);
+    closed = peer.wait_closed(1s);
+  }});
+  run(options_for(upstream), [&](UpstreamClient& client) -> awaitable<void> {
+    {
+      auto response = co_await client.send({.path = "/x"}, {}, cancel_);
+      EXPECT_TRUE(response);
+      if (response) (void)co_await (*response)->next();
+    }
+    EXPECT_EQ(client.open_connections(), 0U);
+  });
+  for (int tries = 0; !closed && tries < 1000; ++tries) std::this_thread::sleep_for(1ms);
+  EXPECT_TRUE(closed);
+}
+
 TEST_F(UpstreamTest, SurplusBytesKeepTheConnectionOutOfThePool) {
   ScriptedUpstream upstream({[&](RawSocket& peer) {
     (void)upstream_request(peer);
