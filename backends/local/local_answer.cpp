@@ -96,7 +96,10 @@ void GenerateAnswer::call_off() {
 }
 
 boost::asio::awaitable<core::Result<void>> GenerateAnswer::begin() {
-  while (!finished_ && !failure_ && (!plan_.stream || out_.empty())) {
+  const auto produced = [this] {
+    return plan_.stream ? !out_.empty() : std::ranges::any_of(choices_, [](const Choice& c) { return c.tokens > 0; });
+  };
+  while (!finished_ && !failure_ && !produced()) {
     if (auto waited = co_await waiter_.wait(deadline_, *cancel_); !waited) co_return waited;
     absorb();
   }

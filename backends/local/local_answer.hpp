@@ -42,7 +42,7 @@ class GenerateAnswer final : public Answer {
                                                               GeneratePlan plan, const Call& call);
   ~GenerateAnswer() override;
 
-  // Waits for the first token (stream) or for the end.
+  // Waits for the first token: from then on there is something to bill, whoever leaves.
   boost::asio::awaitable<core::Result<void>> begin();
 
   const AnswerHead& head() const override { return head_; }
