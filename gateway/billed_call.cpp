@@ -172,6 +172,11 @@ metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason
   bill_.outcome = outcome;
   bill_.settled = true;
   if (intent_) services_.terminals_written.add();
+  spec_.counters.add({.input_tokens = bill_.usage.input_tokens,
+                      .cached_input_tokens = bill_.usage.cached_input_tokens,
+                      .output_tokens = bill_.usage.output_tokens,
+                      .usage_estimated = bill_.usage.estimated,
+                      .nano_neurons = bill_.charge.nano_neurons});
   ledger_attempts_.clear();
   for (const backends::Attempt& attempt : attempts_) {
     if (ledger_attempts_.size() == metering::kAttemptsMax) break;

@@ -16,6 +16,7 @@
 #include "core/ids.hpp"
 #include "gateway/runtime.hpp"
 #include "metering/record.hpp"
+#include "metrics/worker_metrics.hpp"
 
 namespace ganglion::gateway {
 
@@ -36,6 +37,7 @@ struct CallSpec {
   core::CancelSource* cancel = nullptr;
   core::SteadyTime began;
   ratelimit::Permit permit;
+  metrics::BillCounters counters;  // of this tenant, model and tier
 };
 
 // The outcome so far; complete once the call has settled.

@@ -251,11 +251,6 @@ void Worker::finish(Request& request) {
   if (request.dispatched) {
     sample.upstream = bill.upstream;
     sample.overhead = std::max(sample.duration - bill.upstream, std::chrono::nanoseconds{0});
-    sample.input_tokens = bill.usage.input_tokens;
-    sample.cached_input_tokens = bill.usage.cached_input_tokens;
-    sample.output_tokens = bill.usage.output_tokens;
-    sample.usage_estimated = bill.usage.estimated;
-    sample.nano_neurons = bill.charge.nano_neurons;
   }
   metrics_.request_done(sample);
   if (!access_log_.on()) return;
@@ -281,7 +276,7 @@ void Worker::finish(Request& request) {
       .bytes_in = sample.request_body_bytes,
       .bytes_out = sample.response_body_bytes,
       .usage = request.dispatched ? bill.usage : api::Usage{},
-      .nano_neurons = sample.nano_neurons,
+      .nano_neurons = request.dispatched ? bill.charge.nano_neurons : 0,
       .duration_us = std::chrono::duration_cast<std::chrono::microseconds>(sample.duration).count(),
       .upstream_us =
           request.dispatched ? std::chrono::duration_cast<std::chrono::microseconds>(bill.upstream).count() : -1,

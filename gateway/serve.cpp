@@ -23,7 +23,8 @@ CallSpec Worker::call_spec(Request& request) {
           .deadline = request.deadline,
           .cancel = &request.exchange.cancel(),
           .began = request.exchange.received_at(),
-          .permit = std::move(request.permit)};
+          .permit = std::move(request.permit),
+          .counters = metrics_.bills(request.who->tenant, request.model->name, api::name(request.tier))};
 }
 
 // `head` borrows from `answer`, which must outlive its sending.

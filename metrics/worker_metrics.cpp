@@ -27,11 +27,6 @@ struct Row {
   Counter cache_lookups;
   Counter request_bytes;
   Counter response_bytes;
-  Counter input_tokens;
-  Counter cached_input_tokens;
-  Counter output_tokens;
-  Counter estimated;
-  Counter neurons;
   Histogram duration;
   Histogram first_token;
   Histogram upstream;
@@ -39,13 +34,13 @@ struct Row {
 };
 
 struct Key {
-  std::uint32_t model;
-  std::uint32_t tenant;
-  std::uint32_t endpoint;  // < 32
-  std::uint32_t status;    // < 1024
-  bool fast;
-  bool no_tier;
-  CacheOutcome cache;
+  std::uint32_t model = 0;
+  std::uint32_t tenant = 0;
+  std::uint32_t endpoint = 0;  // < 32
+  std::uint32_t status = 0;    // < 1024
+  bool fast = false;
+  bool no_tier = false;
+  CacheOutcome cache = CacheOutcome::off;
 
   // Label ids stay below 2^21: label_values_max is at most a million.
   std::uint64_t packed() const {
@@ -101,6 +96,7 @@ struct WorkerMetrics::Impl {
   BoundedLabelReader tenants;
   std::vector<std::string> endpoints;
   std::unordered_map<std::uint64_t, Row> rows;
+  std::unordered_map<std::uint64_t, BillCounters> bills;
   std::vector<Histogram> gaps;  // by model id
   std::array<Counter, kErrorKinds> rejected;
   std::array<Counter, kErrorKinds> failed;
@@ -143,13 +139,6 @@ Row WorkerMetrics::Impl::make_row(Shard& shard, const Key& key) {
   if (key.cache != CacheOutcome::off) row.cache_lookups = shard.counter(cache_lookups_total, {cache});
   row.duration = shard.histogram(request_duration_seconds, {endpoint, model, tier});
   row.overhead = shard.histogram(request_overhead_seconds, {endpoint, cache});
-  // A request that never named a tier was not billed: no series for it below.
-  if (key.no_tier) return row;
-  row.input_tokens = shard.counter(tokens_total, {"input", tier, model, tenant});
-  row.cached_input_tokens = shard.counter(tokens_total, {"cached_input", tier, model, tenant});
-  row.output_tokens = shard.counter(tokens_total, {"output", tier, model, tenant});
-  row.neurons = shard.counter(neurons_total, {tier, model, tenant});
-  row.estimated = shard.counter(usage_estimated_total, {model});
   return row;
 }
 
@@ -186,6 +175,34 @@ TokenGaps WorkerMetrics::token_gaps(std::string_view model) {
   return TokenGaps{gap};
 }
 
+void BillCounters::add(const BillSample& bill) {
+  input_tokens_.add(bill.input_tokens - std::min(bill.cached_input_tokens, bill.input_tokens));
+  cached_input_tokens_.add(bill.cached_input_tokens);
+  output_tokens_.add(bill.output_tokens);
+  neurons_.add_nano(bill.nano_neurons);
+  if (bill.usage_estimated) estimated_.add();
+}
+
+BillCounters WorkerMetrics::bills(std::string_view tenant, std::string_view model, std::string_view tier) {
+  using enum Family;
+  Key key{.model = impl_->models.id(model), .tenant = impl_->tenants.id(tenant), .fast = tier == "fast"};
+  if (impl_->bills.size() >= kRowsMax && !impl_->bills.contains(key.packed())) {
+    key.model = BoundedLabel::kOther;
+    key.tenant = BoundedLabel::kOther;
+  }
+  const auto [at, fresh] = impl_->bills.try_emplace(key.packed());
+  if (!fresh) return at->second;
+  BillCounters& counters = at->second;
+  const std::string_view known_model = impl_->models.text(key.model);
+  const std::string_view known_tenant = impl_->tenants.text(key.tenant);
+  counters.input_tokens_ = shard_.counter(tokens_total, {"input", tier, known_model, known_tenant});
+  counters.cached_input_tokens_ = shard_.counter(tokens_total, {"cached_input", tier, known_model, known_tenant});
+  counters.output_tokens_ = shard_.counter(tokens_total, {"output", tier, known_model, known_tenant});
+  counters.neurons_ = shard_.counter(neurons_total, {tier, known_model, known_tenant});
+  counters.estimated_ = shard_.counter(usage_estimated_total, {known_model});
+  return counters;
+}
+
 void WorkerMetrics::request_done(const RequestSample& sample) {
   Row& row = impl_->row(shard_, sample);
   row.requests.add();
@@ -206,11 +223,6 @@ void WorkerMetrics::request_done(const RequestSample& sample) {
     row.upstream.observe(sample.upstream);
   }
   observe(row.overhead, sample.overhead);
-  row.input_tokens.add(sample.input_tokens - std::min(sample.cached_input_tokens, sample.input_tokens));
-  row.cached_input_tokens.add(sample.cached_input_tokens);
-  row.output_tokens.add(sample.output_tokens);
-  row.neurons.add_nano(sample.nano_neurons);
-  if (sample.usage_estimated) row.estimated.add();
   count_end(sample);
 }
 

@@ -45,11 +45,26 @@ struct RequestSample {
 
   std::uint64_t request_body_bytes = 0;
   std::uint64_t response_body_bytes = 0;
+};
+
+// What one bill says.
+struct BillSample {
   std::uint64_t input_tokens = 0;  // cached ones included
   std::uint64_t cached_input_tokens = 0;
   std::uint64_t output_tokens = 0;
   bool usage_estimated = false;
   std::int64_t nano_neurons = 0;
+};
+
+// Where the bills of one (tenant, model, tier) are counted, each once, when it settles: so the counters add up to the
+// ledger however the requests behind a bill ended. Handles into the registry; they may outlive the WorkerMetrics.
+class BillCounters {
+ public:
+  void add(const BillSample& bill);
+
+ private:
+  friend class WorkerMetrics;
+  Counter input_tokens_, cached_input_tokens_, output_tokens_, estimated_, neurons_;
 };
 
 // Labels shared by all workers of a process.
@@ -89,6 +104,7 @@ class WorkerMetrics {
 
   void request_done(const RequestSample& sample);
   TokenGaps token_gaps(std::string_view model);
+  BillCounters bills(std::string_view tenant, std::string_view model, std::string_view tier);
 
   // 429 by the limiter, by the scope and kind that was empty: ("key","requests"), ("tenant","tokens"), ...
   void limited(std::string_view scope, std::string_view kind);

@@ -36,8 +36,10 @@ class WorkerMetricsTest : public testing::Test {
             .upstream = milliseconds{19},
             .overhead = microseconds{40},
             .request_body_bytes = 100,
-            .response_body_bytes = 900,
-            .input_tokens = 30,
+            .response_body_bytes = 900};
+  }
+  static BillSample bill() {
+    return {.input_tokens = 30,
             .cached_input_tokens = 10,
             .output_tokens = 7,
             .usage_estimated = true,
@@ -69,13 +71,22 @@ TEST_F(WorkerMetricsTest, CountsEveryFactOfARequest) {
           "ganglion_request_overhead_seconds_bucket{endpoint=\"chat_completions\",cache=\"miss\",le=\"5e-05\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("ganglion_request_body_bytes_total{endpoint=\"chat_completions\"} 200\n"));
   EXPECT_THAT(text, HasSubstr("ganglion_response_body_bytes_total{endpoint=\"chat_completions\"} 1800\n"));
+  EXPECT_THAT(text, HasSubstr("ganglion_cache_lookups_total{result=\"miss\"} 2\n"));
+}
+
+TEST_F(WorkerMetricsTest, ABillIsCountedWhenItSettlesEvenAfterTheWorkersMetricsAreGone) {
+  auto gone = std::make_unique<WorkerMetrics>(registry, bounds);
+  BillCounters late = gone->bills("acme", "demo-chat", "fast");
+  gone.reset();
+  late.add(bill());
+  worker.bills("acme", "demo-chat", "fast").add(bill());
+  const std::string text = registry.expose();
   EXPECT_THAT(
       text, HasSubstr("ganglion_tokens_total{kind=\"input\",tier=\"fast\",model=\"demo-chat\",tenant=\"acme\"} 40\n"));
   EXPECT_THAT(text, HasSubstr("kind=\"cached_input\",tier=\"fast\",model=\"demo-chat\",tenant=\"acme\"} 20\n"));
   EXPECT_THAT(text, HasSubstr("kind=\"output\",tier=\"fast\",model=\"demo-chat\",tenant=\"acme\"} 14\n"));
   EXPECT_THAT(text, HasSubstr("ganglion_neurons_total{tier=\"fast\",model=\"demo-chat\",tenant=\"acme\"} 5\n"));
   EXPECT_THAT(text, HasSubstr("ganglion_usage_estimated_total{model=\"demo-chat\"} 2\n"));
-  EXPECT_THAT(text, HasSubstr("ganglion_cache_lookups_total{result=\"miss\"} 2\n"));
 }
 
 TEST_F(WorkerMetricsTest, RefusalIsRejectedAndUpstreamErrorIsFailed) {
@@ -108,11 +119,7 @@ TEST_F(WorkerMetricsTest, DurationsThatDidNotHappenAreNotObserved) {
 }
 
 TEST_F(WorkerMetricsTest, ModelsPastTheBoundAreOther) {
-  for (const char* model : {"a", "b", "c", "d"}) {
-    RequestSample sample = good();
-    sample.model = model;
-    worker.request_done(sample);
-  }
+  for (const char* model : {"a", "b", "c", "d"}) worker.bills("acme", model, "fast").add(bill());
   const std::string text = registry.expose();
   EXPECT_THAT(text, HasSubstr("ganglion_usage_estimated_total{model=\"b\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("ganglion_usage_estimated_total{model=\"other\"} 2\n"));
