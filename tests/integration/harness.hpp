@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -78,6 +80,18 @@ class RunningGateway {
     RawSocket socket = RawSocket::connect(admin ? application_->admin_port() : port());
     socket.send("GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n");
     return socket.read_message();
+  }
+
+  // The sum of a family's samples whose labels hold all of `labels` ("model=\"m\""), as /metrics says now.
+  double metric(const std::string& family, const std::vector<std::string>& labels = {}) const {
+    std::istringstream lines(body_of(get("/metrics", true)));
+    double sum = 0;
+    for (std::string line; std::getline(lines, line);) {
+      if (!line.starts_with(family + "{") && !line.starts_with(family + " ")) continue;
+      const auto has = [&](const std::string& label) { return line.find(label) != std::string::npos; };
+      if (std::ranges::all_of(labels, has)) sum += std::stod(line.substr(line.rfind(' ') + 1));
+    }
+    return sum;
   }
 
   static std::string request(const std::string& path, const std::string& body, const std::string& headers = "") {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <future>
 
+#include "tests/integration/answers.hpp"
 #include "tests/integration/harness.hpp"
 #include "tests/support/scripted_upstream.hpp"
 
@@ -13,52 +14,6 @@ namespace {
 
 using namespace std::chrono_literals;
 using metering::Outcome;
-
-constexpr const char* kNoCache = "gateways: [{name: default, cache: {ttl: 0s}, retry: {attempts: 1}}]\n";
-
-const std::string kAnswer =
-    R"({"id":"c","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}})";
-
-std::string delta(const std::string& text) {
-  return R"(data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":")" + text +
-         R"("},"finish_reason":null}]})" + "\n\n";
-}
-const std::string kFinish =
-    "data: "
-    "{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":"
-    "\"stop\"}]}\n\n";
-const std::string kUsageEvent =
-    "data: "
-    "{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_"
-    "tokens\":4,\"total_tokens\":13}}\n\n";
-const std::string kDone = "data: [DONE]\n\n";
-const std::string kStreamHead =
-    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-
-std::string chunk(const std::string& data) {
-  char size[20];
-  std::snprintf(size, sizeof size, "%zx\r\n", data.size());
-  return size + data + "\r\n";
-}
-std::string stream_of(const std::string& events) {
-  return kStreamHead + chunk(events) + "0\r\n\r\n";
-}
-
-// An upstream that answers every request the same way.
-class Answering {
- public:
-  explicit Answering(std::string answer)
-      : upstream_({[this, answer = std::move(answer)](RawSocket& socket) {
-          while (!upstream_.read_request(socket).empty()) {
-            if (!socket.send(answer)) return;
-          }
-        }}) {}
-  ScriptedUpstream& operator*() { return upstream_; }
-  ScriptedUpstream* operator->() { return &upstream_; }
-
- private:
-  ScriptedUpstream upstream_;
-};
 
 TEST(Pipeline, BodyGoesUpUntouchedWithTheProvidersKey) {
   Answering upstream(http_ok(kAnswer));
