@@ -77,7 +77,7 @@ core::Result<std::string_view> BilledCall::before_dispatch(const backends::Targe
   ++bill_.attempts;
   if (!intent_) {
     auto intent = services_.ledger.intent(
-        subject_of(spec_.id, *spec_.who, *spec_.model, spec_.view.endpoint, spec_.tier), backend);
+        subject_of(spec_.id, *spec_.who, *spec_.model, spec_.view.endpoint, spec_.tier, spec_.tags), backend);
     if (!intent) return std::unexpected(std::move(intent.error()));
     intent_ = *intent;
     services_.intents_written.add();

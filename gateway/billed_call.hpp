@@ -12,6 +12,7 @@
 #include "api/openai_request.hpp"
 #include "api/openai_stream.hpp"
 #include "api/sse.hpp"
+#include "api/tags.hpp"
 #include "backends/backend_set.hpp"
 #include "core/ids.hpp"
 #include "gateway/runtime.hpp"
@@ -30,6 +31,7 @@ struct CallSpec {
   const ModelEntry* model = nullptr;
   core::RequestId id;
   api::Tier tier = api::Tier::regular;
+  api::Tags tags;
   std::string_view body;  // the client's bytes; outlive the call
   api::RequestView view;  // of body
   UsageEvents usage_events = UsageEvents::raw;

@@ -2,6 +2,8 @@
 
 #include "gateway/pipeline.hpp"
 
+#include <algorithm>
+
 #include "api/error_body.hpp"
 #include "api/models_body.hpp"
 #include "gateway/estimate.hpp"
@@ -98,6 +100,8 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
   if (!who) co_return std::unexpected(std::move(who.error()));
   request.who = *who;
   if (request.route.endpoint == api::Endpoint::models) co_return co_await list_models(request);
+  // The client's own labels of it, for the ledger and for budgets.
+  if (auto done = label(request); !done) co_return done;
   // Room for it: in-flight and memory caps come before any work. Then the body, and what it asks.
   if (auto done = co_await read(request); !done) co_return done;
   // Which model, on which tier: the names that limits and prices go by.
@@ -107,6 +111,22 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
   // From the cache, from an identical call in flight, or from a backend.
   if (request.caching.lookup || request.caching.store) co_return co_await serve_from_cache(request);
   co_return co_await serve_direct(request);
+}
+
+Worker::Done Worker::label(Request& request) {
+  const auto& headers = request.exchange.head().headers;
+  const auto named = [](const net::Header& header) { return net::iequals(header.name, api::kTagsHeader); };
+  const auto first = std::ranges::find_if(headers, named);
+  if (first == headers.end()) return {};
+  if (std::find_if(first + 1, headers.end(), named) != headers.end()) {
+    return core::fail(ErrorKind::invalid_value,
+                      std::string{api::kTagsHeader} + " is given twice; send one JSON object with all entries",
+                      std::string{api::kTagsHeader});
+  }
+  auto tags = api::parse_tags(first->value);
+  if (!tags) return std::unexpected(std::move(tags.error()));
+  request.tags = std::move(*tags);
+  return {};
 }
 
 boost::asio::awaitable<Worker::Done> Worker::read(Request& request) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "api/openai_request.hpp"
+#include "api/tags.hpp"
 #include "cache/key.hpp"
 #include "cache/policy.hpp"
 #include "core/ids.hpp"
@@ -36,6 +37,7 @@ struct Request {
   api::RequestView view;
   const ModelEntry* model = nullptr;
   api::Tier tier = api::Tier::regular;
+  api::Tags tags;  // of cf-aig-metadata
   core::Deadline deadline;
   ratelimit::LimiterHandle limits;
   ratelimit::Permit permit;
@@ -67,6 +69,7 @@ class Worker {
  private:
   using Done = core::Result<void>;
   boost::asio::awaitable<Done> serve(Request& request);
+  static Done label(Request& request);
   boost::asio::awaitable<Done> read(Request& request);
   Done resolve(Request& request);
   Done admit(Request& request);

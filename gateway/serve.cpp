@@ -17,6 +17,7 @@ CallSpec Worker::call_spec(Request& request) {
           .model = request.model,
           .id = request.id,
           .tier = request.tier,
+          .tags = request.tags,
           .body = request.body,
           .view = request.view,
           .usage_events = request.view.include_usage ? UsageEvents::annotate : UsageEvents::strip,

@@ -134,7 +134,7 @@ boost::asio::awaitable<Worker::Done> Worker::serve_entry(Request& request,
   headers.number("age", entry->age(services_.clock.steady()).count());
   services_.terminals_written.add();
   services_.ledger.record_async(
-      subject_of(request.id, *request.who, *request.model, request.route.endpoint, request.tier),
+      subject_of(request.id, *request.who, *request.model, request.route.endpoint, request.tier, request.tags),
       {.outcome = metering::Outcome::cache_hit,
        .charge = request.runtime->snapshot().prices().free(request.tier),
        .http_status = entry->status,
@@ -199,7 +199,7 @@ void Worker::record_follower(const Request& request, const Done& done) {
   }
   services_.terminals_written.add();
   services_.ledger.record_async(
-      subject_of(request.id, *request.who, *request.model, request.route.endpoint, request.tier),
+      subject_of(request.id, *request.who, *request.model, request.route.endpoint, request.tier, request.tags),
       {.outcome = outcome,
        .reason = done ? "coalesced" : core::face(done.error().kind).name,
        .charge = request.runtime->snapshot().prices().free(request.tier),

@@ -85,12 +85,15 @@ FrameStatus parse_frame(std::string_view bytes, Frame& out) {
   const auto length = get<std::uint32_t>(head.data());
   if (length > kPayloadBytesMax || length > bytes.size() - kFrameHeaderBytes) return FrameStatus::bad;
   const auto type = static_cast<std::uint8_t>(head[kTypeAt]);
-  if (type < static_cast<std::uint8_t>(RecordType::segment) || type > static_cast<std::uint8_t>(RecordType::close) ||
-      head[kTypeAt + 1] != static_cast<char>(kFormatVersion) || head[kTypeAt + 2] != 0 || head[kTypeAt + 3] != 0)
-    return FrameStatus::bad;
+  const auto version = static_cast<std::uint8_t>(head[kTypeAt + 1]);
   const std::string_view frame = bytes.substr(0, kFrameHeaderBytes + length);
   if (get<std::uint32_t>(head.data() + kCrcAt) != frame_crc(frame)) return FrameStatus::bad;
+  if (version > kFormatVersion) return FrameStatus::newer;
+  if (version == 0 || head[kTypeAt + 2] != 0 || head[kTypeAt + 3] != 0 ||
+      type < static_cast<std::uint8_t>(RecordType::segment) || type > static_cast<std::uint8_t>(RecordType::close))
+    return FrameStatus::bad;
   out.type = static_cast<RecordType>(type);
+  out.version = version;
   out.sequence = get<std::uint64_t>(head.data() + kSequenceAt);
   out.durable_sequence = out.sequence - std::min<std::uint64_t>(get<std::uint32_t>(head.data() + kGapAt), out.sequence);
   std::memcpy(out.chain.data(), head.data() + kChainAt, kChainBytes);

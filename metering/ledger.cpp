@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/log.hpp"
+#include "metering/ledger_id.hpp"
 #include "metering/ledger_writer.hpp"
 #include "metering/storage.hpp"
 
@@ -23,6 +24,7 @@ class Ledger::Impl {
  public:
   void unlock() { lock_.reset(); }
   LedgerWriter writer;
+  std::string id;
 };
 
 Ledger::Ledger(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -47,7 +49,13 @@ core::Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options,
   auto impl = std::make_unique<Impl>(std::move(*lock), std::move(own), *storage, options, clock, hooks);
   recovered->report.took =
       std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start);
-  if (auto started = impl->writer.start(std::move(*recovered)); !started) return std::unexpected(started.error());
+  const LedgerId of_segments = recovered->replay.ledger();
+  auto id =
+      of_segments == LedgerId{} ? ensure_ledger_id(options.directory) : adopt_ledger_id(options.directory, of_segments);
+  if (!id) return std::unexpected(id.error());
+  impl->id = std::move(*id);
+  if (auto started = impl->writer.start(std::move(*recovered), ledger_id_bytes(impl->id)); !started)
+    return std::unexpected(started.error());
   const RecoveryReport& report = impl->writer.recovery();
   if (report.torn_bytes != 0 || report.intents_aborted != 0)
     core::log(core::LogLevel::warn, "ledger_recovered",
@@ -96,6 +104,10 @@ void Ledger::close() {
   if (!impl_) return;
   impl_->writer.close();
   impl_->unlock();
+}
+
+const std::string& Ledger::id() const {
+  return impl_->id;
 }
 
 LedgerStats Ledger::stats() const {

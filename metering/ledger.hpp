@@ -96,6 +96,8 @@ class Ledger {
   void close();
 
   LedgerStats stats() const;
+  // A UUID, of this directory for ever (ledger_id.hpp): (id, sequence) names a record among all ledgers.
+  const std::string& id() const;
   const RecoveryReport& recovery() const;
   DayTotal today(std::string_view tenant) const;  // since 00:00 UTC, restarts included
 

@@ -36,13 +36,17 @@ bool is_uuid(std::string_view text) {
   return true;
 }
 
+std::string dashed(const std::string& hex) {
+  return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" +
+         hex.substr(20);
+}
+
 // RFC 9562, version 4.
 std::string random_uuid() {
   std::string hex = core::random_hex(16);
   hex[12] = '4';
   hex[16] = "89ab"[static_cast<unsigned char>(hex[16]) % 4];
-  return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" +
-         hex.substr(20);
+  return dashed(hex);
 }
 
 int sync_directory(const std::string& directory) {
@@ -75,10 +79,10 @@ core::Result<std::string> read_ledger_id(const std::string& directory) {
   return std::string{id};
 }
 
-core::Result<std::string> ensure_ledger_id(const std::string& directory) {
+namespace {
+
+core::Result<std::string> write_id(const std::string& directory, const std::string& id) {
   const std::string path = id_path(directory);
-  if (::access(path.c_str(), F_OK) == 0) return read_ledger_id(directory);
-  const std::string id = random_uuid();
   const std::string fresh = path + ".new";
   const int fd = ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return io_error("cannot create", fresh, errno);
@@ -91,6 +95,37 @@ core::Result<std::string> ensure_ledger_id(const std::string& directory) {
   if (error == 0) error = sync_directory(directory);
   if (error != 0) return io_error("cannot write", path, error);
   return id;
+}
+
+}  // namespace
+
+core::Result<std::string> ensure_ledger_id(const std::string& directory) {
+  if (::access(id_path(directory).c_str(), F_OK) == 0) return read_ledger_id(directory);
+  return write_id(directory, random_uuid());
+}
+
+core::Result<std::string> adopt_ledger_id(const std::string& directory, const LedgerId& of_segments) {
+  const std::string known = dashed(core::hex(of_segments));
+  if (::access(id_path(directory).c_str(), F_OK) != 0) return write_id(directory, known);
+  auto id = read_ledger_id(directory);
+  if (id && *id != known) {
+    return core::fail(core::ErrorKind::ledger_unavailable,
+                      id_path(directory) + " says " + *id + ", but the segments beside it are of the ledger " + known +
+                          "; put back the file or the segments that belong together. Nothing was changed.");
+  }
+  return id;
+}
+
+LedgerId ledger_id_bytes(std::string_view uuid) {
+  LedgerId out{};
+  std::size_t nibble = 0;
+  for (const char c : uuid) {
+    if (c == '-' || nibble == 2 * out.size()) continue;
+    const int value = c <= '9' ? c - '0' : c - 'a' + 10;
+    out[nibble / 2] = static_cast<std::uint8_t>(out[nibble / 2] << 4 | value);
+    ++nibble;
+  }
+  return out;
 }
 
 }  // namespace ganglion::metering

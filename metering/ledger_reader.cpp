@@ -83,6 +83,8 @@ std::string json_line(const LedgerRecord& record) {
   field(out, "model", record.model);
   field(out, "endpoint", api::name(record.endpoint));
   field(out, "tier", api::name(record.tier));
+  out.append(",\"tags\":");
+  api::append_tags_json(out, record.tags);
   field(out, "outcome", name(record.outcome));
   field(out, "reason", record.reason);
   field(out, "http_status", static_cast<std::uint64_t>(record.http_status));

@@ -46,7 +46,8 @@ std::uint64_t LedgerWriter::segment_bytes(std::uint64_t epoch) const {
   return std::min(grown, std::clamp(options_.segment_bytes, kSegmentBytesMin, kSegmentBytesMax));
 }
 
-core::Result<void> LedgerWriter::start(Recovered&& recovered) {
+core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id) {
+  ledger_ = id;
   report_ = recovered.report;
   const std::uint64_t durable = recovered.state.next_sequence - 1;
   commit_ = std::make_unique<GroupCommit>(options_.commit_interval_max, durable, hooks_);
@@ -76,33 +77,43 @@ core::Result<void> LedgerWriter::start(Recovered&& recovered) {
     const std::lock_guard lock(mutex_);
     if (recovered.fresh) {
       if (!spare) {
-        const std::atomic<bool> go_on{false};
-        auto created = storage_.create(segment_path(options_.directory, next), segment_bytes(next), go_on);
+        auto created = create_segment(next);
         if (!created) return std::unexpected(created.error());
         spare = std::move(*created);
       }
       closed_ = false;
       if (auto begun = begin_segment(next, std::move(spare)); !begun) return begun;
-    } else {
-      auto opened = storage_.open(segment_path(options_.directory, recovered.epoch));
-      if (!opened) return std::unexpected(opened.error());
-      file_ = std::move(*opened);
-      epoch_ = recovered.epoch;
-      offset_ = recovered.offset;
-      capacity_ = segment_bytes(epoch_);
-      closed_ = false;
-      // What was read may still be in the page cache only (the last process was killed).
-      if (auto synced = file_->sync(); !synced) return synced;
-      if (auto before = storage_.open(segment_path(options_.directory, epoch_ - 1)))
-        if (auto synced = (*before)->sync(); !synced) return synced;
-      if (spare)
-        supply_->offer(std::move(spare));
-      else
-        supply_->want(epoch_ + 1, segment_bytes(epoch_ + 1));
+    } else if (auto resumed = resume(recovered, std::move(spare)); !resumed) {
+      return resumed;
     }
   }
   if (auto aborted = abort_open(); !aborted) return aborted;
   return flush();
+}
+
+core::Result<std::shared_ptr<LedgerFile>> LedgerWriter::create_segment(std::uint64_t epoch) {
+  const std::atomic<bool> go_on{false};
+  return storage_.create(segment_path(options_.directory, epoch), segment_bytes(epoch), go_on);
+}
+
+// Goes on where recovery found the end. Lock held.
+core::Result<void> LedgerWriter::resume(const Recovered& recovered, std::shared_ptr<LedgerFile> spare) {
+  auto opened = storage_.open(segment_path(options_.directory, recovered.epoch));
+  if (!opened) return std::unexpected(opened.error());
+  file_ = std::move(*opened);
+  epoch_ = recovered.epoch;
+  offset_ = recovered.offset;
+  capacity_ = segment_bytes(epoch_);
+  closed_ = false;
+  // What was read may still be in the page cache only (the last process was killed).
+  if (auto synced = file_->sync(); !synced) return synced;
+  if (auto before = storage_.open(segment_path(options_.directory, epoch_ - 1)))
+    if (auto synced = (*before)->sync(); !synced) return synced;
+  if (spare)
+    supply_->offer(std::move(spare));
+  else
+    supply_->want(epoch_ + 1, segment_bytes(epoch_ + 1));
+  return {};
 }
 
 // Recovered intents get the terminal record that their process could not write. They cost nothing: what the upstream
@@ -194,8 +205,12 @@ core::Result<void> LedgerWriter::begin_segment(std::uint64_t epoch, std::shared_
   ChainState chain = chain_;
   const std::uint64_t durable = commit_->durable();
   std::size_t start = begin_frame(out);
-  encode_segment(
-      out, {.epoch = epoch, .time_us = now_us(), .previous = chain.chain, .carries = carries, .totals = totals.size()});
+  encode_segment(out, {.epoch = epoch,
+                       .time_us = now_us(),
+                       .previous = chain.chain,
+                       .carries = carries,
+                       .totals = totals.size(),
+                       .ledger = ledger_});
   finish_frame(out, start, RecordType::segment, durable, chain, hasher_);
   for (const Slot& slot : slots_) {
     if (!slot.used) continue;

@@ -25,7 +25,7 @@ class LedgerWriter {
   LedgerWriter& operator=(const LedgerWriter&) = delete;
 
   // Takes over what recovery found, closes open intents, waits until that is durable.
-  core::Result<void> start(Recovered&& recovered);
+  core::Result<void> start(Recovered&& recovered, const LedgerId& id);
   void close();
 
   core::Result<IntentId> intent(const Subject& subject, std::string_view backend);
@@ -50,6 +50,8 @@ class LedgerWriter {
 
   std::uint64_t now_us() const;
   std::uint64_t segment_bytes(std::uint64_t epoch) const;
+  core::Result<void> resume(const Recovered& recovered, std::shared_ptr<LedgerFile> spare);
+  core::Result<std::shared_ptr<LedgerFile>> create_segment(std::uint64_t epoch);
   core::Result<void> begin_segment(std::uint64_t epoch, std::shared_ptr<LedgerFile> file);
   core::Result<void> usable(bool starts_request);
   core::Result<std::uint64_t> append(RecordType type, Urgency urgency);
@@ -74,6 +76,7 @@ class LedgerWriter {
   bool write_full_ = false;   // no room in this one
   core::SteadyTime write_retry_at_{};
   bool closed_ = true;
+  LedgerId ledger_{};
   ChainHasher hasher_;
   ChainState chain_;
   std::shared_ptr<LedgerFile> file_;

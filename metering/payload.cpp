@@ -17,8 +17,20 @@ bool to_enum(std::uint64_t value, Enum last, Enum& out) {
   return true;
 }
 
+bool read_tags(Decoder& in, api::Tags& tags) {
+  const std::uint64_t count = in.number();
+  if (count > api::kTagsMax) return false;
+  tags.resize(count);
+  for (api::Tag& tag : tags) {
+    tag.name = in.text();
+    if (!to_enum(in.number(), api::TagType::boolean, tag.type)) return false;
+    tag.value = in.text();
+  }
+  return in.ok();
+}
+
 // Reads a Subject into the record's strings, or only past it (record == nullptr).
-bool read_subject(Decoder& in, LedgerRecord* record) {
+bool read_subject(Decoder& in, std::uint8_t version, LedgerRecord* record) {
   LedgerRecord scratch;
   LedgerRecord& to = record != nullptr ? *record : scratch;
   to.request_id = in.text();
@@ -28,14 +40,16 @@ bool read_subject(Decoder& in, LedgerRecord* record) {
   to.model = in.text();
   const bool endpoint = to_enum(in.number(), api::Endpoint::models, to.endpoint);
   const bool tier = to_enum(in.number(), api::Tier::fast, to.tier);
-  return in.ok() && endpoint && tier;
+  to.tags.clear();
+  return in.ok() && endpoint && tier && (version < kFormatWithTags || read_tags(in, to.tags));
 }
 
-// The encoded Subject at the front of `in`, taken off it.
-bool take_subject(Decoder& in, std::string_view all, std::string& out) {
+// The encoded Subject at the front of `in`, taken off it, as the current version writes it.
+bool take_subject(Decoder& in, std::uint8_t version, std::string_view all, std::string& out) {
   const std::size_t start = all.size() - in.left();
-  if (!read_subject(in, nullptr)) return false;
+  if (!read_subject(in, version, nullptr)) return false;
   out = all.substr(start, all.size() - in.left() - start);
+  if (version < kFormatWithTags) Encoder{out}.number(0);
   return true;
 }
 
@@ -67,9 +81,10 @@ void encode_segment(std::string& out, const SegmentHeader& header) {
   to.raw({reinterpret_cast<const char*>(header.previous.data()), header.previous.size()});
   to.number(header.carries);
   to.number(header.totals);
+  to.raw({reinterpret_cast<const char*>(header.ledger.data()), header.ledger.size()});
 }
 
-bool decode_segment(std::string_view payload, SegmentHeader& out) {
+bool decode_segment(std::string_view payload, std::uint8_t version, SegmentHeader& out) {
   Decoder in{payload};
   const bool magic = in.text() == kMagic;
   out.epoch = in.number();
@@ -78,6 +93,8 @@ bool decode_segment(std::string_view payload, SegmentHeader& out) {
   std::ranges::copy(previous, reinterpret_cast<char*>(out.previous.data()));
   out.carries = in.number();
   out.totals = in.number();
+  out.ledger = {};
+  if (version >= kFormatWithTags) std::ranges::copy(in.raw(out.ledger.size()), out.ledger.begin());
   return in.done() && magic;
 }
 
@@ -90,6 +107,13 @@ void encode_subject(std::string& out, const Subject& subject) {
   to.text(subject.model);
   to.number(static_cast<std::uint64_t>(subject.endpoint));
   to.number(static_cast<std::uint64_t>(subject.tier));
+  const auto tags = subject.tags.first(std::min(subject.tags.size(), api::kTagsMax));
+  to.number(tags.size());
+  for (const api::Tag& tag : tags) {
+    to.text(tag.name);
+    to.number(static_cast<std::uint64_t>(tag.type));
+    to.text(tag.value);
+  }
 }
 
 void encode_open(std::string& out, const OpenIntent& open) {
@@ -100,11 +124,11 @@ void encode_open(std::string& out, const OpenIntent& open) {
   to.raw(open.backends);
 }
 
-bool decode_open(std::string_view payload, OpenIntent& out) {
+bool decode_open(std::string_view payload, std::uint8_t version, OpenIntent& out) {
   Decoder in{payload};
   out.sequence = in.number();
   const std::uint64_t attempts = in.number();
-  if (!take_subject(in, payload, out.subject) || attempts > kAttemptsMax) return false;
+  if (!take_subject(in, version, payload, out.subject) || attempts > kAttemptsMax) return false;
   out.attempts = static_cast<std::uint32_t>(attempts);
   out.backends = in.raw(in.left());
   return decode_backends(out).size() == attempts;
@@ -134,10 +158,10 @@ void encode_intent(std::string& out, std::uint64_t time_us, std::string_view sub
   to.text(backend);
 }
 
-bool decode_intent(std::string_view payload, OpenIntent& out) {
+bool decode_intent(std::string_view payload, std::uint8_t version, OpenIntent& out) {
   Decoder in{payload};
   in.number();
-  if (!take_subject(in, payload, out.subject)) return false;
+  if (!take_subject(in, version, payload, out.subject)) return false;
   out.backends.clear();
   Encoder{out.backends}.text(in.text());
   out.attempts = 1;
@@ -196,11 +220,11 @@ void encode_terminal(std::string& out, std::uint64_t intent, std::uint64_t time_
   }
 }
 
-bool decode_terminal(std::string_view payload, LedgerRecord& out, std::uint64_t& intent) {
+bool decode_terminal(std::string_view payload, std::uint8_t version, LedgerRecord& out, std::uint64_t& intent) {
   Decoder in{payload};
   intent = in.number();
   out.time = std::chrono::microseconds{static_cast<std::int64_t>(in.number())};
-  if (!read_subject(in, &out)) return false;
+  if (!read_subject(in, version, &out)) return false;
   if (!to_enum(in.number(), Outcome::aborted, out.outcome)) return false;
   out.reason = in.text();
   const std::uint64_t flags = in.number();

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "api/tags.hpp"
 #include "core/clock.hpp"
 #include "metering/units.hpp"
 
@@ -23,6 +24,7 @@ struct Subject {
   std::string_view model;  // resolved name, the one that is priced
   api::Endpoint endpoint = api::Endpoint::chat_completions;
   api::Tier tier = api::Tier::regular;
+  std::span<const api::Tag> tags;  // at most kTagsMax are kept
 };
 inline constexpr std::size_t kNameBytesMax = 255;
 
@@ -71,6 +73,7 @@ struct LedgerRecord {
   std::string request_id, tenant, key_id, gateway, model;
   api::Endpoint endpoint = api::Endpoint::chat_completions;
   api::Tier tier = api::Tier::regular;
+  api::Tags tags;
   Outcome outcome = Outcome::completed;
   std::string reason;
   Units units;

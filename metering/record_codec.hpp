@@ -29,7 +29,9 @@ enum class RecordType : std::uint8_t {
 inline constexpr std::size_t kFrameHeaderBytes = 40;
 inline constexpr std::size_t kPayloadBytesMax = 16 * 1024;
 inline constexpr std::size_t kChainBytes = 16;
-inline constexpr std::uint8_t kFormatVersion = 1;
+// Records are written as this version; all versions from 1 on are read. 2 added tags and the ledger's id.
+inline constexpr std::uint8_t kFormatVersion = 2;
+inline constexpr std::uint8_t kFormatWithTags = 2;
 using Chain = std::array<std::uint8_t, kChainBytes>;
 
 // Where the chain stands: what the next record continues.
@@ -40,6 +42,7 @@ struct ChainState {
 
 struct Frame {
   RecordType type{};
+  std::uint8_t version = kFormatVersion;
   std::uint64_t sequence = 0;
   std::uint64_t durable_sequence = 0;  // all records up to here were known durable when this one was written
   Chain chain{};
@@ -65,9 +68,10 @@ std::size_t begin_frame(std::string& out);
 void finish_frame(std::string& out, std::size_t start, RecordType type, std::uint64_t durable_sequence,
                   ChainState& state, ChainHasher& hasher);
 
-enum class FrameStatus : std::uint8_t { ok, end, bad };
+enum class FrameStatus : std::uint8_t { ok, end, bad, newer };
 // Reads the frame at the start of `bytes`: end if only zeros (or nothing) stand where its header would be, bad if
-// length, type or CRC32C are wrong. Sequence and chain are the caller's to check.
+// length, type or CRC32C are wrong, newer if it is whole and of a format version that this program does not know.
+// Sequence and chain are the caller's to check.
 FrameStatus parse_frame(std::string_view bytes, Frame& out);
 // The chain value that `frame`, parsed from the start of `bytes`, must have after `previous`.
 Chain chain_of(std::string_view bytes, const Frame& frame, const Chain& previous, ChainHasher& hasher);
@@ -102,18 +106,22 @@ class Decoder {
   bool ok_ = true;
 };
 
+// Of one ledger directory, random; zero in records of version 1.
+using LedgerId = std::array<std::uint8_t, 16>;
+
 struct SegmentHeader {
   std::uint64_t epoch = 0;    // number of the segment, from 1
   std::uint64_t time_us = 0;  // wall clock
   Chain previous{};           // chain before this record
   std::uint64_t carries = 0;  // checkpoint records that follow
   std::uint64_t totals = 0;
+  LedgerId ledger{};
 };
 
 // A dispatched request without a terminal record, with its encoded parts as records hold them.
 struct OpenIntent {
   std::uint64_t sequence = 0;  // of its intent record
-  std::string subject;         // encoded Subject
+  std::string subject;         // encoded Subject, of the current version
   std::string backends;        // encoded names, in order of dispatch
   std::uint32_t attempts = 0;
 };
@@ -134,13 +142,13 @@ void encode_attempt(std::string& out, std::uint64_t intent, std::uint32_t number
 void encode_terminal(std::string& out, std::uint64_t intent, std::uint64_t time_us, std::string_view subject,
                      const Terminal& terminal);
 
-// false: the payload is not one of its type.
-bool decode_segment(std::string_view payload, SegmentHeader& out);
-bool decode_open(std::string_view payload, OpenIntent& out);
+// Each takes the frame's version. false: the payload is not one of its type.
+bool decode_segment(std::string_view payload, std::uint8_t version, SegmentHeader& out);
+bool decode_open(std::string_view payload, std::uint8_t version, OpenIntent& out);
 bool decode_total(std::string_view payload, TenantTotal& out);
-bool decode_intent(std::string_view payload, OpenIntent& out);  // sequence is left to the caller
+bool decode_intent(std::string_view payload, std::uint8_t version, OpenIntent& out);  // sequence is left to the caller
 bool decode_attempt(std::string_view payload, std::uint64_t& intent, std::uint32_t& number, std::string& backend);
-bool decode_terminal(std::string_view payload, LedgerRecord& out, std::uint64_t& intent);
+bool decode_terminal(std::string_view payload, std::uint8_t version, LedgerRecord& out, std::uint64_t& intent);
 std::vector<std::string> decode_backends(const OpenIntent& open);
 
 }  // namespace ganglion::metering

@@ -21,6 +21,10 @@ core::Result<Scanned> scan_one(const SegmentFile& file) {
   Scanned out;
   out.bytes = std::move(*bytes);
   out.end = scan_segment(out.bytes, true, out.state, out.replay);
+  if (out.end.newer)
+    return core::fail(core::ErrorKind::ledger_unavailable,
+                      "ledger segment " + file.name() + " at offset " + std::to_string(out.end.offset) +
+                          " was written by a newer version of ganglion; start that one. Nothing was changed.");
   return out;
 }
 
@@ -58,7 +62,7 @@ bool continues(const Scanned& previous, const Scanned& last) {
   if (previous.end.kind != ScanEnd::Kind::end || last.end.records == 0) return false;
   SegmentHeader header;
   Frame frame;
-  return parse_frame(last.bytes, frame) == FrameStatus::ok && decode_segment(frame.payload, header) &&
+  return parse_frame(last.bytes, frame) == FrameStatus::ok && decode_segment(frame.payload, frame.version, header) &&
          frame.sequence == previous.state.next_sequence && header.previous == previous.state.chain;
 }
 

@@ -98,7 +98,8 @@ std::string Replay::apply_checkpoint(const Frame& frame) {
   if (carries_left_ > 0) {
     --carries_left_;
     OpenIntent open;
-    if (frame.type != RecordType::carry || !decode_open(frame.payload, open)) return "not a carry record";
+    if (frame.type != RecordType::carry || !decode_open(frame.payload, frame.version, open))
+      return "not a carry record";
     if (!first_segment_ && !open_.contains(open.sequence)) return "carries an intent that is not open";
     carried_[open.sequence] = std::move(open);
   } else {
@@ -121,7 +122,9 @@ std::string Replay::apply(const Frame& frame, LedgerRecord& record) {
   switch (frame.type) {
     case RecordType::segment: {
       SegmentHeader header;
-      if (!decode_segment(frame.payload, header)) return "not a segment header";
+      if (!decode_segment(frame.payload, frame.version, header)) return "not a segment header";
+      if (ledger_ != LedgerId{} && header.ledger != ledger_) return "a segment of another ledger";
+      ledger_ = header.ledger;
       if (epoch_ != 0 && header.epoch != epoch_ + 1) return "segment number out of order";
       epoch_ = header.epoch;
       carries_left_ = header.carries;
@@ -134,7 +137,7 @@ std::string Replay::apply(const Frame& frame, LedgerRecord& record) {
     }
     case RecordType::intent: {
       OpenIntent open;
-      if (!decode_intent(frame.payload, open)) return "not an intent record";
+      if (!decode_intent(frame.payload, frame.version, open)) return "not an intent record";
       open.sequence = frame.sequence;
       open_[frame.sequence] = std::move(open);
       return {};
@@ -154,7 +157,7 @@ std::string Replay::apply(const Frame& frame, LedgerRecord& record) {
     }
     case RecordType::terminal: {
       std::uint64_t intent = 0;
-      if (!decode_terminal(frame.payload, record, intent)) return "not a terminal record";
+      if (!decode_terminal(frame.payload, frame.version, record, intent)) return "not a terminal record";
       if (intent != 0 && open_.erase(intent) == 0) return "terminal of an intent that is not open";
       record.sequence = frame.sequence;
       totals_.add(static_cast<std::uint64_t>(record.time.count()), record.tenant, record.tier, record.exact);
@@ -183,6 +186,10 @@ ScanEnd scan_segment(std::string_view bytes, bool adopt, ChainState& state, Repl
     const std::string_view rest = bytes.substr(out.offset);
     const FrameStatus status = parse_frame(rest, frame);
     if (status == FrameStatus::bad) return bad("bad length, type or checksum");
+    if (status == FrameStatus::newer) {
+      out.newer = true;
+      return bad("written by a newer version of ganglion");
+    }
     if (status == FrameStatus::end) {
       if (used_bytes(rest) == 0) return out;
       return bad("bytes after the end");
@@ -192,7 +199,7 @@ ScanEnd scan_segment(std::string_view bytes, bool adopt, ChainState& state, Repl
       return bad(first ? "does not begin with a segment header" : "segment header inside a segment");
     if (first && adopt) {
       SegmentHeader header;
-      if (!decode_segment(frame.payload, header)) return bad("not a segment header");
+      if (!decode_segment(frame.payload, frame.version, header)) return bad("not a segment header");
       state = {.next_sequence = frame.sequence, .chain = header.previous};
     }
     if (frame.sequence != state.next_sequence)

@@ -40,6 +40,7 @@ class Replay {
   const DayTotals& totals() const { return totals_; }
   bool checkpoint_complete() const { return checkpoint_left_ == 0; }
   bool closed() const { return closed_; }
+  const LedgerId& ledger() const { return ledger_; }  // zero until a segment of version 2
 
  private:
   std::string apply_checkpoint(const Frame& frame);
@@ -47,6 +48,7 @@ class Replay {
   std::map<std::uint64_t, OpenIntent> open_;  // by intent sequence
   std::map<std::uint64_t, OpenIntent> carried_;
   DayTotals totals_;
+  LedgerId ledger_{};
   std::uint64_t epoch_ = 0;
   std::uint64_t carries_left_ = 0;
   std::uint64_t checkpoint_left_ = 0;
@@ -59,6 +61,7 @@ struct ScanEnd {
   enum class Kind : std::uint8_t { end, bad } kind = Kind::end;
   std::uint64_t offset = 0;  // after the last good record
   std::string problem;       // of the bad one
+  bool newer = false;        // which is whole, but of a format that only a newer program knows
   std::uint64_t records = 0;
   std::uint64_t first_sequence = 0;
   std::uint64_t durable_sequence = 0;  // the highest that a record states

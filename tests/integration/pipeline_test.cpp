@@ -51,6 +51,27 @@ TEST(Pipeline, BillsWhatTheProviderReports) {
   EXPECT_GT(records[0].nano_neurons, 0);
 }
 
+TEST(Pipeline, MetadataIsCarriedIntoTheLedger) {
+  Answering upstream(http_ok(kAnswer));
+  RunningGateway gateway(provider(upstream->port()) + "gateways: [{name: default, cache: {ttl: 60s}}]\n");
+  const std::string tags = "cf-aig-metadata: {\"team\":\"search\",\"user\":42}\r\n";
+  EXPECT_EQ(status_of(gateway.chat("", tags)), 200);
+  EXPECT_EQ(status_of(gateway.chat("", "cf-aig-metadata: {\"team\":\"ads\"}\r\n")), 200);  // a hit
+  for (const std::string bad : {"cf-aig-metadata: {\"team\":[1]}\r\n", "cf-aig-metadata: nonsense\r\n"}) {
+    const std::string answer = gateway.chat("", bad);
+    EXPECT_EQ(status_of(answer), 400);
+    EXPECT_NE(body_of(answer).find("\"param\":\"cf-aig-metadata\""), std::string::npos) << answer;
+  }
+  EXPECT_EQ(status_of(gateway.chat("", tags + tags)), 400);
+  EXPECT_EQ(upstream->requests().size(), 1U);
+  EXPECT_EQ(upstream->requests()[0].find("cf-aig-metadata"), std::string::npos) << "the provider is not told";
+  const auto records = gateway.records();
+  ASSERT_EQ(records.size(), 2U);
+  EXPECT_EQ(records[0].tags, (api::Tags{{"team", "search", api::TagType::text}, {"user", "42", api::TagType::number}}));
+  EXPECT_EQ(records[1].outcome, Outcome::cache_hit);
+  EXPECT_EQ(records[1].tags, (api::Tags{{"team", "ads", api::TagType::text}}));
+}
+
 TEST(Pipeline, InjectsIncludeUsageAndStripsItsChunkAgain) {
   Answering upstream(stream_of(delta("hi") + kFinish + kUsageEvent + kDone));
   RunningGateway gateway(provider(upstream->port()) + kNoCache);
