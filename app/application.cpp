@@ -9,6 +9,7 @@
 #include <csignal>
 
 #include "app/build_info.hpp"
+#include "app/preflight.hpp"
 #include "app/worker_thread.hpp"
 #include "config/describe.hpp"
 #include "core/log.hpp"
@@ -17,13 +18,6 @@ namespace ganglion::app {
 namespace {
 
 using core::LogLevel;
-
-gateway::SnapshotInput snapshot_input(const config::Config& config) {
-  return {.gateway = config.gateway,
-          .pricing = config.pricing,
-          .remotes = config.remotes,
-          .local_models = config.local_models};
-}
 
 LogLevel parse_level(std::string_view text) {
   if (text == "debug") return LogLevel::debug;
@@ -227,7 +221,12 @@ void Application::apply(const config::Reload& reload) {
     log_diagnostics(LogLevel::error, "config_rejected", reload.errors);
     return;
   }
-  auto snapshot = gateway::Snapshot::make(snapshot_input(*reload.snapshot), ++snapshot_version_);
+  core::Result<std::shared_ptr<const gateway::Snapshot>> snapshot = core::fail(core::ErrorKind::internal);
+  if (auto usable = preflight(*reload.snapshot); usable) {
+    snapshot = gateway::Snapshot::make(snapshot_input(*reload.snapshot), ++snapshot_version_);
+  } else {
+    snapshot = std::unexpected(std::move(usable.error()));
+  }
   if (!snapshot) {
     metrics_.config_reload_failed();
     core::log(LogLevel::error, "config_rejected", {{"problem", snapshot.error().message}});
@@ -255,10 +254,9 @@ void Application::apply(const config::Reload& reload) {
       }
     });
   }
-  if (!config_->server.tls.cert_file.empty()) {
-    if (auto done = proxy_->reload_tls(); !done)
-      core::log(LogLevel::error, "tls_reload_failed", {{"problem", done.error().message}});
-  }
+  // A failure is logged there; the old certificate stays.
+  [[maybe_unused]] const auto proxy_tls = proxy_->reload_tls(config_->server.tls);
+  [[maybe_unused]] const auto admin_tls = admin_->reload_tls(config_->admin.tls);
   publish_prices((*snapshot)->prices());
   metrics_.config_loaded(config_->hash);
   core::log(LogLevel::info, "config_applied", {{"hash", config_->hash}, {"version", snapshot_version_}});

@@ -7,6 +7,7 @@
 
 #include "app/application.hpp"
 #include "app/args.hpp"
+#include "app/preflight.hpp"
 #include "config/describe.hpp"
 #include "config/loader.hpp"
 #include "core/digest.hpp"
@@ -57,6 +58,10 @@ int check_command(const Words& words) {
     return 2;
   }
   std::cerr << config::format(loaded->warnings);
+  if (const auto usable = preflight(*loaded); !usable) {
+    std::cerr << args->positionals().front() << ": " << usable.error().message << "\n";
+    return 2;
+  }
   std::cout << args->positionals().front() << ": ok\n";
   return 0;
 }

@@ -204,9 +204,9 @@ std::size_t Server::exchanges() const {
   return total;
 }
 
-core::Result<void> Server::reload_tls() {
-  if (!state_->shared->certificate.enabled()) return {};
-  auto loaded = state_->shared->certificate.load();
+core::Result<void> Server::reload_tls(const TlsServerOptions& options) {
+  auto loaded = state_->shared->certificate.load(options);
+  if (loaded && !state_->shared->certificate.enabled()) return loaded;
   state_->shared->hooks.tls_reloaded(loaded.has_value());
   if (!loaded) core::log(core::LogLevel::error, "tls_reload_failed", {{"error", loaded.error().message}});
   return loaded;

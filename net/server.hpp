@@ -41,9 +41,9 @@ class Server {
   std::size_t connections() const;  // open now, lingering closes included
   std::size_t exchanges() const;    // handlers running now
 
-  // Reads certificate and key again: new handshakes use them, on failure the old ones stay and the error is logged and
-  // returned. Also happens by itself within 5 s after one of the files changed.
-  core::Result<void> reload_tls();
+  // Reads certificate and key anew: new handshakes use them, on failure the old ones stay and the error is logged and
+  // returned. Also happens by itself within 5 s after one of the files changed. Any thread.
+  core::Result<void> reload_tls(const TlsServerOptions& options);
 
  private:
   struct State;

@@ -139,16 +139,28 @@ SslPtr make_client_ssl(SSL_CTX* context, const std::string& host, bool verify) {
   return ssl;
 }
 
-ServerCertificate::Stamp ServerCertificate::stamp() const {
+ServerCertificate::Stamp ServerCertificate::stamp(const TlsServerOptions& options) {
   std::error_code ignored;  // a file that is away for a moment has the minimum time
-  return {std::filesystem::last_write_time(options_.cert_file, ignored),
-          std::filesystem::last_write_time(options_.key_file, ignored)};
+  return {std::filesystem::last_write_time(options.cert_file, ignored),
+          std::filesystem::last_write_time(options.key_file, ignored)};
 }
 
 core::Result<void> ServerCertificate::load() {
-  const Stamp now = stamp();
-  auto context = make_server_context(options_);
+  std::unique_lock lock(mutex_);
+  const TlsServerOptions options = options_;
+  lock.unlock();
+  return load(options);
+}
+
+core::Result<void> ServerCertificate::load(const TlsServerOptions& options) {
+  if (options.cert_file.empty() == enabled_) {
+    return core::fail(core::ErrorKind::internal, "TLS of a listener is turned on or off by a restart");
+  }
+  if (!enabled_) return {};
+  const Stamp now = stamp(options);
+  auto context = make_server_context(options);
   const std::scoped_lock lock(mutex_);
+  options_ = options;
   loaded_ = now;  // a failed load is not tried again until a file changes again
   if (!context) return std::unexpected(context.error());
   context_ = std::move(*context);
@@ -156,9 +168,8 @@ core::Result<void> ServerCertificate::load() {
 }
 
 bool ServerCertificate::files_changed() {
-  const Stamp now = stamp();
   const std::scoped_lock lock(mutex_);
-  return now != loaded_;
+  return stamp(options_) != loaded_;
 }
 
 SslPtr ServerCertificate::make_ssl() {

@@ -38,10 +38,13 @@ SslPtr make_client_ssl(SSL_CTX* context, const std::string& host, bool verify);
 // The certificate in use. Thread-safe.
 class ServerCertificate {
  public:
-  explicit ServerCertificate(TlsServerOptions options) : options_(std::move(options)) {}
-  bool enabled() const { return !options_.cert_file.empty(); }
+  explicit ServerCertificate(TlsServerOptions options)
+      : enabled_(!options.cert_file.empty()), options_(std::move(options)) {}
+  bool enabled() const { return enabled_; }
   // Loads the files; on failure what was loaded before stays.
   core::Result<void> load();
+  // The same from other files, which become the ones that are watched. Fails where it would turn TLS on or off.
+  core::Result<void> load(const TlsServerOptions& options);
   // One of the files is not the one that was last looked at.
   bool files_changed();
   SslPtr make_ssl();  // with the certificate in use now
@@ -52,10 +55,11 @@ class ServerCertificate {
     std::filesystem::file_time_type key;
     bool operator==(const Stamp&) const = default;
   };
-  Stamp stamp() const;
+  static Stamp stamp(const TlsServerOptions& options);
 
-  const TlsServerOptions options_;
-  std::mutex mutex_;  // taken once per handshake or load
+  const bool enabled_;
+  std::mutex mutex_;  // guards what follows; taken once per handshake or load
+  TlsServerOptions options_;
   SslContextPtr context_;
   Stamp loaded_;
 };

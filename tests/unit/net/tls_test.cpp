@@ -113,13 +113,26 @@ TEST(TlsServer, ReloadsItsCertificateAndKeepsTheOldOnFailure) {
   TlsSocket before(server.connect());
   EXPECT_EQ(before.peer_common_name(), "old");
   files.issue("new");
-  EXPECT_TRUE(server.server->reload_tls());
+  EXPECT_TRUE(server.server->reload_tls(tls_options(files).tls));
   EXPECT_EQ(TlsSocket(server.connect()).peer_common_name(), "new");
   before.send(kGet);
   EXPECT_TRUE(before.read_until("GET /\n").starts_with("HTTP/1.1 200")) << "running connections go on";
   std::remove(files.key().c_str());
-  EXPECT_FALSE(server.server->reload_tls());
+  EXPECT_FALSE(server.server->reload_tls(tls_options(files).tls));
   EXPECT_EQ(TlsSocket(server.connect()).peer_common_name(), "new");
+  TlsFiles elsewhere("other files");
+  EXPECT_TRUE(server.server->reload_tls(tls_options(elsewhere).tls));
+  EXPECT_EQ(TlsSocket(server.connect()).peer_common_name(), "other files");
+}
+
+TEST(TlsServer, IsTurnedOnOrOffByARestartOnly) {
+  TlsFiles files;
+  TestServer secure(test::echo, tls_options(files));
+  EXPECT_FALSE(secure.server->reload_tls({}));
+  EXPECT_TRUE(TlsSocket(secure.connect()).connected());
+  TestServer plain(test::echo, {});
+  EXPECT_FALSE(plain.server->reload_tls(tls_options(files).tls));
+  EXPECT_TRUE(plain.server->reload_tls({}));
 }
 
 TEST(ServerCertificate, NoticesChangedFilesOnce) {
