@@ -8,11 +8,12 @@ export const binary = process.env.GANGLION_BINARY;
 if (!binary) throw new Error('GANGLION_BINARY names the binary under test (tests/e2e/run sets it)');
 
 export class Gateway {
-  constructor(yaml, env = {}) {
+  // `server`: further settings of the proxy listener, as YAML flow ("tls: {...}").
+  constructor(yaml, env = {}, server = '') {
     this.directory = mkdtempSync(join(tmpdir(), 'ganglion-e2e-'));
     this.file = join(this.directory, 'ganglion.yaml');
     this.ledger = join(this.directory, 'ledger');
-    this.yaml = `server: {listen: "127.0.0.1:0", workers: 2}\nadmin: {listen: "127.0.0.1:0"}\nledger: {directory: "${this.ledger}"}\n${yaml}`;
+    this.yaml = `server: {listen: "127.0.0.1:0", workers: 2${server && `, ${server}`}}\nadmin: {listen: "127.0.0.1:0"}\nledger: {directory: "${this.ledger}"}\n${yaml}`;
     this.env = env;
   }
 
@@ -42,6 +43,19 @@ export class Gateway {
     if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal);
     const result = await this.exited;
     return result;
+  }
+
+  // Writes another configuration over the file and tells the gateway; resolves when it was applied or rejected.
+  async reload(yaml = this.yaml) {
+    const judged = () => this.stderr.split('\n').filter((line) => /"event":"config_(applied|rejected)"/.test(line)).length;
+    const before = judged();
+    this.yaml = yaml;
+    writeFileSync(this.file, yaml);
+    this.child.kill('SIGHUP');
+    for (let i = 0; judged() === before; ++i) {
+      if (i === 500) throw new Error(`no reload within 5 s: ${this.stderr}`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   }
 
   remove() { rmSync(this.directory, { recursive: true, force: true }); }

@@ -2,6 +2,7 @@
 // the last user message: "echo ...", "fail 500 N" (N failures, then an answer), "slow MS", "cut K" (socket destroyed after K
 // deltas), "tools", "nousage".
 import http from 'node:http';
+import https from 'node:https';
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -10,11 +11,13 @@ export class Upstream {
   failures = new Map();
   open = 0;
 
-  async start() {
-    this.server = http.createServer((request, response) => this.#serve(request, response).catch(() => response.destroy()));
+  // `tls`: {cert, key} in PEM; plain HTTP without.
+  async start(tls) {
+    const serve = (request, response) => this.#serve(request, response).catch(() => response.destroy());
+    this.server = tls ? https.createServer(tls, serve) : http.createServer(serve);
     await new Promise((resolve) => this.server.listen(0, '127.0.0.1', resolve));
     this.port = this.server.address().port;
-    this.baseURL = `http://127.0.0.1:${this.port}/v1`;
+    this.baseURL = `${tls ? 'https' : 'http'}://127.0.0.1:${this.port}/v1`;
     return this;
   }
 
