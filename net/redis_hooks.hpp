@@ -36,7 +36,7 @@ std::string_view name(RedisDown why);
 class RedisHooks {
  public:
   virtual ~RedisHooks() = default;
-  // Of one node (host:port). A client reports each of its nodes; changes only.
+  // Of one node (host:port). A client reports each of its nodes; changes only. `from` kCount: the node is new.
   virtual void node_state(std::string_view /*node*/, RedisState /*from*/, RedisState /*to*/, RedisDown /*why*/,
                           std::string_view /*detail*/) {}
   virtual void node_forgotten(RedisState /*was*/) {}              // left the cluster, or the client is being destroyed
