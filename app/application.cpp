@@ -13,6 +13,7 @@
 #include "app/worker_thread.hpp"
 #include "config/describe.hpp"
 #include "core/log.hpp"
+#include "core/run_loop.hpp"
 
 namespace ganglion::app {
 namespace {
@@ -210,7 +211,7 @@ int Application::run() {
     }
   }
   for (auto& worker : workers_) worker->start();
-  control_.run();
+  core::run_loop(control_);
   return 0;
 }
 

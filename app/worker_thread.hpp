@@ -5,6 +5,7 @@
 #include <boost/asio/io_context.hpp>
 #include <thread>
 
+#include "core/run_loop.hpp"
 #include "gateway/pipeline.hpp"
 
 namespace ganglion::app {
@@ -19,7 +20,7 @@ class WorkerThread {
   gateway::Worker& worker() { return worker_; }
 
   void start() {
-    thread_ = std::thread([this] { io_.run(); });
+    thread_ = std::thread([this] { core::run_loop(io_); });
   }
   // Running handlers are dropped where they wait.
   void stop() {

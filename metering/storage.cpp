@@ -41,6 +41,15 @@ int sync_parent(const std::string& path) {
   return error;
 }
 
+// Makes `directory` and the parents it lacks; each new name is synced, or a power loss takes the folder with all it holds.
+int create_durably(const std::filesystem::path& directory) {
+  std::error_code error;
+  if (directory.empty() || std::filesystem::is_directory(directory, error)) return 0;
+  if (const int made = create_durably(directory.parent_path()); made != 0) return made;
+  std::filesystem::create_directory(directory, error);
+  return error ? error.value() : sync_parent(directory);
+}
+
 int write_all(int fd, std::string_view data, std::uint64_t offset) {
   while (!data.empty()) {
     const ssize_t wrote = ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset));
@@ -117,10 +126,9 @@ core::Result<std::unique_ptr<LedgerFile>> PosixStorage::open(const std::string& 
 }
 
 core::Result<DirectoryLock> DirectoryLock::take(const std::string& directory) {
-  std::error_code error;
-  std::filesystem::create_directories(directory, error);
-  if (error)
-    return core::fail(core::ErrorKind::ledger_unavailable, "cannot create " + directory + ": " + error.message());
+  if (const int error = create_durably(directory); error != 0)
+    return core::fail(core::ErrorKind::ledger_unavailable,
+                      "cannot create " + directory + ": " + std::system_category().message(error));
   const std::string path = directory + "/lock";
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return io_error("cannot open", path, errno);

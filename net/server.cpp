@@ -11,6 +11,8 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
+#include <thread>
 
 #include "core/assert.hpp"
 #include "core/log.hpp"
@@ -103,6 +105,22 @@ asio::awaitable<void> accept_loop(std::shared_ptr<Worker> worker) {
   }
 }
 
+// An exception (no memory for a connection's state) ends the loop's coroutine; a listener that stops accepting would
+// let connections rot in its backlog, so it begins again.
+void start_accepting(const std::shared_ptr<Worker>& worker) {
+  asio::co_spawn(worker->io, accept_loop(worker), [worker](std::exception_ptr failed) {
+    while (failed && worker->acceptor.is_open()) {
+      try {
+        worker->shared->hooks.accept_failed(ENOMEM);
+        start_accepting(worker);
+        return;
+      } catch (const std::exception&) {
+        std::this_thread::sleep_for(kAcceptBackOff);  // nothing on this thread can go on without memory
+      }
+    }
+  });
+}
+
 }  // namespace
 
 struct Server::State {
@@ -155,7 +173,7 @@ core::Result<std::uint16_t> Server::listen() {
     if (auto opened = open_acceptor(worker->acceptor, endpoint); !opened) return std::unexpected(opened.error());
     endpoint.port(worker->acceptor.local_endpoint().port());
   }
-  for (const auto& worker : state_->workers) asio::co_spawn(worker->io, accept_loop(worker), asio::detached);
+  for (const auto& worker : state_->workers) start_accepting(worker);
   if (state_->shared->certificate.enabled()) {
     state_->certificate_timer = std::make_shared<asio::steady_timer>(state_->workers.front()->io);
     asio::post(state_->workers.front()->io, [weak = std::weak_ptr(state_)] { State::watch_certificate(weak); });

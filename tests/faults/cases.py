@@ -1,0 +1,424 @@
+"""The fault cases. Each takes a Run (seed, size, scratch directory) and returns a line of facts, or raises Broken.
+Sizes: `ci` on every change, `release` before a release (scripts/faults --release)."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+
+import lab
+from lab import NO_CACHE, Gateway, Load, Upstream, ask, metric, must, provider, verify, wait_until
+
+
+class Mounted:
+    """power_fs on a folder of its own."""
+
+    def __init__(self, directory):
+        self.path = pathlib.Path(directory) / "disk"
+        self.path.mkdir()
+        self.process = subprocess.Popen([lab.tool("power_fs"), self.path])
+        wait_until(lambda: os.path.ismount(self.path), 10, "the test's file system was not mounted")
+
+    def tell(self, command):
+        with open(self.path / ".power", "w", encoding="ascii") as control:
+            control.write(command)
+
+    def stop(self):
+        subprocess.run(["fusermount3", "-u", str(self.path)], check=True)
+        self.process.wait(timeout=10)
+
+
+def kill(run):
+    """F10. kill -9 under load at random times."""
+    kills = {"ci": 10, "release": 500}[run.size]
+    upstream = Upstream()
+    gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, directory=run.directory)
+    seen, slowest = [], 0.0
+    for _ in range(kills):
+        gateway.start()
+        slowest = max(slowest, gateway.start_s)
+        load = Load(gateway.ports["proxy"], run.rng)
+        time.sleep(0.15 + run.rng.random() * 0.4)
+        gateway.kill()
+        seen += load.stop()
+    gateway.start()
+    gateway.stop()
+    facts = verify(gateway, seen, upstream)
+    upstream.stop()
+    must(facts["records"].get("aborted", 0) > 0, "no request was in flight at any kill: nothing was proved")
+    return f"{kills} kills, slowest start {slowest * 1e3:.0f} ms, {facts}"
+
+
+def power(run):
+    """F11. Power loss: what was not synced is gone, or torn sector by sector."""
+    cuts = {"ci": 6, "release": 200}[run.size]
+    disk = Mounted(run.directory)
+    upstream = Upstream()
+    seen = []
+    try:
+        gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, directory=run.directory)
+        gateway.ledger = disk.path / "ledger"
+        gateway.file.write_text(gateway.file.read_text().replace(str(gateway.directory / "ledger"), str(gateway.ledger)))
+        for cut in range(cuts):
+            gateway.start()
+            load = Load(gateway.ports["proxy"], run.rng)
+            time.sleep(0.15 + run.rng.random() * 0.4)
+            gateway.kill()
+            disk.tell("lose 0" if cut % 2 == 0 else f"torn {run.rng.randrange(1 << 30)}")
+            seen += load.stop()
+        gateway.start()
+        gateway.stop()
+        facts = verify(gateway, seen, upstream, power_lost=True)
+    finally:
+        disk.stop()
+        upstream.stop()
+    must(facts["whole"] > cuts * 3, "the run was too quiet to prove anything")
+    return f"{cuts} power losses (FUSE file system that forgets what was not synced), {facts}"
+
+
+# call, errno, only files below the ledger
+SYSCALLS = [("pwrite", 5, True), ("pwrite", 28, True), ("fdatasync", 5, True), ("fsync", 5, True), ("open", 24, True),
+            ("posix_fallocate", 28, True), ("rename", 5, True), ("accept4", 24, False), ("getaddrinfo", 0, False),
+            ("writev", 32, False), ("malloc", 12, False)]
+
+
+def syscalls(run):
+    """F12. The N-th call fails, once or from then on."""
+    upstream = Upstream()
+    struck = runs = 0
+    try:
+        for call, number, ledger_only in SYSCALLS:
+            for sticky in (False, True):
+                if call == "malloc" and sticky:
+                    continue  # a process without any memory can only end; that is kill's case
+                places = {"ci": [1, 7], "release": [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 200]}[run.size]
+                for at in places:
+                    runs += 1
+                    struck += one_syscall(run, upstream, call, number, ledger_only, sticky, at, runs)
+    finally:
+        upstream.stop()
+    must(struck > runs // 4, f"only {struck} of {runs} faults were ever reached")
+    return f"{runs} runs, {struck} faults struck"
+
+
+def one_syscall(run, upstream, call, number, ledger_only, sticky, at, index):
+    what = f"{call} number {at}, errno {number}, {'sticky' if sticky else 'once'}"
+    directory = pathlib.Path(run.directory) / f"run{index}"
+    directory.mkdir()
+    note, armed = directory / "struck", directory / "armed"
+    env = {"LD_PRELOAD": str(lab.tool("libfail_nth.so")), "FAIL_CALL": call, "FAIL_AT": str(at), "FAIL_ERRNO": str(number),
+           "FAIL_NOTE": str(note), "FAIL_ARMED": str(armed)}
+    if sticky:
+        env["FAIL_STICKY"] = "1"
+    if ledger_only:
+        env["FAIL_PATH"] = str(directory / "ledger")
+    plain = dict(os.environ)
+    gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, env=env, directory=directory)
+    gateway.start()
+    armed.touch()
+    load = Load(gateway.ports["proxy"], run.rng, clients=6, pause_s=0.01)
+    time.sleep(0.4)
+    seen = load.stop()
+    code = gateway.process.poll()
+    must(code is None, f"{what}: the gateway ended with {code}")
+    unasked = [s for s in seen if s.status not in (0, 200, 502, 503, 504)]
+    must(not unasked, f"{what}: answered {unasked[0].status if unasked else ''}")
+    gateway.process.send_signal(signal.SIGTERM)
+    try:
+        gateway.process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        gateway.kill()
+        raise lab.Broken(f"{what}: SIGTERM did not end the gateway") from None
+    gateway.env = plain
+    gateway.start()  # recovers without the fault
+    gateway.stop()
+    try:
+        verify(gateway, seen)
+    except lab.Broken as error:
+        raise lab.Broken(f"{what}: {error}") from None
+    return 1 if note.exists() else 0
+
+
+def disk_full(run):
+    """F13. The ledger's disk fills under load, then space returns."""
+    turns = {"ci": 1, "release": 20}[run.size]
+    upstream = Upstream()
+    facts = []
+    for turn in range(turns):
+        directory = pathlib.Path(run.directory) / f"turn{turn}"
+        directory.mkdir()
+        facts.append(one_disk_full(run, upstream, directory))
+    upstream.stop()
+    refused = max(f["refused_s"] for f in facts)
+    resumed = max(f["resumed_s"] for f in facts)
+    return f"{turns} turns, first refusal after at most {refused:.2f} s of a full ledger, answers again after at most {resumed:.2f} s"
+
+
+def one_disk_full(run, upstream, directory):
+    disk = Mounted(directory)
+    try:
+        gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, directory=directory)
+        gateway.ledger = disk.path / "ledger"
+        gateway.file.write_text(gateway.file.read_text().replace(
+            f'ledger: {{directory: "{gateway.directory / "ledger"}"', f'ledger: {{directory: "{gateway.ledger}", segment_size: 1MiB'))
+        gateway.start()
+        port = gateway.ports["proxy"]
+        must(ask(port, {"deltas": 1}).whole, "no answer before the disk was full")
+        used = sum(f.stat().st_size for f in disk.path.rglob("*") if f.is_file())
+        disk.tell(f"full {max(1, used // (1 << 20))}")
+        # Long streams that began before the disk was full must end well.
+        long = Load(port, run.rng, clients=4, plan=lambda rng: {"deltas": 60, "gap_ms": 20})
+        time.sleep(0.1)
+        long.stopping.set()
+        began, refused_at = time.monotonic(), None
+        load = Load(port, run.rng, clients=16, plan=lambda rng: {"deltas": 1, "gap_ms": 0}, pause_s=0.001)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and refused_at is None:
+            time.sleep(0.02)
+            with load.lock:
+                refused = [s for s in load.seen if s.status == 503]
+            if refused:
+                refused_at = time.monotonic()
+                must(b"ledger_unavailable" in refused[0].body, f"refused with {refused[0].body[:200]}")
+        must(refused_at is not None, "the disk never filled")
+        first_trouble = min((s.at_s for s in load.seen if s.status == 503), default=refused_at)
+        time.sleep(0.5)
+        running = long.stop()
+        must(all(s.whole or s.status == 503 for s in running), f"a running stream was cut: {[(s.status, s.error) for s in running if not s.whole][:3]}")
+        disk.tell("full 0")
+        freed = time.monotonic()
+        wait_until(lambda: ask(port, {"deltas": 1}).whole, 5, "no answer after space returned")
+        resumed_s = time.monotonic() - freed
+        seen = load.stop() + running
+        gateway.stop()
+        verify(gateway, seen)
+        return {"refused_s": first_trouble - refused_at if first_trouble > refused_at else 0.0, "resumed_s": resumed_s, "began": began}
+    finally:
+        disk.stop()
+
+
+def cuts(run):
+    """F17. The upstream breaks off after event k, by reset, close, or inside a chunk."""
+    upstream = Upstream()
+    gateway = Gateway("providers:\n" + provider(upstream), directory=run.directory).start()
+    port = gateway.ports["proxy"]
+    rounds = {"ci": 1, "release": 100}[run.size]
+    events = {"ci": [0, 1, 2, 3, 7, 8], "release": list(range(51))}[run.size]
+    seen = []
+    for turn in range(rounds):
+        for k in events:
+            for how in ("rst", "fin", "short"):
+                for stream in (True, False):
+                    plan = {"nonce": f"{turn}-{k}-{how}-{stream}", "deltas": max(events), "cut_at": k, "how": how, "gap_ms": 1}
+                    before = len(upstream.attempts)
+                    answer = ask(port, plan, stream=stream)
+                    answer.asked = plan
+                    seen.append(answer)
+                    must(not answer.whole, f"a broken upstream answer was passed off as whole: {plan}")
+                    must(b"[DONE]" not in answer.body, f"[DONE] was forged: {plan}")
+                    if answer.status == 200:
+                        must(b'"error"' in answer.body, f"the client was not told: {answer.body[-200:]}")
+                    again = ask(port, plan, stream=stream)
+                    must(again.headers.get("cf-aig-cache-status") != "HIT", f"a broken answer was cached: {plan}")
+                    if k > 0 and stream:
+                        must(len(upstream.attempts) - before == 2, f"retried after the first byte: {plan}")
+    # Bytes after the end: the connection is not used again, no answer gets another's bytes.
+    for stream in (True, False):
+        for i in range(5):
+            answer = ask(port, {"nonce": f"s{i}{stream}", "deltas": i + 1, "surplus": True}, stream=stream)
+            must(answer.whole, f"an answer with surplus bytes behind it was lost: {answer.status} {answer.error}")
+            must(answer.body.count(b"word ") == i + 1, "an answer holds another's bytes")
+    gateway.stop()
+    facts = verify(gateway, seen, upstream)
+    upstream.stop()
+    return f"{len(seen)} broken answers, {facts}"
+
+
+def disconnects(run):
+    """F18. The client leaves after event k; the upstream is cancelled, what was delivered is billed."""
+    count = {"ci": 60, "release": 10_000}[run.size]
+    upstream = Upstream()
+    gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, directory=run.directory).start()
+    port = gateway.ports["proxy"]
+    left, lock = [], threading.Lock()
+
+    def client(numbers):
+        for number in numbers:
+            k = number % 12
+            plan = {"nonce": number, "deltas": 40, "gap_ms": 10}
+            answer = ask(port, plan, stream=True, leave_after=k, how_leave="rst" if number % 2 else "fin")
+            answer.asked = plan
+            with lock:
+                left.append(answer)
+
+    threads = [threading.Thread(target=client, args=(range(i, count, 8),)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: metric(gateway, "ganglion_ledger_open_intents") == 0, 10, "requests of clients that left did not end")
+    slowest = 0.0
+    by_id = {a.request_id: a for a in upstream.attempts}
+    gateway.stop()
+    records = {r["id"]: r for r in gateway.records()}
+    for answer in left:
+        if not answer.request_id:
+            continue
+        record = records.get(answer.request_id)
+        must(record is not None, f"no record of {answer.request_id}")
+        attempt = by_id[answer.request_id]
+        must(record["outcome"] == "cancelled", f"{answer.request_id} is {record['outcome']}")
+        must(attempt.cut_s > 0, "the upstream was not cancelled")
+        slowest = max(slowest, attempt.cut_s - answer.left_s)
+        # What was taken from the upstream is billed; nothing that it never sent.
+        must(answer.events <= record["output_tokens"] <= attempt.tokens * 2,
+             f"{answer.events} events were delivered, {attempt.tokens} emitted, {record['output_tokens']} tokens billed")
+    facts = verify(gateway, left, upstream)
+    upstream.stop()
+    return f"{len(left)} clients left, upstream cancelled after at most {slowest * 1e3:.0f} ms, {facts}"
+
+
+def usage(run):
+    """F19. The upstream's usage is missing, null, a lie, twice, early, or zero."""
+    upstream = Upstream()
+    gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, directory=run.directory).start()
+    port = gateway.ports["proxy"]
+    expected = {"normal": (25, 8, False), "twice": (25, 8, False), "early": (25, 8, False), "lie": (25, 1_000_000, False),
+                "zero": (0, 0, False), "none": (None, None, True), "null": (None, None, True)}
+    asked = {}
+    for kind in expected:
+        for stream in (True, False):
+            for include in (True, False):
+                answer = ask(port, {"nonce": f"{kind}{stream}{include}", "deltas": 8, "usage": kind}, stream=stream, include_usage=include and stream)
+                must(answer.whole, f"{kind}: {answer.status} {answer.body[:200]}")
+                if stream and not include:
+                    must(b'"usage":{' not in answer.body.replace(b" ", b""), f"{kind}: a usage event reached a client that did not ask")
+                asked[answer.request_id] = (kind, stream)
+    gateway.stop()
+    records = {r["id"]: r for r in gateway.records()}
+    for request_id, (kind, stream) in asked.items():
+        record = records[request_id]
+        tokens_in, tokens_out, estimated = expected[kind]
+        must(record["estimated"] == estimated, f"{kind} stream={stream}: estimated is {record['estimated']}")
+        if estimated:
+            must(0 < record["output_tokens"] <= 32 and record["input_tokens"] > 0, f"{kind}: estimated {record['output_tokens']}")
+        else:
+            must((record["input_tokens"], record["output_tokens"]) == (tokens_in, tokens_out),
+                 f"{kind} stream={stream}: billed {record['input_tokens']}, {record['output_tokens']}")
+    upstream.stop()
+    return f"{len(asked)} answers of {len(expected)} kinds"
+
+
+def retries(run):
+    """F20. Retries and fallback make one bill; every attempt is in the record."""
+    rounds = {"ci": 20, "release": 1_000}[run.size]
+    upstream, second = Upstream(), Upstream()
+    gateway = Gateway("providers:\n" + provider(upstream, "[m, f]", more=", weight: 100") + provider(second, "[f]", "second", ", weight: 1") +
+                      "gateways:\n  - {name: default, cache: {ttl: 0s}, retry: {attempts: 3}}\n", directory=run.directory).start()
+    port = gateway.ports["proxy"]
+    seen = []
+    for i in range(rounds):
+        plan = {"nonce": f"r{i}", "deltas": 4, "status": 503, "fail_first": 1 + i % 2}
+        answer = ask(port, plan, stream=bool(i & 1))
+        answer.asked = plan
+        seen.append(answer)
+        must(answer.whole, f"not answered after {plan['fail_first']} failures: {answer.status} {answer.body[:200]}")
+    gateway.stop()
+    facts = verify(gateway, seen)
+    records = {r["id"]: r for r in gateway.records()}
+    for answer in seen:
+        tries = records[answer.request_id]["attempts"]
+        took = len([a for a in upstream.attempts + second.attempts if a.request_id == answer.request_id])
+        must(len(tries) == took, f"{len(tries)} attempts in the record, {took} at the upstreams")
+    upstream.stop()
+    second.stop()
+    return f"{rounds} retried requests, {facts}"
+
+
+def clock(run):
+    """F21. The wall clock jumps by hours and days, forwards and back (libfaketime; monotonic time goes on)."""
+    preload = next((p for p in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1")
+                    if os.path.exists(p)), None)
+    must(preload, "libfaketime is not installed (scripts/setup installs it)")
+    upstream = Upstream()
+    shift = pathlib.Path(run.directory) / "shift"
+    shift.write_text("+0\n", encoding="ascii")
+    env = {"LD_PRELOAD": preload, "FAKETIME_TIMESTAMP_FILE": str(shift), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+           "FAKETIME_DONT_RESET": "1"}
+    gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, env=env, directory=run.directory).start()
+    plain = dict(os.environ)
+    seen = []
+    jumps = ["+0", "+3600", "-3600", "+86400", "-86400", "-300", "+0"]
+    for jump in jumps:
+        shift.write_text(f"{jump}\n", encoding="ascii")
+        load = Load(gateway.ports["proxy"], run.rng, clients=4)
+        time.sleep(0.3)
+        seen += load.stop()
+    must(all(s.whole for s in seen), "a jump of the clock failed a request")
+    gateway.stop()
+    shift.write_text("-86400\n", encoding="ascii")  # a start before the last record
+    gateway.start()
+    seen.append(ask(gateway.ports["proxy"], {"deltas": 8}))
+    must(seen[-1].whole, "no answer when the clock is before the last record")
+    gateway.stop()
+    gateway.env = plain
+    facts = verify(gateway, seen, upstream)
+    records = gateway.records()
+    must(all(r["latency_us"] >= 0 for r in records), "a negative duration")
+    sequences = [r["sequence"] for r in records]
+    must(sequences == sorted(set(sequences)), "sequences do not increase strictly")
+    upstream.stop()
+    return f"{len(jumps)} jumps, {facts}"
+
+
+def isolation(run):
+    """F25. Two tenants ask the same; nobody gets the other's answer, and 500 equal misses make one call."""
+    count = {"ci": 150, "release": 10_000}[run.size]
+    upstream = Upstream()
+    keys = "".join(f"  - {{id: {t}, secret: sk-prefix-{t}, tenant: {t}}}\n" for t in ("a", "aa", "b"))
+    gateway = Gateway("providers:\n" + provider(upstream) + "key_pepper: some-pepper-for-tests-only\nkeys:\n" + keys +
+                      "tenants: [{name: a}, {name: aa}, {name: b}]\n", directory=run.directory).start()
+    port = gateway.ports["proxy"]
+    rng = run.rng
+    first = {}
+    for i in range(count):
+        tenant = rng.choice(["a", "aa", "b"])
+        question = rng.randrange(20)
+        stream = rng.random() < 0.5
+        answer = ask(port, {"nonce": question, "deltas": 1 + question % 7}, stream=stream, key=f"sk-prefix-{tenant}")
+        must(answer.whole, f"{answer.status} {answer.body[:200]}")
+        hit = answer.headers.get("cf-aig-cache-status") == "HIT"
+        must(hit == ((tenant, question) in first), f"tenant {tenant}, question {question}: {'HIT' if hit else 'MISS'}")
+        # Each form of the answer is the same, byte for byte, every time a tenant gets it from the cache.
+        if hit:
+            known = first[(tenant, question)].setdefault(stream, answer.body)
+            must(known == answer.body, "two hits differ")
+        else:
+            first[(tenant, question)] = {stream: answer.body}
+    for wrong in ("sk-prefix-", "sk-prefix-c", "sk-prefix-a ", "SK-PREFIX-a", "sk-prefix-aaa"):
+        must(ask(port, {}, key=wrong).status in (401, 200) and (wrong.strip() == "sk-prefix-a" or ask(port, {}, key=wrong).status == 401), f"the key {wrong!r} was accepted")
+    before = len(upstream.attempts)
+    herd, lock = [], threading.Lock()
+
+    def one():
+        answer = ask(port, {"nonce": "herd", "deltas": 3, "delay_ms": 400}, key="sk-prefix-b")
+        with lock:
+            herd.append(answer)
+
+    threads = [threading.Thread(target=one) for _ in range({"ci": 200, "release": 500}[run.size])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    must(all(a.whole for a in herd), "one of the herd was not answered")
+    must(len(upstream.attempts) - before == 1, f"the herd made {len(upstream.attempts) - before} upstream calls")
+    gateway.stop()
+    upstream.stop()
+    return f"{count} requests of 3 tenants, {len(first)} distinct, a herd of {len(herd)} made 1 call"
+
+
+ALL = {f.__name__: f for f in (kill, power, syscalls, disk_full, cuts, disconnects, usage, retries, clock, isolation)}
+NEEDS_FUSE = {"power", "disk_full"}
