@@ -20,6 +20,10 @@ namespace {
 
 static_assert(core::kJsonDepthMax <= 64, "skip() keeps one bit a level in a word");
 
+// simdjson picks its implementation at the first use, which allocates under noexcept: at the start of the process it
+// may.
+[[maybe_unused]] const bool kImplementationPicked = simdjson::validate_utf8("", 0);
+
 constexpr bool is_digit(char c) {
   return static_cast<unsigned char>(c - '0') < 10;
 }

@@ -57,7 +57,8 @@ void Application::poll_drain(core::SteadyTime give_up, bool cancelled) {
   // A call that is shared lives apart from its clients, and ends a moment after the last of them: its bill is waited
   // for, or the next start would find it open and void it.
   const metering::LedgerStats ledger = ledger_->stats();
-  const bool billed = ledger.open_intents == 0 || ledger.state == metering::LedgerState::broken;
+  // A ledger that cannot be written holds bills open for good.
+  const bool billed = ledger.open_intents == 0 || ledger.state != metering::LedgerState::ok;
   const bool idle = proxy_->exchanges() == 0 && billed;
   const bool late = clock_.steady() >= give_up;
   if (idle || (late && cancelled)) {

@@ -9,6 +9,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <new>
 #include <stdexcept>
 
 #if defined(__x86_64__)
@@ -52,15 +53,17 @@ __attribute__((target("sse4.2"))) std::uint32_t crc32c_sse42(std::uint32_t crc, 
 Sha256 sha256(std::string_view data) {
   Sha256 out{};
   unsigned int size = 0;
-  EVP_Digest(data.data(), data.size(), out.data(), &size, EVP_sha256(), nullptr);
+  if (EVP_Digest(data.data(), data.size(), out.data(), &size, EVP_sha256(), nullptr) != 1) throw std::bad_alloc();
   return out;
 }
 
 Sha256 hmac_sha256(std::string_view key, std::string_view data) {
   Sha256 out{};
   unsigned int size = 0;
-  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(data.data()),
-       data.size(), out.data(), &size);
+  if (HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(data.data()),
+           data.size(), out.data(), &size) == nullptr) {
+    throw std::bad_alloc();
+  }
   return out;
 }
 

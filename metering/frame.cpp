@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <new>
 
 #include "core/digest.hpp"
 #include "metering/record_codec.hpp"
@@ -47,10 +48,13 @@ ChainHasher::ChainHasher()
 
 Chain ChainHasher::next(const Chain& previous, std::string_view rest) {
   std::array<unsigned char, 32> full{};
-  EVP_DigestInit_ex2(context_.get(), digest_.get(), nullptr);
-  EVP_DigestUpdate(context_.get(), previous.data(), previous.size());
-  EVP_DigestUpdate(context_.get(), rest.data(), rest.size());
-  EVP_DigestFinal_ex(context_.get(), full.data(), nullptr);
+  // It fails for want of memory only, and a record with a wrong chain would be damage.
+  if (EVP_DigestInit_ex2(context_.get(), digest_.get(), nullptr) != 1 ||
+      EVP_DigestUpdate(context_.get(), previous.data(), previous.size()) != 1 ||
+      EVP_DigestUpdate(context_.get(), rest.data(), rest.size()) != 1 ||
+      EVP_DigestFinal_ex(context_.get(), full.data(), nullptr) != 1) {
+    throw std::bad_alloc();
+  }
   Chain out{};
   std::copy_n(full.begin(), out.size(), out.begin());
   return out;

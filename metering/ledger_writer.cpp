@@ -59,6 +59,7 @@ core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id
   chain_ = recovered.state;
   totals_ = recovered.replay.totals();
   for (const auto& [sequence, open] : recovered.replay.open()) slots_.push_back({.open = open, .used = true});
+  free_slots_.reserve(slots_.size());
   const std::uint64_t next = recovered.fresh ? 1 : recovered.epoch + 1;
   std::shared_ptr<LedgerFile> spare;
   std::error_code error;
@@ -272,8 +273,10 @@ core::Result<IntentId> LedgerWriter::intent(const Subject& subject, std::string_
   if (auto fine = usable(true); !fine) return std::unexpected(fine.error());
   if (free_slots_.empty()) {
     if (slots_.size() >= kOpenIntentsMax) return core::fail(core::ErrorKind::overloaded, "too many requests in flight");
-    free_slots_.push_back(static_cast<std::uint32_t>(slots_.size()));
+    // In this order: what cannot be allocated leaves nothing behind, and giving a slot back never allocates.
+    free_slots_.reserve(slots_.size() + 1);
     slots_.emplace_back();
+    free_slots_.push_back(static_cast<std::uint32_t>(slots_.size() - 1));
   }
   const std::uint32_t index = free_slots_.back();
   Slot& slot = slots_[index];
@@ -323,9 +326,9 @@ core::Result<std::uint64_t> LedgerWriter::terminal(IntentId id, const Terminal& 
   encode_terminal(frame_, id.sequence, time, slot->open.subject, terminal);
   auto sequence = append(RecordType::terminal, urgency);
   if (!sequence) return sequence;  // the intent stays open: recovery will close it
-  totals_.add(time, slot->tenant, slot->tier, terminal.charge.exact);
-  slot->used = false;
+  slot->used = false;              // first: the request has its end now, whatever fails below
   free_slots_.push_back(id.slot);
+  totals_.add(time, slot->tenant, slot->tier, terminal.charge.exact);
   return sequence;
 }
 

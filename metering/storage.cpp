@@ -41,7 +41,8 @@ int sync_parent(const std::string& path) {
   return error;
 }
 
-// Makes `directory` and the parents it lacks; each new name is synced, or a power loss takes the folder with all it holds.
+// Makes `directory` and the parents it lacks; each new name is synced, or a power loss takes the folder with all it
+// holds.
 int create_durably(const std::filesystem::path& directory) {
   std::error_code error;
   if (directory.empty() || std::filesystem::is_directory(directory, error)) return 0;

@@ -115,7 +115,7 @@ void start_accepting(const std::shared_ptr<Worker>& worker) {
         start_accepting(worker);
         return;
       } catch (const std::exception&) {
-        std::this_thread::sleep_for(kAcceptBackOff);  // nothing on this thread can go on without memory
+        std::this_thread::yield();  // nothing on this thread can go on without memory
       }
     }
   });

@@ -33,7 +33,7 @@ class Mounted:
 
 def kill(run):
     """F10. kill -9 under load at random times."""
-    kills = {"ci": 10, "release": 500}[run.size]
+    kills = {"ci": 25, "release": 500}[run.size]
     upstream = Upstream()
     gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, directory=run.directory)
     seen, slowest = [], 0.0

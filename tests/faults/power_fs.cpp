@@ -1,6 +1,7 @@
-// A file system that loses power on command, for tests of the ledger. Everything lives in memory twice: as processes see
-// it, and as a disk would hold it. A write reaches the disk with fsync or fdatasync of its file, a new, renamed or removed
-// name with fsync of its directory; that is the strictest reading of POSIX, stricter than ext4 in its usual mode.
+// A file system that loses power on command, for tests of the ledger. Everything lives in memory twice: as processes
+// see it, and as a disk would hold it. A write reaches the disk with fsync or fdatasync of its file, a new, renamed or
+// removed name with fsync of its directory; that is the strictest reading of POSIX, stricter than ext4 in its usual
+// mode.
 //
 //   power_fs MOUNTPOINT          (runs in the foreground until it is unmounted)
 //   echo "lose 0"   > MOUNTPOINT/.power     what was not synced is gone
@@ -32,16 +33,16 @@ constexpr std::string_view kControl = "/.power";
 
 struct Change {
   std::uint64_t offset = 0;
-  std::string bytes;           // written there
-  bool resize = false;         // or: the size became `offset`
+  std::string bytes;    // written there
+  bool resize = false;  // or: the size became `offset`
 };
 
 struct Node {
   bool directory = false;
   mode_t mode = 0600;
-  std::string seen;            // files: contents
-  std::string held;            // on the disk
-  std::vector<Change> changes; // between the two, in order
+  std::string seen;                                    // files: contents
+  std::string held;                                    // on the disk
+  std::vector<Change> changes;                         // between the two, in order
   std::map<std::string, std::shared_ptr<Node>> names;  // directories
   std::map<std::string, std::shared_ptr<Node>> held_names;
   timespec modified{};
