@@ -21,12 +21,15 @@ namespace ganglion::test {
 
 class RunningGateway {
  public:
-  explicit RunningGateway(const std::string& yaml, unsigned workers = 1) {
+  // `address`: a loopback literal, "127.0.0.1" or "::1", of both listeners.
+  explicit RunningGateway(const std::string& yaml, unsigned workers = 1, const std::string& address = "127.0.0.1")
+      : address_(address) {
     core::set_log_level(core::LogLevel::off);
     char name[] = "/tmp/ganglion-integration-XXXXXX";
     directory_ = ::mkdtemp(name);
-    const std::string text = "server: {listen: \"127.0.0.1:0\", workers: " + std::to_string(workers) +
-                             "}\nadmin: {listen: \"127.0.0.1:0\"}\nlog: {level: \"off\", access_log: false}\n"
+    const std::string listen = "{listen: \"" + (address == "::1" ? "[::1]" : address) + ":0\"";
+    const std::string text = "server: " + listen + ", workers: " + std::to_string(workers) + "}\nadmin: " + listen +
+                             "}\nlog: {level: \"off\", access_log: false}\n"
                              "ledger: {directory: \"" +
                              ledger() + "\"}\n" + yaml;
     auto config =
@@ -66,7 +69,8 @@ class RunningGateway {
   std::string ledger() const { return directory_ + "/ledger"; }
   std::uint16_t port() const { return application_->proxy_port(); }
 
-  RawSocket connect() const { return RawSocket::connect(port()); }
+  RawSocket connect() const { return RawSocket::connect(port(), address_); }
+  RawSocket connect_admin() const { return RawSocket::connect(application_->admin_port(), address_); }
   // One request on a connection of its own; the whole answer.
   std::string post(const std::string& path, const std::string& body, const std::string& headers = "") const {
     RawSocket socket = connect();
@@ -77,7 +81,7 @@ class RunningGateway {
     return post("/v1/chat/completions", chat_body(extra), headers);
   }
   std::string get(const std::string& path, bool admin = false) const {
-    RawSocket socket = RawSocket::connect(admin ? application_->admin_port() : port());
+    RawSocket socket = RawSocket::connect(admin ? application_->admin_port() : port(), address_);
     socket.send("GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n");
     return socket.read_message();
   }
@@ -114,6 +118,7 @@ class RunningGateway {
   }
 
  private:
+  const std::string address_;
   std::string directory_;
   std::unique_ptr<app::Application> application_;
   std::thread thread_;
