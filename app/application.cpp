@@ -70,6 +70,7 @@ Application::~Application() {
   // Before the workers' contexts: the commit thread answers waiters by posting to them. A request that is destroyed
   // after this stays open in the ledger and is closed as aborted by the next start.
   if (ledger_) ledger_->close();
+  if (idempotency_) idempotency_->stop();
   workers_.clear();
   if (access_fd_ > 2) ::close(access_fd_);
 }
@@ -103,6 +104,8 @@ core::Result<void> Application::start() {
              {"torn_bytes", recovery.torn_bytes},
              {"aborted", recovery.intents_aborted},
              {"ms", recovery.took.count() / 1000}});
+  idempotency_ = std::make_unique<gateway::Idempotency>(config_->idempotency, config_->ledger.directory, *ledger_,
+                                                        clock_, metrics_.registry());
   services_.emplace(gateway::Services{
       .clock = clock_,
       .metrics = metrics_,
@@ -115,7 +118,8 @@ core::Result<void> Application::start() {
       .cache_seed = cache::KeySeed::random(),
       .backends = backends_,
       .intents_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"intent"}),
-      .terminals_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"terminal"})});
+      .terminals_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"terminal"}),
+      .idempotency = idempotency_.get()});
   if (auto done = load_models(); !done) return done;
   if (auto done = open_access_log(); !done) return done;
   if (auto done = listen(); !done) return done;

@@ -18,6 +18,7 @@
 #include "core/clock.hpp"
 #include "core/error.hpp"
 #include "gateway/admin.hpp"
+#include "gateway/idempotency.hpp"
 #include "gateway/net_hooks.hpp"
 #include "gateway/pipeline.hpp"
 #include "gateway/services.hpp"
@@ -71,6 +72,7 @@ class Application final : private metering::LedgerHooks {
   cache::SingleFlight flights_;
   gateway::BackendRegistry backends_;
   gateway::ServerMetrics proxy_hooks_, admin_hooks_;
+  std::unique_ptr<gateway::Idempotency> idempotency_;
   std::optional<gateway::Services> services_;
   std::uint64_t snapshot_version_ = 0;
   int access_fd_ = -1;

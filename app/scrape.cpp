@@ -49,6 +49,11 @@ void Application::scrape(metrics::Scrape& out) const {
   const bool waiting = pending > 0 && committed != core::SteadyTime{};
   out.set(Family::ledger_oldest_pending_seconds,
           waiting ? std::chrono::duration<double>(clock_.steady() - committed).count() : 0.0);
+  const gateway::Idempotency::Stats keys = idempotency_->stats();
+  out.set(Family::idempotency_keys, static_cast<double>(keys.keys));
+  out.set(Family::idempotency_answer_bytes, static_cast<double>(keys.answer_bytes));
+  out.set(Family::idempotency_answers_let_go_total, static_cast<double>(keys.let_go));
+  out.set(Family::idempotency_store_errors_total, static_cast<double>(keys.errors));
   const core::SteadyTime now = clock_.steady();
   backends_.each([&](std::string_view name, const gateway::BackendRegistry::Backend& backend) {
     out.set(Family::upstream_healthy, {name}, backend.health->available(now) ? 1 : 0);

@@ -10,6 +10,7 @@
 #include "cache/options.hpp"
 #include "config/diagnostic.hpp"
 #include "gateway/options.hpp"
+#include "idempotency/options.hpp"
 #include "metering/options.hpp"
 #include "metrics/options.hpp"
 #include "net/options.hpp"
@@ -33,6 +34,7 @@ struct Config {
   cache::CacheOptions cache;
   metering::PricingOptions pricing;
   metering::LedgerOptions ledger;
+  idempotency::IdempotencyOptions idempotency;
   gateway::GatewayOptions gateway;
   std::vector<backends::RemoteOptions> remotes;
   std::vector<backends::LocalModelOptions> local_models;

@@ -139,6 +139,24 @@ Table<metering::LedgerOptions> ledger_table() {
   }};
 }
 
+Table<idempotency::IdempotencyOptions> idempotency_table() {
+  using T = idempotency::IdempotencyOptions;
+  return {{
+      entry<T>("ttl", &T::ttl, duration(hours{1}, hours{24 * 30}, seconds{1}),
+               "An answer is repeated to requests with its Idempotency-Key for so long.", kRestart),
+      entry<T>("max_answer", &T::answer_bytes_max, size(kKiB, kGiB),
+               "A larger answer is not kept: it is sent once, and its key is refused with 409 after that.", kRestart),
+      entry<T>(
+          "max_size", &T::store_bytes_max, size(kMiB, 1024 * kGiB),
+          "Disk for kept answers. Past it the oldest are let go and their keys refused with 409, so that nothing is "
+          "billed twice.",
+          kRestart),
+      entry<T>("max_keys", &T::keys_max, integer(100, 100'000'000),
+               "Keys remembered at once, about 120 bytes of memory each; past it requests with a new key get 503.",
+               kRestart),
+  }};
+}
+
 Table<metrics::LogOptions> log_table() {
   using T = metrics::LogOptions;
   return {{
@@ -231,6 +249,10 @@ Table<Config> root_table() {
                  "The response cache's size; what is cached is each gateway's policy."),
       section<T>("pricing", &T::pricing, pricing_table(), "What requests cost."),
       section<T>("ledger", &T::ledger, ledger_table(), "The durable record of usage, which bills are made from."),
+      section<T>(
+          "idempotency", &T::idempotency, idempotency_table(),
+          "Requests with an Idempotency-Key header: one call, one charge, the same answer again. Kept beside the "
+          "ledger, in `idempotency/`."),
       section<T>("log", &T::log, log_table(), "Process log and access log."),
       section<T>("metrics", &T::metrics, metrics_table(), "Prometheus metrics."),
       section<T>("shutdown", &T::shutdown, shutdown_table(), "How the process stops."),

@@ -296,6 +296,7 @@ boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
   count_usage(true);
   bill_.complete = inspector_.finished() && !inspector_.failed() && head_.status == 200;
   const bool failed = inspector_.failed();
+  if (spec_.before_bill && !failed) co_await spec_.before_bill(done_event_);
   if (auto durable = co_await settle(failed ? Outcome::upstream_error : Outcome::completed,
                                      failed ? "stream_error" : "", head_.status);
       !durable) {
@@ -329,6 +330,7 @@ boost::asio::awaitable<core::Result<std::string_view>> BilledCall::whole() {
   count_usage(true);
   bill_.complete = !facts->error && head_.status == 200;
   const bool ok = !facts->error;
+  if (spec_.before_bill && ok) co_await spec_.before_bill(body_);
   if (auto durable =
           co_await settle(ok ? Outcome::completed : Outcome::upstream_error, ok ? "" : "error_body", head_.status);
       !durable) {

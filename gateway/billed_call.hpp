@@ -4,6 +4,7 @@
 // destruction, exactly one terminal record is written. Used by one coroutine at a time on the worker's thread: directly
 // by a request, or by the pump of a flight.
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -40,6 +41,8 @@ struct CallSpec {
   core::SteadyTime began;
   ratelimit::Permit permit;
   metrics::BillCounters counters;  // of this tenant, model and tier
+  // Called when the answer is whole and good, before it is billed and before its last bytes, `rest`, are handed out.
+  std::function<boost::asio::awaitable<void>(std::string_view rest)> before_bill;
 };
 
 // The outcome so far; complete once the call has settled.

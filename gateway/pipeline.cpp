@@ -106,6 +106,8 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
   if (auto done = co_await read(request); !done) co_return done;
   // Which model, on which tier: the names that limits and prices go by.
   if (auto done = resolve(request); !done) co_return done;
+  // Asked before under the same Idempotency-Key: the same answer, once more and free.
+  if (has_idempotency_key(request)) co_return co_await serve_idempotent(request);
   // Within its limits: estimated now, settled after the answer.
   if (auto done = admit(request); !done) co_return done;
   // From the cache, from an identical call in flight, or from a backend.

@@ -14,6 +14,7 @@
 #include "gateway/access_log.hpp"
 #include "gateway/answer_headers.hpp"
 #include "gateway/billed_call.hpp"
+#include "gateway/idempotency.hpp"
 #include "gateway/router.hpp"
 #include "gateway/runtime.hpp"
 #include "metrics/worker_metrics.hpp"
@@ -42,6 +43,7 @@ struct Request {
   ratelimit::LimiterHandle limits;
   ratelimit::Permit permit;
   cache::CacheDecision caching;
+  bool replayed = false;  // the answer of an earlier request with the same Idempotency-Key
 
   // How it ended.
   metrics::CacheOutcome cache = metrics::CacheOutcome::off;
@@ -74,6 +76,12 @@ class Worker {
   Done resolve(Request& request);
   Done admit(Request& request);
   boost::asio::awaitable<Done> list_models(Request& request);
+
+  bool has_idempotency_key(const Request& request) const;
+  boost::asio::awaitable<Done> serve_idempotent(Request& request);
+  void start_idempotent(Request& request, Idempotency::Known& known, const std::shared_ptr<Bill>& bill);
+  boost::asio::awaitable<Done> serve_replay(Request& request, const idempotency::Digest& key);
+  void record_replay(const Request& request, const Done& done);
 
   boost::asio::awaitable<Done> serve_from_cache(Request& request);
   boost::asio::awaitable<Done> serve_entry(Request& request, const std::shared_ptr<const cache::Entry>& entry);

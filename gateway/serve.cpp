@@ -35,6 +35,7 @@ void Worker::fill_head(Request& request, net::ResponseHead& head, AnswerHeaders&
   head.content_type = answer.content_type;
   headers.text("x-request-id", request.id.view());
   headers.text("x-neuron-tier", api::name(request.tier));
+  if (request.replayed) headers.text("idempotent-replayed", "true");
   switch (request.cache) {
     case metrics::CacheOutcome::hit:
     case metrics::CacheOutcome::follower:

@@ -24,6 +24,8 @@
 
 namespace ganglion::gateway {
 
+class Idempotency;
+
 // Counts a backend's attempts, by status and by error kind. Thread-safe; the usual outcome is one add.
 class UpstreamAttempts final : public backends::AttemptHooks {
  public:
@@ -74,6 +76,7 @@ struct Services {
   BackendRegistry& backends;
   metrics::Counter intents_written, terminals_written;
   std::map<std::string, std::shared_ptr<const backends::LocalModel>, std::less<>> local_models;
+  Idempotency* idempotency = nullptr;    // null: Idempotency-Key headers are ignored
   backends::TokenCounter token_counter;  // for answers whose provider reports no usage
 };
 

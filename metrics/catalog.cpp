@@ -83,6 +83,18 @@ constexpr FamilySpec kCatalog[] = {
             "Answers dropped because their TTL passed."),
     counter(singleflight_followers_total, "ganglion_singleflight_followers_total", "", {},
             "Requests that joined the upstream call of an identical request instead of making their own."),
+    // Idempotency keys.
+    counter(
+        idempotency_requests_total, "ganglion_idempotency_requests_total", "", {"result"},
+        "Requests with an Idempotency-Key: new, followed (one with this key ran), replayed, conflict (other request, "
+        "or billed without an answer to repeat), refused (the store cannot be used or is full of keys)."),
+    gauge(idempotency_keys, "ganglion_idempotency_keys", "", {}, "Idempotency keys remembered."),
+    gauge(idempotency_answer_bytes, "ganglion_idempotency_answer_bytes", "bytes", {},
+          "Bytes of the answers kept for them."),
+    counter(idempotency_answers_let_go_total, "ganglion_idempotency_answers_let_go_total", "", {},
+            "Answers let go before their time because idempotency.max_size was reached; their keys are refused."),
+    counter(idempotency_store_errors_total, "ganglion_idempotency_store_errors_total", "", {},
+            "Reads and writes of the store of idempotency keys that failed."),
     // Limits.
     counter(limiter_admitted_total, "ganglion_limiter_admitted_total", "", {}, "Requests that every bucket admitted."),
     counter(limiter_limited_total, "ganglion_limiter_limited_total", "", {"scope", "kind"},

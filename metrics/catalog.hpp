@@ -39,6 +39,12 @@ enum class Family : std::uint16_t {
   cache_evictions_total,
   cache_expirations_total,
   singleflight_followers_total,
+  // Idempotency keys.
+  idempotency_requests_total,
+  idempotency_keys,
+  idempotency_answer_bytes,
+  idempotency_answers_let_go_total,
+  idempotency_store_errors_total,
   // Rate limits.
   limiter_admitted_total,
   limiter_limited_total,

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Fails when an include goes up or sideways: core < {api, metrics} < net < {ratelimit, metering, cache, backends,
-vectors} < gateway < app. Siblings meet in gateway. `options.hpp` files are plain settings and may name those of lower
+"""Fails when an include goes up or sideways: core < {api, metrics} < net < {ratelimit, metering, idempotency,
+cache, backends, vectors} < gateway < app. Siblings meet in gateway. `options.hpp` files are plain settings and may name those of lower
 or equal folders; config may include core and every */options.hpp and */x_options.hpp, and only app may include config."""
 
 import pathlib
@@ -8,7 +8,7 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LEVEL = {"core": 0, "api": 1, "metrics": 1, "net": 2, "ratelimit": 3, "metering": 3, "cache": 3, "backends": 3,
+LEVEL = {"core": 0, "api": 1, "metrics": 1, "net": 2, "ratelimit": 3, "metering": 3, "idempotency": 3, "cache": 3, "backends": 3,
          "vectors": 3, "gateway": 4, "config": 5, "app": 6}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 # Plain settings structs that a folder may take from a neighbour.

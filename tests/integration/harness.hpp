@@ -21,12 +21,14 @@ namespace ganglion::test {
 
 class RunningGateway {
  public:
-  // `address`: a loopback literal, "127.0.0.1" or "::1", of both listeners.
-  explicit RunningGateway(const std::string& yaml, unsigned workers = 1, const std::string& address = "127.0.0.1")
-      : address_(address) {
+  // `address`: a loopback literal, "127.0.0.1" or "::1", of both listeners. With `directory` (of an earlier gateway,
+  // from keep_directory), it goes on where that one stopped.
+  explicit RunningGateway(const std::string& yaml, unsigned workers = 1, const std::string& address = "127.0.0.1",
+                          std::string directory = {})
+      : directory_(std::move(directory)), address_(address) {
     core::set_log_level(core::LogLevel::off);
     char name[] = "/tmp/ganglion-integration-XXXXXX";
-    directory_ = ::mkdtemp(name);
+    if (directory_.empty()) directory_ = ::mkdtemp(name);
     const std::string listen = "{listen: \"" + (address == "::1" ? "[::1]" : address) + ":0\"";
     const std::string text = "server: " + listen + ", workers: " + std::to_string(workers) + "}\nadmin: " + listen +
                              "}\nlog: {level: \"off\", access_log: false}\n"
@@ -55,7 +57,12 @@ class RunningGateway {
   }
   ~RunningGateway() {
     stop();
-    std::filesystem::remove_all(directory_);
+    if (!directory_.empty()) std::filesystem::remove_all(directory_);
+  }
+  // Stops, and leaves the directory to the caller.
+  std::string keep_directory() {
+    stop();
+    return std::exchange(directory_, {});
   }
 
   void stop() {

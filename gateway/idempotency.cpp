@@ -1,0 +1,374 @@
+// See gateway/idempotency.hpp.
+
+#include "gateway/idempotency.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <utility>
+
+#include "core/limits.hpp"
+#include "core/log.hpp"
+#include "metering/tail_reader.hpp"
+
+namespace ganglion::gateway {
+namespace {
+
+using core::ErrorKind;
+using idempotency::Digest;
+using idempotency::KeyRow;
+using idempotency::KeyState;
+
+constexpr std::size_t kExpireAtOnce = 64;  // an old key costs a new one little
+
+core::Error refusal(std::string message, std::chrono::milliseconds retry_after = {}) {
+  core::Error error = core::make_error(ErrorKind::conflict, std::move(message), "idempotency-key");
+  error.retry_after = retry_after;
+  return error;
+}
+
+// How the ledger says that a request ended.
+struct Verdict {
+  bool completed = false;
+  bool billed = false;
+};
+
+// The verdicts on `ids`, whose records all come behind `after`.
+core::Result<std::map<std::string, Verdict>> verdicts(const std::string& directory, std::uint64_t after,
+                                                      const std::map<std::string, std::size_t>& ids) {
+  std::map<std::string, Verdict> out;
+  const auto visit = [&](const metering::LedgerRecord& record) {
+    if (!ids.contains(record.request_id)) return;
+    out[record.request_id] = {.completed = record.outcome == metering::Outcome::completed, .billed = record.exact != 0};
+  };
+  metering::TailReader reader(directory, after);
+  for (;;) {
+    const auto read = reader.poll(metering::TailReader::kNoLimit, 4096, visit);
+    if (!read) return std::unexpected(read.error());
+    if (*read == 0) return out;
+  }
+}
+
+}  // namespace
+
+// --- KeyClaim --------------------------------------------------------------------------------------------------------
+
+KeyClaim::~KeyClaim() {
+  if (!ended_) owner_.end(*this, Idempotency::State::doubt, false);
+}
+
+boost::asio::awaitable<core::Result<void>> KeyClaim::write(core::Deadline deadline) {
+  return owner_.store_->claim(row_, deadline);
+}
+
+boost::asio::awaitable<void> KeyClaim::keep(std::shared_ptr<const idempotency::StoredAnswer> answer) {
+  if (answer->body.size() > owner_.options_.answer_bytes_max) co_return;  // to be buried
+  row_.body_bytes = answer->body.size();
+  kept_ = true;
+  const auto stored = co_await owner_.store_->put(row_.key, answer, {});
+  if (!stored) in_memory_ = std::move(answer);  // until restart; then the key is refused
+}
+
+void KeyClaim::settle() {
+  if (!kept_) return bury();
+  ended_ = true;
+  if (!in_memory_) owner_.store_->set_state(row_.key, KeyState::settled);
+  owner_.end(*this, Idempotency::State::answered, false);
+}
+
+void KeyClaim::bury() {
+  ended_ = true;
+  owner_.store_->set_state(row_.key, KeyState::lost);
+  owner_.end(*this, Idempotency::State::lost, false);
+}
+
+void KeyClaim::release() {
+  ended_ = true;
+  owner_.store_->remove(row_.key);
+  owner_.end(*this, Idempotency::State::running, true);
+}
+
+// --- Idempotency -----------------------------------------------------------------------------------------------------
+
+Idempotency::Idempotency(const idempotency::IdempotencyOptions& options, const std::string& ledger_directory,
+                         metering::Ledger& ledger, const core::Clock& clock, metrics::Registry& registry)
+    : options_(options), ledger_(ledger), clock_(clock) {
+  for (auto [counter, result] :
+       {std::pair{&new_, "new"}, std::pair{&followed_, "followed"}, std::pair{&replayed_, "replayed"},
+        std::pair{&conflicts_, "conflict"}, std::pair{&refused_, "refused"}}) {
+    *counter = registry.shared().counter(metrics::Family::idempotency_requests_total, {result});
+  }
+  const std::filesystem::path directory = std::filesystem::path{ledger_directory} / "idempotency";
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  auto store = error ? core::fail(ErrorKind::ledger_unavailable, "cannot create " + directory.string())
+                     : idempotency::Store::open((directory / "keys.sqlite").string());
+  if (store) {
+    store_ = std::move(*store);
+    recover(ledger_directory);
+  } else {
+    why_ = store.error().message;
+  }
+  if (!why_.empty()) {
+    store_.reset();
+    core::log(core::LogLevel::error, "idempotency_unavailable", {{"why", why_}});
+    return;
+  }
+  store_->on_tick([this] {
+    const std::lock_guard lock(mutex_);
+    expire(clock_.steady(), table_.size());
+  });
+}
+
+Idempotency::~Idempotency() {
+  stop();
+}
+
+void Idempotency::stop() {
+  if (store_) store_->stop();
+}
+
+// Rows that a crash left open are decided by the ledger, which has closed its own open intents by now.
+void Idempotency::recover(const std::string& ledger_directory) {
+  auto rows = store_->keys();
+  if (!rows) {
+    why_ = rows.error().message;
+    return;
+  }
+  std::map<std::string, std::size_t> open;
+  std::uint64_t after = UINT64_MAX;
+  for (std::size_t i = 0; i < rows->size(); ++i) {
+    const KeyRow& row = (*rows)[i];
+    if (row.state != KeyState::claimed && row.state != KeyState::answered) continue;
+    open.emplace(row.request_id, i);
+    after = std::min(after, row.ledger_sequence);
+  }
+  if (!open.empty()) {
+    auto ended = verdicts(ledger_directory, after, open);
+    // Its first records are gone, so the oldest that are left tell.
+    if (!ended) ended = verdicts(ledger_directory, 0, open);
+    if (!ended) {
+      why_ = ended.error().message;
+      return;
+    }
+    for (const auto& [id, at] : open) {
+      KeyRow& row = (*rows)[at];
+      const auto found = ended->find(id);
+      const Verdict verdict = found == ended->end() ? Verdict{} : found->second;
+      if (row.state == KeyState::answered && verdict.completed) {
+        row.state = KeyState::settled;
+        store_->set_state(row.key, KeyState::settled);
+      } else if (verdict.completed || verdict.billed) {
+        row.state = KeyState::lost;
+        store_->set_state(row.key, KeyState::lost);
+      } else {
+        row.state = KeyState::claimed;  // never billed: forgotten
+        store_->remove(row.key);
+      }
+    }
+    core::log(core::LogLevel::warn, "idempotency_recovered", {{"keys", open.size()}});
+  }
+  load(*rows);
+}
+
+void Idempotency::load(const std::vector<KeyRow>& rows) {
+  const core::SteadyTime steady = clock_.steady();
+  const auto wall_ms = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall().time_since_epoch()).count();
+  const std::lock_guard lock(mutex_);
+  for (const KeyRow& row : rows) {
+    if (row.state == KeyState::claimed) continue;
+    // A wall clock that was set back must not keep a key for longer than its time.
+    const std::chrono::milliseconds left{
+        std::min<std::int64_t>(row.expires_ms - wall_ms, std::chrono::milliseconds{options_.ttl}.count())};
+    if (left.count() <= 0) {
+      store_->remove(row.key);
+      continue;
+    }
+    const bool lost = row.state == KeyState::lost;
+    table_[row.key] = {.request = row.request,
+                       .state = lost ? State::lost : State::answered,
+                       .bytes = static_cast<std::uint32_t>(row.body_bytes),
+                       .expires = steady + left};
+    expiries_.emplace_back(steady + left, row.key);
+    if (lost) continue;
+    answers_.push_back(row.key);
+    answer_bytes_ += row.body_bytes;
+  }
+  make_room();
+}
+
+Idempotency::Known Idempotency::refused(core::Error error) {
+  (error.kind == ErrorKind::conflict ? conflicts_ : refused_).add();
+  return {.kind = Known::Kind::refused, .error = std::move(error)};
+}
+
+std::optional<core::Error> Idempotency::unusable() const {
+  if (store_) return std::nullopt;
+  return core::make_error(
+      ErrorKind::ledger_unavailable,
+      "requests with an Idempotency-Key cannot be served, because the store of keys cannot be used; "
+      "the operator's log says why",
+      "idempotency-key");
+}
+
+Idempotency::Known Idempotency::known(Entry& entry, const Digest& request,
+                                      const boost::asio::any_io_executor& executor) {
+  if (entry.request != request) {
+    return refused(refusal(
+        "this Idempotency-Key was used with another request (endpoint or body); use a new key for a new request"));
+  }
+  switch (entry.state) {
+    case State::answered:
+      replayed_.add();
+      return {.kind = Known::Kind::replay};
+    case State::lost:
+      return refused(
+          refusal("the request with this Idempotency-Key was billed, but its answer cannot be repeated (it was cut "
+                  "off, is over "
+                  "the size that is kept, or was let go to make room); use a new key to ask again"));
+    case State::doubt:
+      return refused(core::make_error(
+          ErrorKind::ledger_unavailable,
+          "whether the request with this Idempotency-Key was billed is known after a restart", "idempotency-key"));
+    case State::running:
+      break;
+  }
+  Known out{.kind = Known::Kind::follow, .reader = entry.flight->follow(executor)};
+  if (!out.reader) {
+    return refused(refusal(
+        "the request with this Idempotency-Key still runs, and its answer has outgrown what can be followed; ask again "
+        "when it is done",
+        std::chrono::seconds{1}));
+  }
+  followed_.add();
+  return out;
+}
+
+Idempotency::Known Idempotency::look(const Digest& key, const Digest& request,
+                                     const boost::asio::any_io_executor& executor) {
+  if (auto error = unusable()) return refused(*std::move(error));
+  const std::lock_guard lock(mutex_);
+  expire(clock_.steady(), kExpireAtOnce);
+  const auto found = table_.find(key);
+  if (found == table_.end()) return {};
+  if (found->second.state != State::running && found->second.expires <= clock_.steady()) return {};
+  return known(found->second, request, executor);
+}
+
+Idempotency::Known Idempotency::claim(const Digest& key, const Digest& request, std::string_view request_id,
+                                      const boost::asio::any_io_executor& executor) {
+  if (auto error = unusable()) return refused(*std::move(error));
+  const core::SteadyTime now = clock_.steady();
+  const std::lock_guard lock(mutex_);
+  expire(now, kExpireAtOnce);
+  if (const auto found = table_.find(key); found != table_.end()) {
+    if (found->second.state == State::running || found->second.expires > now) {
+      return known(found->second, request, executor);
+    }
+    if (found->second.state == State::answered && !found->second.in_memory) answer_bytes_ -= found->second.bytes;
+  } else if (table_.size() >= options_.keys_max) {
+    return refused(core::make_error(ErrorKind::overloaded,
+                                    "too many Idempotency-Keys are remembered (idempotency.max_keys); ask later, or "
+                                    "without a key",
+                                    "idempotency-key"));
+  }
+  // With room for the pieces that pass while the pump goes over from keeping all to waiting for its fastest reader.
+  auto flight = std::make_shared<cache::Flight>(options_.answer_bytes_max + 4 * core::kStreamBufferBytesMax);
+  KeyRow row{.key = key,
+             .request = request,
+             .request_id = std::string{request_id},
+             .ledger_sequence = ledger_.stats().next_sequence - 1,
+             .expires_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+                               (clock_.wall() + options_.ttl).time_since_epoch())
+                               .count()};
+  Known out{.kind = Known::Kind::lead};
+  out.recorder = flight->record(executor);
+  out.reader = flight->follow(executor);
+  out.keeper = flight->follow(executor);
+  out.claim = std::make_unique<KeyClaim>(*this, std::move(row));
+  table_[key] = {.request = request, .expires = now + options_.ttl, .flight = std::move(flight)};
+  running_.fetch_add(1, std::memory_order_relaxed);
+  new_.add();
+  return out;
+}
+
+boost::asio::awaitable<core::Result<std::shared_ptr<const idempotency::StoredAnswer>>> Idempotency::answer(
+    Digest key, core::Deadline deadline) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = table_.find(key);
+    if (found != table_.end() && found->second.in_memory) co_return found->second.in_memory;
+  }
+  co_return co_await store_->answer(key, deadline);
+}
+
+// The claim has ended: its entry takes its last state, or goes.
+void Idempotency::end(const KeyClaim& claim, State state, bool remove) {
+  std::shared_ptr<cache::Flight> flight;  // let go of after the lock
+  const std::lock_guard lock(mutex_);
+  running_.fetch_sub(1, std::memory_order_relaxed);
+  const auto found = table_.find(claim.row_.key);
+  if (found == table_.end()) return;
+  Entry& entry = found->second;
+  flight = std::move(entry.flight);
+  if (remove) {
+    table_.erase(found);
+    return;
+  }
+  entry.state = state;
+  // From now on, so that a long call does not eat up its answer's time.
+  entry.expires = clock_.steady() + options_.ttl;
+  expiries_.emplace_back(entry.expires, claim.row_.key);
+  if (state != State::answered) return;
+  entry.in_memory = claim.in_memory_;
+  if (entry.in_memory) return;
+  entry.bytes = static_cast<std::uint32_t>(claim.row_.body_bytes);
+  answers_.push_back(claim.row_.key);
+  answer_bytes_ += entry.bytes;
+  make_room();
+}
+
+// Forgets up to `at_most` keys whose time is over. Lock held.
+void Idempotency::expire(core::SteadyTime now, std::size_t at_most) {
+  for (; at_most > 0 && !expiries_.empty() && expiries_.front().first <= now; --at_most) {
+    const auto [at, key] = expiries_.front();
+    expiries_.pop_front();
+    const auto found = table_.find(key);
+    // Claimed anew meanwhile, or with a later end.
+    if (found == table_.end() || found->second.state == State::running || found->second.expires > now) continue;
+    if (found->second.state == State::answered && !found->second.in_memory) answer_bytes_ -= found->second.bytes;
+    table_.erase(found);
+    store_->remove(key);
+  }
+  while (!answers_.empty()) {
+    const auto found = table_.find(answers_.front());
+    if (found != table_.end() && found->second.state == State::answered) break;
+    answers_.pop_front();
+  }
+}
+
+// Lets the oldest answers go; their keys stay and are refused, so that nothing is billed twice. Lock held.
+void Idempotency::make_room() {
+  while (answer_bytes_ > options_.store_bytes_max && !answers_.empty()) {
+    const Digest key = answers_.front();
+    answers_.pop_front();
+    const auto found = table_.find(key);
+    if (found == table_.end() || found->second.state != State::answered || found->second.in_memory) continue;
+    answer_bytes_ -= found->second.bytes;
+    found->second.bytes = 0;
+    found->second.state = State::lost;
+    ++let_go_;
+    store_->set_state(key, KeyState::lost);
+  }
+}
+
+Idempotency::Stats Idempotency::stats() const {
+  const std::lock_guard lock(mutex_);
+  return {.keys = table_.size(),
+          .answer_bytes = answer_bytes_,
+          .let_go = let_go_,
+          .errors = store_ ? store_->errors() : 0,
+          .file_bytes = store_ ? store_->file_bytes() : 0};
+}
+
+}  // namespace ganglion::gateway

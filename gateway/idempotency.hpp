@@ -1,0 +1,134 @@
+#pragma once
+// Requests by their Idempotency-Key: which run, which are answered, which must not be run again. One table for all
+// workers, over the durable store. The rule is one upstream call and one charge per key for as long as it is
+// remembered; docs/idempotency.md says what that means in every failure.
+
+#include <atomic>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "cache/flight.hpp"
+#include "core/clock.hpp"
+#include "core/deadline.hpp"
+#include "idempotency/options.hpp"
+#include "idempotency/store.hpp"
+#include "metering/ledger.hpp"
+#include "metrics/registry.hpp"
+
+namespace ganglion::gateway {
+
+class Idempotency;
+
+// The leader's hold on its key, owned by the call's coroutine. Ends in exactly one of settle, bury and release;
+// destroyed without one (the process is ending), the key stays in doubt until the next start has asked the ledger.
+class KeyClaim {
+ public:
+  KeyClaim(Idempotency& owner, idempotency::KeyRow row) : owner_(owner), row_(std::move(row)) {}
+  ~KeyClaim();
+  KeyClaim(const KeyClaim&) = delete;
+  KeyClaim& operator=(const KeyClaim&) = delete;
+
+  // Makes the claim durable; before the call is dispatched.
+  boost::asio::awaitable<core::Result<void>> write(core::Deadline deadline);
+  // Keeps the whole answer, durably where the store can; after it is complete and before it is billed.
+  boost::asio::awaitable<void> keep(std::shared_ptr<const idempotency::StoredAnswer> answer);
+
+  void settle();   // billed: what was kept is the answer from now on
+  void bury();     // billed, and nothing can be repeated
+  void release();  // not billed: the next request with this key runs
+
+ private:
+  friend class Idempotency;
+  Idempotency& owner_;
+  idempotency::KeyRow row_;
+  std::shared_ptr<const idempotency::StoredAnswer> in_memory_;  // the store could not take it
+  bool kept_ = false;
+  bool ended_ = false;
+};
+
+class Idempotency {
+ public:
+  // What a request with a key meets; exactly one kind.
+  struct Known {
+    enum class Kind : std::uint8_t { fresh, lead, follow, replay, refused } kind = Kind::fresh;
+    std::unique_ptr<cache::Reader> reader;      // lead, follow
+    std::unique_ptr<cache::Recorder> recorder;  // lead: of the pump
+    std::unique_ptr<cache::Reader> keeper;      // lead: lets the call go on when every client has left
+    std::unique_ptr<KeyClaim> claim;            // lead: of the pump
+    core::Error error;                          // refused
+  };
+
+  // Opens the store in `ledger_directory`/idempotency and settles by the ledger what a crash left open. Never fails: a
+  // store that cannot be used refuses requests with a key and leaves the others alone. After Ledger::open.
+  Idempotency(const idempotency::IdempotencyOptions& options, const std::string& ledger_directory,
+              metering::Ledger& ledger, const core::Clock& clock, metrics::Registry& registry);
+  ~Idempotency();
+  Idempotency(const Idempotency&) = delete;
+  Idempotency& operator=(const Idempotency&) = delete;
+
+  // fresh, follow, replay or refused.
+  Known look(const idempotency::Digest& key, const idempotency::Digest& request,
+             const boost::asio::any_io_executor& executor);
+  // The same, but a fresh key is claimed for `request_id`: lead instead of fresh.
+  Known claim(const idempotency::Digest& key, const idempotency::Digest& request, std::string_view request_id,
+              const boost::asio::any_io_executor& executor);
+  boost::asio::awaitable<core::Result<std::shared_ptr<const idempotency::StoredAnswer>>> answer(
+      idempotency::Digest key, core::Deadline deadline);
+
+  const idempotency::IdempotencyOptions& options() const { return options_; }
+  std::uint64_t running() const { return running_.load(std::memory_order_relaxed); }
+  void stop();  // before the workers' contexts die
+
+  struct Stats {
+    std::uint64_t keys = 0, answer_bytes = 0, let_go = 0, errors = 0, file_bytes = 0;
+  };
+  Stats stats() const;
+
+ private:
+  friend class KeyClaim;
+  enum class State : std::uint8_t { running, answered, lost, doubt };
+  struct Entry {
+    idempotency::Digest request{};
+    State state = State::running;
+    std::uint32_t bytes = 0;
+    core::SteadyTime expires{};
+    std::shared_ptr<cache::Flight> flight;                       // running
+    std::shared_ptr<const idempotency::StoredAnswer> in_memory;  // answered, and the store could not take it
+  };
+  using Table = std::unordered_map<idempotency::Digest, Entry, idempotency::DigestHash>;
+
+  void recover(const std::string& ledger_directory);
+  void load(const std::vector<idempotency::KeyRow>& rows);
+  Known known(Entry& entry, const idempotency::Digest& request, const boost::asio::any_io_executor& executor);
+  Known refused(core::Error error);
+  std::optional<core::Error> unusable() const;
+  void expire(core::SteadyTime now, std::size_t at_most);
+  void make_room();
+  void end(const KeyClaim& claim, State state, bool remove);
+
+  const idempotency::IdempotencyOptions options_;
+  metering::Ledger& ledger_;
+  const core::Clock& clock_;
+  std::unique_ptr<idempotency::Store> store_;
+  std::string why_;  // there is no store
+  std::atomic<std::uint64_t> running_{0};
+  metrics::Counter new_, followed_, replayed_, conflicts_, refused_;
+
+  mutable std::mutex mutex_;  // guards all below
+  Table table_;
+  std::deque<std::pair<core::SteadyTime, idempotency::Digest>> expiries_;  // in order
+  std::deque<idempotency::Digest> answers_;                                // with a body in the store, oldest first
+  std::uint64_t answer_bytes_ = 0;
+  std::uint64_t let_go_ = 0;
+};
+
+}  // namespace ganglion::gateway

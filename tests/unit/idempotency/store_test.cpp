@@ -1,0 +1,199 @@
+// The durable half: what a store gives back after it was closed, and how it fails.
+
+#include "idempotency/store.hpp"
+
+#include <gmock/gmock.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/support/coroutine.hpp"
+
+namespace ganglion::idempotency {
+namespace {
+
+using ::testing::HasSubstr;
+
+class TempDir {
+ public:
+  TempDir() {
+    std::string name = (std::filesystem::temp_directory_path() / "ganglion_keys_XXXXXX").string();
+    path_ = ::mkdtemp(name.data());
+  }
+  ~TempDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  std::string file() const { return path_ + "/keys.sqlite"; }
+
+ private:
+  std::string path_;
+};
+
+KeyRow row(const std::string& name, std::int64_t expires_ms = 1000) {
+  return {.key = key_digest("t", "k", name),
+          .request = request_digest(api::Endpoint::chat_completions, name),
+          .request_id = "id-" + name,
+          .ledger_sequence = 42,
+          .expires_ms = expires_ms};
+}
+
+std::shared_ptr<const StoredAnswer> answer(std::string body) {
+  return std::make_shared<const StoredAnswer>(
+      StoredAnswer{.status = 200, .content_type = "application/json", .body = std::move(body)});
+}
+
+class StoreTest : public ::testing::Test {
+ protected:
+  void open() { store_ = Store::open(dir_.file()).value(); }
+  void claim(const KeyRow& claimed) {
+    test::run_coroutine([&]() -> boost::asio::awaitable<void> { EXPECT_TRUE(co_await store_->claim(claimed, {})); });
+  }
+  void put(const KeyRow& to, std::string body) {
+    test::run_coroutine([&]() -> boost::asio::awaitable<void> {
+      EXPECT_TRUE(co_await store_->put(to.key, answer(std::move(body)), {}));
+    });
+  }
+  std::shared_ptr<const StoredAnswer> get(const KeyRow& of) {
+    std::shared_ptr<const StoredAnswer> out;
+    test::run_coroutine([&]() -> boost::asio::awaitable<void> {
+      auto got = co_await store_->answer(of.key, {});
+      EXPECT_TRUE(got);
+      if (got) out = *got;
+    });
+    return out;
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Store> store_;
+};
+
+TEST_F(StoreTest, GivesBackEverythingAfterItWasClosed) {
+  open();
+  const std::string binary("\0\xff{\"a\":1}\n", 10);
+  claim(row("settled", 30));
+  put(row("settled"), binary);
+  store_->set_state(row("settled").key, KeyState::settled);
+  claim(row("claimed", 10));
+  claim(row("answered", 20));
+  put(row("answered"), "b");
+  claim(row("lost", 40));
+  put(row("lost"), "c");
+  store_->set_state(row("lost").key, KeyState::lost);
+  claim(row("removed", 50));
+  put(row("removed"), "d");
+  store_->remove(row("removed").key);
+  store_.reset();
+  open();
+  const auto keys = store_->keys().value();
+  ASSERT_EQ(keys.size(), 4U);
+  EXPECT_EQ(keys[0].state, KeyState::claimed);  // by expiry
+  EXPECT_EQ(keys[1].state, KeyState::answered);
+  EXPECT_EQ(keys[2].state, KeyState::settled);
+  EXPECT_EQ(keys[3].state, KeyState::lost);
+  EXPECT_EQ(keys[2].key, row("settled").key);
+  EXPECT_EQ(keys[2].request, row("settled").request);
+  EXPECT_EQ(keys[2].request_id, "id-settled");
+  EXPECT_EQ(keys[2].ledger_sequence, 42U);
+  EXPECT_EQ(keys[2].body_bytes, binary.size());
+  EXPECT_EQ(keys[3].body_bytes, 0U);
+  const auto got = get(row("settled"));
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->body, binary);
+  EXPECT_EQ(got->content_type, "application/json");
+  EXPECT_EQ(get(row("lost")), nullptr);
+  EXPECT_EQ(get(row("removed")), nullptr);
+}
+
+TEST_F(StoreTest, ANewClaimForgetsTheOldAnswer) {
+  open();
+  claim(row("k"));
+  put(row("k"), "old");
+  claim(row("k", 99));
+  EXPECT_EQ(get(row("k")), nullptr);
+  const auto keys = store_->keys().value();
+  ASSERT_EQ(keys.size(), 1U);
+  EXPECT_EQ(keys[0].state, KeyState::claimed);
+  EXPECT_EQ(keys[0].expires_ms, 99);
+}
+
+TEST_F(StoreTest, WritesThatComeTogetherShareACommit) {
+  open();
+  boost::asio::io_context io;
+  int done = 0;
+  for (int i = 0; i < 200; ++i) {
+    boost::asio::co_spawn(
+        io,
+        [&, i]() -> boost::asio::awaitable<void> {
+          EXPECT_TRUE(co_await store_->claim(row("k" + std::to_string(i)), {}));
+          ++done;
+        },
+        [](const std::exception_ptr& error) { EXPECT_FALSE(error); });
+  }
+  io.run_for(std::chrono::seconds{20});
+  EXPECT_EQ(done, 200);
+  EXPECT_LT(store_->commits(), 100U);
+  EXPECT_EQ(store_->keys()->size(), 200U);
+}
+
+TEST_F(StoreTest, RefusesAnotherProgramsFileAndLeavesItAlone) {
+  {
+    std::ofstream out(dir_.file());
+    out << std::string(4096, 'x');
+  }
+  const auto opened = Store::open(dir_.file());
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().kind, core::ErrorKind::ledger_unavailable);
+  EXPECT_THAT(opened.error().message, HasSubstr(dir_.file()));
+  EXPECT_EQ(std::filesystem::file_size(dir_.file()), 4096U);
+}
+
+TEST_F(StoreTest, RefusesADirectoryThatIsNotThere) {
+  const auto opened = Store::open(dir_.file() + "/no/keys.sqlite");
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().message, HasSubstr("cannot open"));
+}
+
+TEST_F(StoreTest, AStoppedStoreFailsAtOnce) {
+  open();
+  store_->stop();
+  test::run_coroutine([&]() -> boost::asio::awaitable<void> {
+    const auto done = co_await store_->claim(row("k"), {});
+    EXPECT_FALSE(done);
+    if (!done) EXPECT_EQ(done.error().kind, core::ErrorKind::ledger_unavailable);
+  });
+  EXPECT_FALSE(store_->keys());
+}
+
+// A disk of its own that is full: mounting needs root.
+TEST_F(StoreTest, AFullDiskIsAnErrorAndHealsByItself) {
+  const std::string disk = dir_.file() + ".disk";
+  std::filesystem::create_directories(disk);
+  if (::geteuid() != 0 || ::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=1m") != 0) {
+    GTEST_SKIP() << "cannot mount a small disk";
+  }
+  store_ = Store::open(disk + "/keys.sqlite").value();
+  claim(row("before"));
+  {
+    std::ofstream filler(disk + "/filler");
+    filler << std::string(2 << 20, 'x');
+  }
+  test::run_coroutine([&]() -> boost::asio::awaitable<void> {
+    const auto put = co_await store_->put(row("before").key, answer(std::string(200'000, 'y')), {});
+    EXPECT_FALSE(put);
+    if (!put) EXPECT_THAT(put.error().message, HasSubstr("cannot be used"));
+  });
+  EXPECT_GE(store_->errors(), 1U);
+  std::filesystem::remove(disk + "/filler");
+  put(row("before"), "after all");
+  EXPECT_EQ(get(row("before"))->body, "after all");
+  store_.reset();
+  EXPECT_EQ(::umount2(disk.c_str(), MNT_DETACH), 0);
+}
+
+}  // namespace
+}  // namespace ganglion::idempotency
