@@ -51,6 +51,8 @@ for line in dockerfile.splitlines():
         assert pathlib.Path(source).exists() or source == "models/demo-chat", f"Dockerfile copies {source}, which is not there"
 PY
 
+python3 tests/deploy/check_image.py "${GANGLION_BINARY:-build/release/ganglion}"
+
 if command -v systemd-analyze >/dev/null; then
   # The program itself is not installed here; everything else that verify says counts.
   said="$(systemd-analyze verify deploy/systemd/ganglion.service 2>&1 | grep -v 'is not executable: No such file' || true)"
