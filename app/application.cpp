@@ -58,7 +58,6 @@ Application::Application(std::shared_ptr<const config::Config> config)
                 }),
       proxy_hooks_(metrics_.registry(), "proxy"),
       admin_hooks_(metrics_.registry(), "admin"),
-      redis_hooks_(metrics_.registry()),
       signals_(control_, SIGTERM, SIGINT, SIGHUP),
       drain_timer_(control_),
       settle_timer_(control_) {}
@@ -70,6 +69,10 @@ Application::~Application() {
   admin_.reset();
   // Before the workers' contexts: the commit thread answers waiters by posting to them. A request that is destroyed
   // after this stays open in the ledger and is closed as aborted by the next start.
+  if (keeper_ && ledger_->flush()) {
+    [[maybe_unused]] const auto summed = keeper_->run_once();  // else the next start does it
+  }
+  keeper_.reset();
   if (ledger_) ledger_->close();
   if (idempotency_) idempotency_->stop();
   workers_.clear();
@@ -92,9 +95,7 @@ void Application::state_changed(metering::LedgerState state, std::string_view wh
   core::log(LogLevel::error, state == metering::LedgerState::full ? "ledger_full" : "ledger_broken", {{"why", why}});
 }
 
-core::Result<void> Application::start() {
-  core::set_log_level(parse_level(config_->log.level));
-  log_diagnostics(LogLevel::warn, "config_warning", config_->warnings);
+core::Result<void> Application::open_ledger() {
   auto ledger = metering::Ledger::open(config_->ledger, clock_, *this);
   if (!ledger) return std::unexpected(std::move(ledger.error()));
   ledger_ = std::move(*ledger);
@@ -105,6 +106,16 @@ core::Result<void> Application::start() {
              {"torn_bytes", recovery.torn_bytes},
              {"aborted", recovery.intents_aborted},
              {"ms", recovery.took.count() / 1000}});
+  auto keeper = metering::LedgerKeeper::open(config_->ledger, *ledger_, clock_);
+  if (!keeper) return std::unexpected(std::move(keeper.error()));
+  keeper_ = std::move(*keeper);
+  return {};
+}
+
+core::Result<void> Application::start() {
+  core::set_log_level(parse_level(config_->log.level));
+  log_diagnostics(LogLevel::warn, "config_warning", config_->warnings);
+  if (auto done = open_ledger(); !done) return done;
   idempotency_ = std::make_unique<gateway::Idempotency>(config_->idempotency, config_->ledger.directory, *ledger_,
                                                         clock_, metrics_.registry());
   services_.emplace(gateway::Services{
@@ -166,7 +177,7 @@ core::Result<void> Application::listen() {
       config_->server.workers != 0 ? config_->server.workers : std::max(1U, std::thread::hardware_concurrency());
   std::vector<net::ServerWorker> server_workers;
   for (unsigned i = 0; i < count; ++i) {
-    workers_.push_back(std::make_unique<WorkerThread>(*services_, access_fd_, config_->redis, redis_hooks_));
+    workers_.push_back(std::make_unique<WorkerThread>(*services_, access_fd_));
     gateway::Worker& worker = workers_.back()->worker();
     worker.use(*snapshot);
     server_workers.push_back({.io = &workers_.back()->io(),
@@ -176,6 +187,8 @@ core::Result<void> Application::listen() {
   admin_sources_ = {.metrics = [this] { return metrics_.expose(); },
                     .not_ready = [this] { return not_ready(); },
                     .config_json = [this] { return config::describe_redacted(*config_); }};
+  usage_endpoint_.emplace(config_->ledger.directory, [this] { return metering::free_allocation(config_->pricing); });
+  admin_sources_.routes["/admin/usage"] = usage_endpoint_->handler();
   admin_ = std::make_unique<net::Server>(
       config_->admin,
       std::vector<net::ServerWorker>{{.io = &control_, .handler = gateway::admin_handler(admin_sources_)}},

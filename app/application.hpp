@@ -18,11 +18,12 @@
 #include "core/clock.hpp"
 #include "core/error.hpp"
 #include "gateway/admin.hpp"
+#include "gateway/admin_usage.hpp"
 #include "gateway/idempotency.hpp"
 #include "gateway/net_hooks.hpp"
 #include "gateway/pipeline.hpp"
-#include "gateway/redis_metrics.hpp"
 #include "gateway/services.hpp"
+#include "metering/ledger_keeper.hpp"
 #include "net/server.hpp"
 
 namespace ganglion::app {
@@ -47,6 +48,7 @@ class Application final : private metering::LedgerHooks {
   void committed(std::uint64_t records, std::uint64_t bytes, std::chrono::nanoseconds sync) override;
   void state_changed(metering::LedgerState state, std::string_view why) override;
 
+  core::Result<void> open_ledger();
   core::Result<void> load_models();
   core::Result<void> open_access_log();
   core::Result<void> listen();
@@ -67,6 +69,7 @@ class Application final : private metering::LedgerHooks {
   metrics::Counter ledger_bytes_, ledger_errors_;
   std::atomic<core::SteadyTime> committed_at_{};  // the last commit
   std::unique_ptr<metering::Ledger> ledger_;
+  std::unique_ptr<metering::LedgerKeeper> keeper_;
   ratelimit::Limiter limiter_;
   ratelimit::Admission admission_;
   cache::MemoryCache cache_;
@@ -74,7 +77,6 @@ class Application final : private metering::LedgerHooks {
   gateway::BackendRegistry backends_;
   gateway::ServerMetrics proxy_hooks_, admin_hooks_;
   std::unique_ptr<gateway::Idempotency> idempotency_;
-  gateway::RedisMetrics redis_hooks_;
   std::optional<gateway::Services> services_;
   std::uint64_t snapshot_version_ = 0;
   int access_fd_ = -1;
@@ -88,6 +90,7 @@ class Application final : private metering::LedgerHooks {
   std::uint16_t proxy_port_ = 0, admin_port_ = 0;
   bool bound_to_loopback_ = true;
   gateway::AdminSources admin_sources_;
+  std::optional<gateway::UsageEndpoint> usage_endpoint_;
   std::vector<std::unique_ptr<WorkerThread>> workers_;
   std::unique_ptr<net::Server> admin_;
   std::unique_ptr<net::Server> proxy_;

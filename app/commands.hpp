@@ -15,6 +15,7 @@ int config_command(const Words& words);
 int keys_command(const Words& words);
 int ledger_command(const Words& words);
 int usage_command(const Words& words);
+int invoice_command(const Words& words);
 int metrics_command(const Words& words);
 
 }  // namespace ganglion::app

@@ -15,9 +15,12 @@ constexpr std::string_view kHelp = R"(ganglion: an AI gateway with its own local
   ganglion check FILE              report every problem of a configuration file; exit code 2 if there is one
   ganglion config --print-default | --print-schema | --print-docs
   ganglion keys create [--id ID] [--tenant T] [--pepper-env NAME]
-  ganglion ledger verify|export    [--dir DIR | --config FILE] [--from TIME] [--to TIME]
-  ganglion usage [--by key,model,tier,tenant,gateway,day] [--from TIME] [--to TIME] [--format table|json]
-                                   [--dir DIR | --config FILE]
+  ganglion ledger verify|export|repair-report [--from TIME] [--to TIME] [--format text|json]
+  ganglion usage [--by key,model,tier,tenant,gateway,day,hour,schedule,tag:NAME] [--from TIME] [--to TIME]
+                 [--key K] [--tenant T] [--gateway G] [--model M] [--tier T] [--tag NAME=VALUE]
+                 [--format table|json|csv]
+  ganglion invoice --tenant T --month 2026-11 [--format text|csv|json]
+                                   each of ledger, usage and invoice: [--dir DIR | --config FILE]
   ganglion metrics --print-docs
   ganglion version
 )";
@@ -30,8 +33,8 @@ int main(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "help";
   const Words words(argv + std::min(argc, 2), argv + argc);
   static const std::map<std::string, int (*)(const Words&)> kCommands{
-      {"serve", serve_command},   {"check", check_command}, {"config", config_command},  {"keys", keys_command},
-      {"ledger", ledger_command}, {"usage", usage_command}, {"metrics", metrics_command}};
+      {"serve", serve_command},   {"check", check_command}, {"config", config_command},   {"keys", keys_command},
+      {"ledger", ledger_command}, {"usage", usage_command}, {"invoice", invoice_command}, {"metrics", metrics_command}};
   if (const auto found = kCommands.find(command); found != kCommands.end()) return found->second(words);
   if (command == "version" || command == "--version") {
     std::cout << "ganglion " << kVersion << " (" << kCommit << ")\n";

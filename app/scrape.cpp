@@ -41,6 +41,15 @@ void Application::scrape(metrics::Scrape& out) const {
   out.set(Family::limiter_buckets, static_cast<double>(limiter_.holders()));
   const metering::LedgerStats ledger = ledger_->stats();
   out.set(Family::ledger_open_intents, static_cast<double>(ledger.open_intents));
+  for (const auto& [state, name] : {std::pair{metering::LedgerState::ok, "ok"},
+                                    {metering::LedgerState::full, "full"},
+                                    {metering::LedgerState::broken, "broken"}})
+    out.set(Family::ledger_state, {name}, ledger.state == state ? 1 : 0);
+  const metering::KeeperStatus keeper = keeper_->status();
+  out.set(Family::ledger_rollup_lag_records,
+          static_cast<double>(ledger.durable_sequence - std::min(keeper.position, ledger.durable_sequence)));
+  out.set(Family::ledger_keeper_failures_total, static_cast<double>(keeper.failures));
+  out.set(Family::ledger_segments_dropped_total, static_cast<double>(keeper.segments_dropped));
   const std::uint64_t pending = ledger.next_sequence - 1 - ledger.durable_sequence;
   out.set(Family::ledger_pending_records, static_cast<double>(pending));
   // Whatever is pending was written after the last commit began, so its age is at most the time since that ended, plus

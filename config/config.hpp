@@ -14,7 +14,6 @@
 #include "metering/options.hpp"
 #include "metrics/options.hpp"
 #include "net/options.hpp"
-#include "net/redis_options.hpp"
 #include "ratelimit/options.hpp"
 
 namespace ganglion::config {
@@ -36,7 +35,6 @@ struct Config {
   metering::PricingOptions pricing;
   metering::LedgerOptions ledger;
   idempotency::IdempotencyOptions idempotency;
-  net::RedisOptions redis;
   gateway::GatewayOptions gateway;
   std::vector<backends::RemoteOptions> remotes;
   std::vector<backends::LocalModelOptions> local_models;

@@ -27,8 +27,10 @@ Page render(const AdminSources& sources, const net::RequestHead& head) {
     return {.status = 503, .body = "not ready: " + why + "\n"};
   }
   if (head.path == "/admin/config") return {.content_type = "application/json", .body = sources.config_json()};
-  const auto error = core::make_error(core::ErrorKind::not_found,
-                                      "no such path; served here are /metrics, /healthz, /readyz and /admin/config");
+  std::string more;
+  for (const auto& [path, handler] : sources.routes) more += ", " + path;
+  const auto error = core::make_error(
+      core::ErrorKind::not_found, "no such path; served here are /metrics, /healthz, /readyz and /admin/config" + more);
   return {.status = 404, .content_type = "application/json", .body = api::openai_error_body(error)};
 }
 
@@ -36,6 +38,10 @@ Page render(const AdminSources& sources, const net::RequestHead& head) {
 
 net::Handler admin_handler(const AdminSources& sources) {
   return [&sources](net::Exchange& exchange) -> boost::asio::awaitable<void> {
+    if (const auto route = sources.routes.find(exchange.head().path); route != sources.routes.end()) {
+      co_await route->second(exchange);
+      co_return;
+    }
     const Page page = render(sources, exchange.head());
     // A scraper that went away is nobody's error.
     [[maybe_unused]] const auto sent =

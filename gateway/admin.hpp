@@ -4,6 +4,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <functional>
+#include <map>
 #include <string>
 
 #include "net/exchange.hpp"
@@ -14,6 +15,8 @@ struct AdminSources {
   std::function<std::string()> metrics;      // Prometheus text exposition
   std::function<std::string()> not_ready;    // "" when ready, else why not
   std::function<std::string()> config_json;  // redacted
+  // Further paths, each answered by a handler of its own, which checks the method itself.
+  std::map<std::string, net::Handler, std::less<>> routes;
 };
 
 // Thread-safe as far as its sources are. `sources` outlives the returned handler.

@@ -63,10 +63,9 @@ core::Error name_cancel(core::Error error, core::CancelReason reason) {
   }
 }
 
-Worker::Worker(boost::asio::io_context& io, Services& services, int access_fd, net::RedisClient* redis)
+Worker::Worker(boost::asio::io_context& io, Services& services, int access_fd)
     : services_(services),
       io_(io),
-      redis_(redis),
       keys_(services.cache_seed),
       metrics_(services.metrics.registry(), services.metrics.bounds()),
       access_log_(io, access_fd, metrics_.shard().counter(metrics::Family::access_log_dropped_total)) {}

@@ -38,6 +38,12 @@ std::string format_day(std::uint64_t days_since_1970) {
   return {out.data(), static_cast<std::size_t>(size)};
 }
 
+std::string format_hour(std::int64_t hours_since_1970) {
+  const auto hour = static_cast<unsigned>(hours_since_1970 % 24);
+  return format_day(static_cast<std::uint64_t>(hours_since_1970 / 24)) + (hour < 10 ? "T0" : "T") +
+         std::to_string(hour) + ":00:00Z";
+}
+
 std::string format_time(microseconds since_1970) {
   const auto day = floor<days>(since_1970);
   const auto us = static_cast<unsigned long long>((since_1970 - day).count());

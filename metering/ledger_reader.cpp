@@ -1,4 +1,4 @@
-// See metering/ledger_reader.hpp: walking a directory, verify and export. Usage is in usage.cpp.
+// See metering/ledger_reader.hpp: export. verify() is in verify.cpp.
 
 #include "metering/ledger_reader.hpp"
 
@@ -9,55 +9,10 @@
 #include "core/log.hpp"
 #include "metering/calendar.hpp"
 #include "metering/decimal.hpp"
-#include "metering/segment_scan.hpp"
+#include "metering/segment_walk.hpp"
 
 namespace ganglion::metering {
 namespace {
-
-// Walks all segments in order; the report is verify()'s.
-core::Result<VerifyReport> walk(const std::string& directory, const FrameVisitor& visit) {
-  auto files = list_segments(directory);
-  if (!files) return std::unexpected(files.error());
-  VerifyReport report;
-  report.ok = true;
-  ChainState state;
-  Replay replay;
-  const auto bad = [&](const SegmentFile& file, std::uint64_t offset, std::string problem, bool corrupt) {
-    report.ok = !corrupt;
-    report.bad_segment = file.name();
-    report.bad_offset = offset;
-    report.problem = std::move(problem);
-  };
-  for (std::size_t i = 0; i < files->size(); ++i) {
-    const SegmentFile& file = (*files)[i];
-    if (i > 0 && file.epoch != (*files)[i - 1].epoch + 1) {
-      bad(file, 0, "the segment before it is missing", true);
-      break;
-    }
-    // Looked at before this one is read: once the next segment is begun, this one gets no more records.
-    bool sealed = false;
-    if (i + 1 < files->size()) {
-      const auto unused = is_unused((*files)[i + 1].path);
-      if (!unused) return std::unexpected(unused.error());
-      sealed = !*unused;
-    }
-    const auto bytes = read_segment(file.path);
-    if (!bytes) return std::unexpected(bytes.error());
-    if (!sealed && used_bytes(*bytes) == 0) break;
-    ++report.segments;
-    const ScanEnd end = scan_segment(*bytes, i == 0, state, replay, visit);
-    report.records += end.records;
-    if (end.kind == ScanEnd::Kind::bad || (sealed && end.records == 0)) {
-      const bool corrupt = sealed || was_durable(*bytes, end.offset, state.next_sequence);
-      bad(file, end.offset, end.problem.empty() ? "no records" : end.problem, corrupt);
-      if (!corrupt) report.torn_bytes = used_bytes(*bytes) - end.offset;
-      break;
-    }
-    if (!sealed) break;
-  }
-  report.open_intents = replay.open().size();
-  return report;
-}
 
 bool inside(const TimeRange& range, std::chrono::microseconds time) {
   return (!range.from || time >= *range.from) && (!range.to || time < *range.to);
@@ -119,25 +74,17 @@ std::string json_line(const LedgerRecord& record) {
 
 }  // namespace
 
-core::Result<VerifyReport> verify(const std::string& directory) {
-  std::uint64_t terminals = 0;
-  auto report = walk(directory, [&](const Frame& frame, const LedgerRecord&) {
-    terminals += frame.type == RecordType::terminal ? 1 : 0;
-  });
-  if (report) report->terminals = terminals;
-  return report;
-}
-
 core::Result<void> for_each_record(const std::string& directory, const TimeRange& range,
                                    const std::function<void(const LedgerRecord&)>& visit) {
-  const auto report = walk(directory, [&](const Frame& frame, const LedgerRecord& record) {
+  const auto walk = walk_segments(directory, nullptr, [&](const Frame& frame, const LedgerRecord& record) {
     if (frame.type == RecordType::terminal && inside(range, record.time)) visit(record);
   });
-  if (!report) return std::unexpected(report.error());
-  if (!report->ok)
+  if (!walk) return std::unexpected(walk.error());
+  const VerifyReport& report = walk->report;
+  if (!report.ok)
     return core::fail(core::ErrorKind::ledger_unavailable,
-                      "ledger segment " + report->bad_segment + " is corrupt at offset " +
-                          std::to_string(report->bad_offset) + ": " + report->problem);
+                      "ledger segment " + report.bad_segment + " is corrupt at offset " +
+                          std::to_string(report.bad_offset) + ": " + report.problem);
   return {};
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// Reading a ledger directory: verify, export, usage. Needs no lock and works beside a running gateway: a live tail ends
+// Reading a ledger directory: verify, export. Needs no lock and works beside a running gateway: a live tail ends
 // the reading, it is no error. Blocking file I/O; for the command line and the admin side, never for a worker.
 
 #include <chrono>
@@ -24,13 +24,18 @@ struct VerifyReport {
   std::uint64_t open_intents = 0;  // in flight, or not yet closed by a recovery
   std::uint64_t torn_bytes = 0;    // unreadable bytes after the last good record of the last segment
   std::string bad_segment;         // when !ok: file name,
-  std::uint64_t bad_offset = 0;    // first bad byte's record offset,
+  std::uint64_t bad_offset = 0;    // of the first bad record (or of the end, where records are missing),
   std::string problem;             // and what is wrong
+  // The offset of the wrong byte itself: where one byte is wrong, which checksum and chain prove, or where bytes stand
+  // behind the end. More than one wrong byte of a record cannot be placed.
+  std::optional<std::uint64_t> wrong_byte;
 };
 
-// Every record of every segment: length, CRC32C, sequence, hash chain, one terminal per intent. Result fails only if
-// the directory cannot be read.
+// Every record of every segment: length, CRC32C, sequence, hash chain, one terminal per intent; every full segment
+// against its anchor, so that none was removed, cut or exchanged; and that the rollups are not ahead. Result fails only
+// if the directory cannot be read.
 core::Result<VerifyReport> verify(const std::string& directory);
+std::string describe(const VerifyReport& report);  // "" if nothing is wrong
 
 // Half-open [from, to) on the record's time; unset is open.
 struct TimeRange {
@@ -47,47 +52,5 @@ core::Result<void> for_each_record(const std::string& directory, const TimeRange
 
 // One JSON object a line; `id` is the request id, so a second export can be deduplicated.
 core::Result<std::uint64_t> export_records(const std::string& directory, const TimeRange& range, std::ostream& out);
-
-enum class UsageKey : std::uint8_t { key, model, tier, tenant, gateway, day };
-std::string_view name(UsageKey key);
-core::Result<std::vector<UsageKey>> parse_usage_keys(std::string_view comma_separated);
-
-struct UsageQuery {
-  std::vector<UsageKey> by;  // empty: one row
-  TimeRange range;
-  std::uint64_t daily_free_neurons = 0;  // for the invoice lines; whole days give whole allocations
-};
-
-struct UsageRow {
-  std::vector<std::string> group;  // values of `by`, in its order
-  std::uint64_t records = 0;
-  std::uint64_t cache_hits = 0;
-  std::uint64_t estimated = 0;  // records whose units we counted
-  Units units;
-  NeuronParts exact = 0;
-  std::string neurons;  // exact total rounded once to 9 decimals, trailing zeros cut
-  std::string usd;      // gross, rounded once to 12 decimals
-};
-
-// What a tenant owes: per UTC day the free allocation is taken from regular neurons first, then from fast ones.
-struct InvoiceLine {
-  std::string tenant;
-  std::string neurons;
-  std::string free_neurons;
-  std::string billable_neurons;
-  std::string usd;
-};
-
-struct UsageReport {
-  std::vector<UsageKey> by;
-  std::vector<UsageRow> rows;  // sorted by group
-  UsageRow total;
-  std::vector<InvoiceLine> invoices;  // sorted by tenant
-};
-
-core::Result<UsageReport> usage(const std::string& directory, const UsageQuery& query);
-
-std::string format_table(const UsageReport& report);
-std::string format_json(const UsageReport& report);
 
 }  // namespace ganglion::metering

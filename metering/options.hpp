@@ -34,6 +34,7 @@ struct LedgerOptions {
   std::chrono::microseconds commit_interval_max{
       5'000};  // group commit: the longest a terminal record waits for company
   std::uint64_t segment_bytes = 64ULL * 1024 * 1024;
+  std::chrono::hours retention{0};  // full segments older than this are dropped once summed up; 0: kept
 };
 
 }  // namespace ganglion::metering

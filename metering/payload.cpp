@@ -194,6 +194,11 @@ std::vector<std::string> decode_backends(const OpenIntent& open) {
   return out;
 }
 
+bool decode_subject(const OpenIntent& open, LedgerRecord& out) {
+  Decoder in{open.subject};
+  return read_subject(in, kFormatVersion, &out) && in.done();
+}
+
 void encode_terminal(std::string& out, std::uint64_t intent, std::uint64_t time_us, std::string_view subject,
                      const Terminal& terminal) {
   Encoder to{out};

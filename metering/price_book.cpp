@@ -144,6 +144,10 @@ core::Result<std::shared_ptr<const PriceBook>> PriceBook::make(const PricingOpti
   return std::shared_ptr<const PriceBook>{std::move(book)};
 }
 
+FreeAllocation free_allocation(const PricingOptions& options) {
+  return options.daily_free_neurons;
+}
+
 const PriceBook::Row& PriceBook::row(std::string_view model) const {
   const auto found = rows_.find(model);
   return found == rows_.end() ? any_ : found->second;

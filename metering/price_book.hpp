@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "core/error.hpp"
+#include "metering/bill.hpp"
 #include "metering/options.hpp"
 #include "metering/units.hpp"
 
@@ -24,6 +25,9 @@ struct Rates {
   NeuronParts image_classification = 0;
   NeuronParts embedding = 0;
 };
+
+// What tenants get free, now and as it was and will be.
+FreeAllocation free_allocation(const PricingOptions& options);
 
 class PriceBook {
  public:

@@ -150,5 +150,6 @@ bool decode_intent(std::string_view payload, std::uint8_t version, OpenIntent& o
 bool decode_attempt(std::string_view payload, std::uint64_t& intent, std::uint32_t& number, std::string& backend);
 bool decode_terminal(std::string_view payload, std::uint8_t version, LedgerRecord& out, std::uint64_t& intent);
 std::vector<std::string> decode_backends(const OpenIntent& open);
+bool decode_subject(const OpenIntent& open, LedgerRecord& out);
 
 }  // namespace ganglion::metering

@@ -5,6 +5,9 @@
 #include <filesystem>
 #include <system_error>
 
+#include "core/log.hpp"
+#include "metering/anchors.hpp"
+
 namespace ganglion::metering {
 namespace {
 
@@ -50,6 +53,20 @@ core::Result<void> wipe(LedgerStorage& storage, const SegmentFile& file, std::ui
     if (!wrote) return wrote;
   }
   return (*opened)->sync();
+}
+
+// Moves a file that holds nothing readable out of the way. What it is, is for people to say: a crash may have cut a
+// segment's very beginning, or somebody put the file there.
+core::Result<void> set_aside(const SegmentFile& file) {
+  std::error_code error;
+  std::string to = file.path + std::string{kSetAsideSuffix};
+  for (int i = 1; std::filesystem::exists(to, error) && i < 1000; ++i)
+    to = file.path + "." + std::to_string(i) + std::string{kSetAsideSuffix};
+  std::filesystem::rename(file.path, to, error);
+  if (error)
+    return core::fail(core::ErrorKind::ledger_unavailable, "cannot rename " + file.path + ": " + error.message());
+  core::log(core::LogLevel::warn, "ledger_segment_set_aside", {{"file", to}});
+  return {};
 }
 
 // Whether everything before this segment is known to have been durable while it was written.
@@ -119,10 +136,12 @@ core::Result<Recovered> recover(const std::string& directory, LedgerStorage& sto
   }
   // The crash came right after a new segment was begun: the one before decides.
   if (files.size() == 1) {
-    // Not even the first segment's header was whole.
-    if (auto done = cut(storage, files.back(), *last, out); !done) return std::unexpected(done.error());
-    if (auto done = wipe(storage, files.back(), 0, last->end.offset); !done) return std::unexpected(done.error());
-    out.spare = files.back();
+    // Not even the first segment's header was whole. In a ledger that has had records it is more than a crash.
+    if (files.back().epoch != 1 || std::filesystem::exists(anchors_path(directory)) ||
+        was_durable(last->bytes, last->end.offset, last->state.next_sequence))
+      return corrupt(files.back(), last->end);
+    if (auto done = set_aside(files.back()); !done) return std::unexpected(done.error());
+    out.report.torn_bytes += used_bytes(last->bytes);
     out.fresh = true;
     return out;
   }
@@ -140,12 +159,12 @@ core::Result<Recovered> recover(const std::string& directory, LedgerStorage& sto
   // Nothing of the last segment was ever acknowledged: go on in the one before, and use the last one again later.
   if (auto done = cut(storage, before, *previous, out); !done) return std::unexpected(done.error());
   out.report.torn_bytes += used_bytes(last->bytes);
-  if (auto done = wipe(storage, files.back(), 0, used_bytes(last->bytes)); !done) return std::unexpected(done.error());
+  if (auto done = set_aside(files.back()); !done) return std::unexpected(done.error());
   if (out.spare) {
     std::error_code ignored;
     std::filesystem::remove(out.spare->path, ignored);
+    out.spare.reset();
   }
-  out.spare = files.back();
   fill(out, before, *previous);
   return out;
 }

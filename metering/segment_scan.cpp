@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::string_view kSuffix = ".segment";
 constexpr std::size_t kDigits = 12;
+constexpr std::size_t kStartBytes = 512;  // holds a segment's first frame
 
 std::unexpected<core::Error> io_error(const std::string& what, const std::string& path, int error) {
   return core::fail(core::ErrorKind::ledger_unavailable,
@@ -59,12 +60,18 @@ core::Result<std::string> read_segment(const std::string& path) {
     ::close(fd);
     return io_error("cannot read", path, EFBIG);
   }
+  auto out = read_bytes(fd, 0, static_cast<std::size_t>(info.st_size), path);
+  ::close(fd);
+  return out;
+}
+
+core::Result<std::string> read_bytes(int fd, std::uint64_t offset, std::size_t bytes, const std::string& path) {
   std::string out;
-  std::size_t got = 0;
   int failed = 0;
-  out.resize_and_overwrite(static_cast<std::size_t>(info.st_size), [&](char* to, std::size_t size) {
+  out.resize_and_overwrite(bytes, [&](char* to, std::size_t size) {
+    std::size_t got = 0;
     while (got < size) {
-      const ssize_t part = ::pread(fd, to + got, size - got, static_cast<off_t>(got));
+      const ssize_t part = ::pread(fd, to + got, size - got, static_cast<off_t>(offset + got));
       if (part < 0 && errno == EINTR) continue;
       if (part < 0) failed = errno;
       if (part <= 0) break;
@@ -72,8 +79,24 @@ core::Result<std::string> read_segment(const std::string& path) {
     }
     return got;
   });
-  ::close(fd);
   if (failed != 0) return io_error("cannot read", path, failed);
+  return out;
+}
+
+core::Result<SegmentStart> read_segment_start(const SegmentFile& file) {
+  const int fd = ::open(file.path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return io_error("cannot open", file.path, errno);
+  const auto head = read_bytes(fd, 0, kStartBytes, file.path);
+  ::close(fd);
+  if (!head) return std::unexpected(head.error());
+  SegmentStart out;
+  Frame frame;
+  const FrameStatus status = parse_frame(*head, frame);
+  if (status == FrameStatus::end) return out;
+  if (status != FrameStatus::ok || !decode_segment(frame.payload, frame.version, out.header))
+    return core::fail(core::ErrorKind::ledger_unavailable,
+                      "ledger segment " + file.name() + " has no readable header. Run `ganglion ledger verify`.");
+  out.sequence = frame.sequence;
   return out;
 }
 

@@ -17,6 +17,9 @@ namespace ganglion::metering {
 
 inline constexpr std::uint64_t kSegmentBytesMax = 1024ULL * 1024 * 1024;
 
+// Recovery renames what is no segment but stands in a segment's place; it never overwrites it.
+inline constexpr std::string_view kSetAsideSuffix = ".set-aside";
+
 struct SegmentFile {
   std::uint64_t epoch = 0;
   std::string path;
@@ -29,6 +32,17 @@ core::Result<std::vector<SegmentFile>> list_segments(const std::string& director
 core::Result<std::string> read_segment(const std::string& path);
 // A segment without a first record: preallocated, not used yet.
 core::Result<bool> is_unused(const std::string& path);
+
+// Up to `bytes` from `offset` on, fewer at the end of the file. `path` is for the error.
+core::Result<std::string> read_bytes(int fd, std::uint64_t offset, std::size_t bytes, const std::string& path);
+
+// A segment's first record; sequence 0: it has none yet. ledger_unavailable: unreadable, or something else stands
+// there.
+struct SegmentStart {
+  std::uint64_t sequence = 0;
+  SegmentHeader header;
+};
+core::Result<SegmentStart> read_segment_start(const SegmentFile& file);
 
 // Applies records in order; says what cannot be.
 class Replay {

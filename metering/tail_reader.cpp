@@ -13,48 +13,6 @@ namespace ganglion::metering {
 namespace {
 
 constexpr std::size_t kReadBytes = 256 * 1024;  // more than any frame
-constexpr std::size_t kHeadBytes = 512;         // holds a segment's first frame
-
-core::Result<std::string> read_at(int fd, std::uint64_t offset, std::size_t bytes, const std::string& path) {
-  std::string out;
-  int failed = 0;
-  out.resize_and_overwrite(bytes, [&](char* to, std::size_t size) {
-    std::size_t got = 0;
-    while (got < size) {
-      const ssize_t part = ::pread(fd, to + got, size - got, static_cast<off_t>(offset + got));
-      if (part < 0 && errno == EINTR) continue;
-      if (part < 0) failed = errno;
-      if (part <= 0) break;
-      got += static_cast<std::size_t>(part);
-    }
-    return got;
-  });
-  if (failed != 0)
-    return core::fail(core::ErrorKind::ledger_unavailable,
-                      "cannot read " + path + ": " + std::system_category().message(failed));
-  return out;
-}
-
-// Sequence of a segment's first record; 0: it has none yet.
-core::Result<std::uint64_t> first_sequence(const SegmentFile& file) {
-  const int fd = ::open(file.path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0)
-    return core::fail(core::ErrorKind::ledger_unavailable,
-                      "cannot open " + file.path + ": " + std::system_category().message(errno));
-  const auto head = read_at(fd, 0, kHeadBytes, file.path);
-  ::close(fd);
-  if (!head) return std::unexpected(head.error());
-  Frame frame;
-  switch (parse_frame(*head, frame)) {
-    case FrameStatus::ok:
-      return frame.sequence;
-    case FrameStatus::end:
-      return 0;
-    default:
-      return core::fail(core::ErrorKind::ledger_unavailable,
-                        "ledger segment " + file.name() + " has no readable header. Run `ganglion ledger verify`.");
-  }
-}
 
 }  // namespace
 
@@ -92,14 +50,14 @@ core::Result<bool> TailReader::open_first() {
   if (!files) return std::unexpected(files.error());
   std::uint64_t oldest = 0;
   for (auto file = files->rbegin(); file != files->rend(); ++file) {
-    const auto first = first_sequence(*file);
-    if (!first) return std::unexpected(first.error());
-    if (*first == 0) continue;
-    oldest = *first;
-    if (position_ != 0 && *first > position_ + 1) continue;
+    const auto start = read_segment_start(*file);
+    if (!start) return std::unexpected(start.error());
+    if (start->sequence == 0) continue;
+    oldest = start->sequence;
+    if (position_ != 0 && oldest > position_ + 1) continue;
     if (position_ == 0 && std::next(file) != files->rend()) continue;
     if (auto opened = open_segment(file->epoch); !opened) return std::unexpected(opened.error());
-    next_sequence_ = *first;
+    next_sequence_ = oldest;
     return true;
   }
   if (position_ != 0)
@@ -112,7 +70,7 @@ core::Result<bool> TailReader::open_first() {
 }
 
 core::Result<void> TailReader::refill() {
-  auto read = read_at(fd_, offset_, kReadBytes, segment_path(directory_, epoch_));
+  auto read = read_bytes(fd_, offset_, kReadBytes, segment_path(directory_, epoch_));
   if (!read) return std::unexpected(read.error());
   buffer_ = std::move(*read);
   buffer_at_ = offset_;

@@ -1,150 +1,241 @@
-// usage() of ledger_reader.hpp: exact sums over terminal records, rounded once at the end.
+// See metering/usage.hpp: exact sums over slices, rounded once at the end.
+
+#include "metering/usage.hpp"
 
 #include <algorithm>
 #include <array>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "metering/calendar.hpp"
-#include "metering/decimal.hpp"
-#include "metering/ledger_reader.hpp"
+#include "metering/rollup_store.hpp"
+#include "metering/segment_scan.hpp"
+#include "metering/tail_reader.hpp"
 
 namespace ganglion::metering {
 namespace {
 
-constexpr std::int64_t kDayUs = 86'400'000'000;
-constexpr std::array<std::string_view, 6> kKeyNames{"key", "model", "tier", "tenant", "gateway", "day"};
+constexpr std::array<std::string_view, 8> kKeyNames{"key",     "model", "tier", "tenant",
+                                                    "gateway", "day",   "hour", "schedule"};
+constexpr std::string_view kTagPrefix = "tag:";
+constexpr std::int64_t kHourMax = INT64_MAX / kHourUs;
 
-// An exact amount of pico-USD: whole plus rest / kPartsPerNeuron.
-class Usd {
- public:
-  // A rate is at most 1e15 (USD 1,000,000 per 1,000 neurons), so rest * rate stays below 1.2e34.
-  void add(NeuronParts parts, std::uint64_t pico_per_neuron) {
-    whole_ += parts / kPartsPerNeuron * pico_per_neuron;
-    rest_ += parts % kPartsPerNeuron * pico_per_neuron;
-    whole_ += rest_ / kPartsPerNeuron;
-    rest_ %= kPartsPerNeuron;
-  }
-  std::string text() const { return format_decimal(whole_ + (rest_ >= (kPartsPerNeuron + 1) / 2 ? 1 : 0), 12); }
-
- private:
-  NeuronParts whole_ = 0;
-  NeuronParts rest_ = 0;
-};
-
-std::string neurons_text(NeuronParts parts) {
-  const NeuronParts nano =
-      parts / kPartsPerNanoNeuron + (parts % kPartsPerNanoNeuron >= kPartsPerNanoNeuron / 2 ? 1 : 0);
-  return format_decimal(nano, 9);
-}
-
-struct Sum {
-  UsageRow row;
-  Usd usd;
-};
-
-// What one tenant used on one day, by tier and price of a neuron.
-using DayUse = std::map<std::pair<api::Tier, std::uint64_t>, NeuronParts>;
-
-std::string value_of(UsageKey key, const LedgerRecord& record) {
-  switch (key) {
+std::string value_of(const UsageColumn& column, std::int64_t hour, const UsageDimensions& of) {
+  switch (column.key) {
     case UsageKey::key:
-      return record.key_id;
+      return of.key_id;
     case UsageKey::model:
-      return record.model;
+      return of.model;
     case UsageKey::tier:
-      return std::string{api::name(record.tier)};
+      return std::string{api::name(of.tier)};
     case UsageKey::tenant:
-      return record.tenant;
+      return of.tenant;
     case UsageKey::gateway:
-      return record.gateway;
+      return of.gateway;
+    case UsageKey::schedule:
+      return of.schedule;
+    case UsageKey::tag: {
+      const std::string* const value = api::find_tag(of.tags, column.tag);
+      return value == nullptr ? std::string{} : *value;
+    }
+    case UsageKey::hour:
+      return format_hour(hour);
     case UsageKey::day:
       break;
   }
-  return format_day(static_cast<std::uint64_t>(record.time.count() / kDayUs));
+  return format_day(static_cast<std::uint64_t>(hour / kHoursPerDay));
 }
 
-bool add(Sum& sum, const LedgerRecord& record) {
-  ++sum.row.records;
-  sum.row.cache_hits += record.outcome == Outcome::cache_hit ? 1 : 0;
-  sum.row.estimated += record.estimated ? 1 : 0;
-  sum.row.units += record.units;
-  sum.usd.add(record.exact, record.usd_pico_per_neuron);
-  return !__builtin_add_overflow(sum.row.exact, record.exact, &sum.row.exact);
+// Filters that leave out a part of what a tenant used make its free allocation meaningless.
+bool whole_tenants(const UsageQuery& query) {
+  return std::ranges::all_of(query.filters, [](const UsageFilter& f) { return f.column.key == UsageKey::tenant; });
 }
 
-UsageRow finish(Sum& sum) {
-  sum.row.neurons = neurons_text(sum.row.exact);
-  sum.row.usd = sum.usd.text();
-  return std::move(sum.row);
-}
+class UsageSums {
+ public:
+  explicit UsageSums(const UsageQuery& query) : query_(query) {}
 
-// Free neurons go to the regular tier first, within a tier to the cheapest rate: the map's order.
-InvoiceLine invoice(const std::string& tenant, const std::map<std::int64_t, DayUse>& days, std::uint64_t daily_free) {
-  NeuronParts all = 0;
-  NeuronParts free_used = 0;
-  Usd usd;
-  for (const auto& [day, use] : days) {
-    NeuronParts free = NeuronParts{daily_free} * kPartsPerNeuron;
-    for (const auto& [rate, parts] : use) {
-      const NeuronParts given = std::min(free, parts);
-      free -= given;
-      free_used += given;
-      all += parts;
-      usd.add(parts - given, rate.second);
-    }
+  void add(std::int64_t hour, const UsageDimensions& of, const UsageCounts& counts) {
+    for (const UsageFilter& filter : query_.filters)
+      if (value_of(filter.column, hour, of) != filter.value) return;
+    std::vector<std::string> group;
+    for (const UsageColumn& column : query_.by) group.push_back(value_of(column, hour, of));
+    fits_ = add_to(groups_[std::move(group)], of, counts) && add_to(total_, of, counts) && fits_;
+    if (whole_tenants(query_) && counts.exact != 0)
+      fits_ = tenants_[of.tenant].add(hour / kHoursPerDay, of, counts) && fits_;
   }
-  return {.tenant = tenant,
-          .neurons = neurons_text(all),
-          .free_neurons = neurons_text(free_used),
-          .billable_neurons = neurons_text(all - free_used),
-          .usd = usd.text()};
+
+  core::Result<UsageReport> finish(std::string note) {
+    if (!fits_) return core::fail(core::ErrorKind::internal, "the sum of neurons does not fit 128 bits");
+    UsageReport report{.by = query_.by, .rows = {}, .total = row_of(total_), .invoices = {}, .note = std::move(note)};
+    for (auto& [group, sum] : groups_) {
+      report.rows.push_back(row_of(sum));
+      report.rows.back().group = group;
+    }
+    for (const auto& [tenant, bill] : tenants_) {
+      const Bill::Settled settled = bill.settle(query_.daily_free_neurons);
+      report.invoices.push_back({.tenant = tenant,
+                                 .neurons = neurons_text(settled.counts.exact),
+                                 .free_neurons = neurons_text(settled.free),
+                                 .billable_neurons = neurons_text(settled.counts.exact - settled.free),
+                                 .usd = settled.usd.text()});
+    }
+    return report;
+  }
+
+ private:
+  struct Sum {
+    UsageCounts counts;
+    ExactUsd usd;
+  };
+  static bool add_to(Sum& sum, const UsageDimensions& of, const UsageCounts& counts) {
+    sum.usd.add(counts.exact, of.usd_pico_per_neuron);
+    return sum.counts.add(counts);
+  }
+  static UsageRow row_of(const Sum& sum) {
+    return {.group = {}, .counts = sum.counts, .neurons = neurons_text(sum.counts.exact), .usd = sum.usd.text()};
+  }
+
+  const UsageQuery& query_;
+  std::map<std::vector<std::string>, Sum> groups_;
+  std::map<std::string, Bill> tenants_;
+  Sum total_;
+  bool fits_ = true;
+};
+
+bool has_hour(const UsageQuery& query) {
+  const auto hourly = [](const UsageColumn& column) { return column.key == UsageKey::hour; };
+  return std::ranges::any_of(query.by, hourly) ||
+         std::ranges::any_of(query.filters, [&](const UsageFilter& filter) { return hourly(filter.column); });
+}
+
+// The sequence that the oldest segment begins with; 0: there is none.
+core::Result<std::uint64_t> oldest_sequence(const std::string& directory) {
+  const auto files = list_segments(directory);
+  if (!files) return std::unexpected(files.error());
+  if (files->empty()) return 0;
+  const auto start = read_segment_start(files->front());
+  if (!start) return std::unexpected(start.error());
+  return start->sequence;
+}
+
+// Times within an hour are known from records only.
+core::Result<UsageReport> usage_of_records(const std::string& directory, const UsageQuery& query) {
+  const auto oldest = oldest_sequence(directory);
+  if (!oldest) return std::unexpected(oldest.error());
+  if (*oldest > 1)
+    return core::fail(core::ErrorKind::invalid_value,
+                      "the oldest records are no longer there, and their sums are kept by the hour: give --from and "
+                      "--to as whole hours");
+  UsageSums sums{query};
+  const auto done = for_each_record(directory, query.range, [&](const LedgerRecord& record) {
+    sums.add(hour_of(record), dimensions_of(record), counts_of(record));
+  });
+  if (!done) return std::unexpected(done.error());
+  return sums.finish({});
 }
 
 }  // namespace
 
-core::Result<std::vector<UsageKey>> parse_usage_keys(std::string_view comma_separated) {
-  std::vector<UsageKey> out;
+core::Result<std::string> for_each_slice(const std::string& directory, const RollupRange& range,
+                                         const UsageVisitor& visit) {
+  auto store = RollupStore::open_to_read(directory);
+  if (!store) return std::unexpected(store.error());
+  std::uint64_t position = 0;
+  std::string note;
+  if (*store) {
+    const auto read = (*store)->read(range, visit);
+    if (!read) return std::unexpected(read.error());
+    position = *read;
+  }
+  if (position == 0) {
+    const auto oldest = oldest_sequence(directory);
+    if (!oldest) return std::unexpected(oldest.error());
+    if (*oldest > 1)
+      note = "records 1 to " + std::to_string(*oldest - 1) + " are neither in the ledger nor in its rollups";
+  }
+  TailReader tail{directory, position};
+  const auto add = [&](const LedgerRecord& record) {
+    const std::int64_t hour = hour_of(record);
+    if (hour >= range.hour_from && hour < range.hour_to) visit(hour, dimensions_of(record), counts_of(record));
+  };
+  while (true) {
+    const auto read = tail.poll(TailReader::kNoLimit, 1'000'000, add);
+    if (!read) return std::unexpected(read.error());
+    if (*read == 0) return note;
+  }
+}
+
+core::Result<UsageReport> usage(const std::string& directory, const UsageQuery& query) {
+  RollupRange range{.hour_from = 0, .hour_to = kHourMax, .by_hour = has_hour(query)};
+  for (const auto& [time, hour] :
+       {std::pair{query.range.from, &range.hour_from}, std::pair{query.range.to, &range.hour_to}}) {
+    if (!time) continue;
+    if (time->count() % kHourUs != 0) return usage_of_records(directory, query);
+    *hour = time->count() / kHourUs;
+  }
+  UsageSums sums{query};
+  auto note = for_each_slice(
+      directory, range,
+      [&](std::int64_t hour, const UsageDimensions& of, const UsageCounts& counts) { sums.add(hour, of, counts); });
+  if (!note) return std::unexpected(note.error());
+  return sums.finish(std::move(*note));
+}
+
+std::string UsageColumn::name() const {
+  return key == UsageKey::tag ? std::string{kTagPrefix} + tag : std::string{kKeyNames[static_cast<std::size_t>(key)]};
+}
+
+core::Result<std::vector<UsageColumn>> parse_usage_columns(std::string_view comma_separated) {
+  std::vector<UsageColumn> out;
   while (!comma_separated.empty()) {
     const std::string_view word = comma_separated.substr(0, comma_separated.find(','));
     comma_separated.remove_prefix(std::min(comma_separated.size(), word.size() + 1));
-    const auto found = std::ranges::find(kKeyNames, word);
-    if (found == kKeyNames.end())
-      return core::fail(core::ErrorKind::invalid_value, "cannot group usage by \"" + std::string{word.substr(0, 40)} +
-                                                            "\"; use key, model, tier, tenant, gateway, day");
-    const auto key = static_cast<UsageKey>(found - kKeyNames.begin());
-    if (std::ranges::find(out, key) == out.end()) out.push_back(key);
+    UsageColumn column{UsageKey::tag, word.starts_with(kTagPrefix) ? std::string{word.substr(kTagPrefix.size())} : ""};
+    if (column.tag.empty()) {
+      const auto found = std::ranges::find(kKeyNames, word);
+      if (found == kKeyNames.end())
+        return core::fail(core::ErrorKind::invalid_value,
+                          "cannot group usage by \"" + std::string{word.substr(0, 40)} +
+                              "\"; use key, model, tier, tenant, gateway, day, hour, schedule, tag:NAME");
+      column = static_cast<UsageKey>(found - kKeyNames.begin());
+    }
+    if (std::ranges::find(out, column) == out.end()) out.push_back(std::move(column));
   }
   return out;
 }
 
-std::string_view name(UsageKey key) {
-  return kKeyNames[static_cast<std::size_t>(key)];
-}
-
-core::Result<UsageReport> usage(const std::string& directory, const UsageQuery& query) {
-  std::map<std::vector<std::string>, Sum> groups;
-  std::map<std::string, std::map<std::int64_t, DayUse>> tenants;
-  Sum total;
-  bool fits = true;
-  const auto done = for_each_record(directory, query.range, [&](const LedgerRecord& record) {
-    std::vector<std::string> group;
-    for (const UsageKey key : query.by) group.push_back(value_of(key, record));
-    fits = add(groups[std::move(group)], record) && add(total, record) && fits;
-    if (record.exact != 0)
-      tenants[record.tenant][record.time.count() / kDayUs][{record.tier, record.usd_pico_per_neuron}] += record.exact;
-  });
-  if (!done) return std::unexpected(done.error());
-  if (!fits) return core::fail(core::ErrorKind::internal, "the sum of neurons does not fit 128 bits");
-  UsageReport report;
-  report.by = query.by;
-  for (auto& [group, sum] : groups) {
-    sum.row.group = group;
-    report.rows.push_back(finish(sum));
+core::Result<bool> set_usage_option(UsageQuery& query, std::string_view name, std::string_view value) {
+  if (name == "by") {
+    auto columns = parse_usage_columns(value);
+    if (!columns) return std::unexpected(columns.error());
+    query.by = std::move(*columns);
+    return true;
   }
-  report.total = finish(total);
-  for (const auto& [tenant, days] : tenants) report.invoices.push_back(invoice(tenant, days, query.daily_free_neurons));
-  return report;
+  if (name == "from" || name == "to") {
+    const auto time = parse_time(value);
+    if (!time) return std::unexpected(time.error());
+    (name == "from" ? query.range.from : query.range.to) = *time;
+    return true;
+  }
+  if (name == "tag") {
+    const std::size_t equals = value.find('=');
+    if (equals == 0 || equals == std::string_view::npos)
+      return core::fail(core::ErrorKind::invalid_value, "a tag is given as NAME=VALUE, such as team=search");
+    query.filters.push_back({.column = {UsageKey::tag, std::string{value.substr(0, equals)}},
+                             .value = std::string{value.substr(equals + 1)}});
+    return true;
+  }
+  for (const UsageKey key : {UsageKey::key, UsageKey::tenant, UsageKey::gateway, UsageKey::model, UsageKey::tier}) {
+    const UsageColumn column{key};
+    if (name != column.name()) continue;
+    if (key == UsageKey::tier && !api::parse_tier(value))
+      return core::fail(core::ErrorKind::invalid_value, "a tier is regular or fast");
+    query.filters.push_back({.column = column, .value = std::string{value}});
+    return true;
+  }
+  return false;
 }
 
 }  // namespace ganglion::metering

@@ -1,17 +1,65 @@
-// Text of a UsageReport: an aligned table for people, JSON for programs.
+// Text of a UsageReport: an aligned table for people, JSON and CSV for programs.
 
 #include <algorithm>
 
 #include "core/log.hpp"
-#include "metering/ledger_reader.hpp"
+#include "metering/usage.hpp"
 
 namespace ganglion::metering {
 namespace {
 
 using Line = std::vector<std::string>;
 
+Line cells(const UsageRow& row, Line group) {
+  const UsageCounts& counts = row.counts;
+  for (const std::uint64_t count : {counts.records, counts.cache_hits, counts.units.input_tokens,
+                                    counts.units.cached_input_tokens, counts.units.output_tokens, counts.estimated})
+    group.push_back(std::to_string(count));
+  group.push_back(row.neurons);
+  group.push_back(row.usd);
+  return group;
+}
+
+void field(std::string& out, std::string_view key, std::string_view value) {
+  core::append_json_string(out, key);
+  out.push_back(':');
+  core::append_json_string(out, value);
+}
+
+// All counts, by name.
+std::vector<std::pair<std::string_view, std::uint64_t>> named(const UsageCounts& counts) {
+  const Units& units = counts.units;
+  return {{"requests", counts.records},
+          {"cache_hits", counts.cache_hits},
+          {"estimated", counts.estimated},
+          {"input_tokens", units.input_tokens},
+          {"cached_input_tokens", units.cached_input_tokens},
+          {"output_tokens", units.output_tokens},
+          {"gpu_us", units.gpu_us},
+          {"llm_responses", units.llm_responses},
+          {"image_classifications", units.image_classifications},
+          {"embeddings", units.embeddings}};
+}
+
+std::string json_row(const UsageRow& row, const std::vector<UsageColumn>& by) {
+  std::string out = "{";
+  for (std::size_t i = 0; i < row.group.size(); ++i) {
+    field(out, by[i].name(), row.group[i]);
+    out.push_back(',');
+  }
+  for (const auto& [key, value] : named(row.counts))
+    out.append("\"").append(key).append("\":").append(std::to_string(value)).append(",");
+  field(out, "neurons", row.neurons);
+  out.push_back(',');
+  field(out, "usd", row.usd);
+  out.push_back('}');
+  return out;
+}
+
+}  // namespace
+
 // Columns as wide as their widest cell; the first `left` columns are text, the others numbers.
-std::string align(const std::vector<Line>& lines, std::size_t left) {
+std::string align_columns(const std::vector<Line>& lines, std::size_t left) {
   std::vector<std::size_t> width;
   for (const Line& line : lines) {
     width.resize(std::max(width.size(), line.size()));
@@ -31,53 +79,25 @@ std::string align(const std::vector<Line>& lines, std::size_t left) {
   return out;
 }
 
-Line cells(const UsageRow& row, Line group) {
-  for (const std::uint64_t count : {row.records, row.cache_hits, row.units.input_tokens, row.units.cached_input_tokens,
-                                    row.units.output_tokens, row.estimated})
-    group.push_back(std::to_string(count));
-  group.push_back(row.neurons);
-  group.push_back(row.usd);
-  return group;
-}
-
-void field(std::string& out, std::string_view key, std::string_view value) {
-  core::append_json_string(out, key);
-  out.push_back(':');
-  core::append_json_string(out, value);
-}
-
-std::string json_row(const UsageRow& row, const std::vector<UsageKey>& by) {
-  std::string out = "{";
-  for (std::size_t i = 0; i < row.group.size(); ++i) {
-    field(out, name(by[i]), row.group[i]);
-    out.push_back(',');
+std::string csv_line(const std::vector<std::string>& cells) {
+  std::string out;
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    if (i != 0) out.push_back(',');
+    if (cells[i].find_first_of(",\"\r\n") == std::string::npos) {
+      out += cells[i];
+      continue;
+    }
+    out.push_back('"');
+    for (const char c : cells[i]) out.append(c == '"' ? 2 : 1, c);
+    out.push_back('"');
   }
-  const std::pair<std::string_view, std::uint64_t> counts[] = {
-      {"requests", row.records},
-      {"cache_hits", row.cache_hits},
-      {"estimated", row.estimated},
-      {"input_tokens", row.units.input_tokens},
-      {"cached_input_tokens", row.units.cached_input_tokens},
-      {"output_tokens", row.units.output_tokens},
-      {"gpu_us", row.units.gpu_us},
-      {"llm_responses", row.units.llm_responses},
-      {"image_classifications", row.units.image_classifications},
-      {"embeddings", row.units.embeddings}};
-  for (const auto& [key, value] : counts)
-    out.append("\"").append(key).append("\":").append(std::to_string(value)).append(",");
-  field(out, "neurons", row.neurons);
-  out.push_back(',');
-  field(out, "usd", row.usd);
-  out.push_back('}');
-  return out;
+  return out + "\r\n";
 }
-
-}  // namespace
 
 std::string format_table(const UsageReport& report) {
   std::vector<Line> lines;
   Line head;
-  for (const UsageKey key : report.by) head.emplace_back(name(key));
+  for (const UsageColumn& column : report.by) head.emplace_back(column.name());
   for (const char* column : {"requests", "hits", "input", "cached", "output", "estimated", "neurons", "usd"})
     head.emplace_back(column);
   lines.push_back(std::move(head));
@@ -86,12 +106,12 @@ std::string format_table(const UsageReport& report) {
   Line group(report.by.size());
   if (!group.empty()) group.front() = "total";
   lines.push_back(cells(report.total, std::move(group)));
-  std::string out = align(lines, report.by.size());
+  std::string out = align_columns(lines, report.by.size());
   if (report.invoices.empty()) return out;
   std::vector<Line> due{{"tenant", "neurons", "free", "billable", "usd due"}};
   for (const InvoiceLine& line : report.invoices)
     due.push_back({line.tenant, line.neurons, line.free_neurons, line.billable_neurons, line.usd});
-  return out + "\n" + align(due, 1);
+  return out + "\n" + align_columns(due, 1);
 }
 
 std::string format_json(const UsageReport& report) {
@@ -115,7 +135,29 @@ std::string format_json(const UsageReport& report) {
     field(out, "usd", line.usd);
     out.push_back('}');
   }
-  return out + "]}\n";
+  out += "]";
+  if (!report.note.empty()) {
+    out += ",";
+    field(out, "note", report.note);
+  }
+  return out + "}\n";
+}
+
+std::string format_csv(const UsageReport& report) {
+  Line head;
+  for (const UsageColumn& column : report.by) head.push_back(column.name());
+  for (const auto& [key, value] : named({})) head.emplace_back(key);
+  head.emplace_back("neurons");
+  head.emplace_back("usd");
+  std::string out = csv_line(head);
+  for (const UsageRow& row : report.rows) {
+    Line line = row.group;
+    for (const auto& [key, value] : named(row.counts)) line.push_back(std::to_string(value));
+    line.push_back(row.neurons);
+    line.push_back(row.usd);
+    out += csv_line(line);
+  }
+  return out;
 }
 
 }  // namespace ganglion::metering

@@ -100,34 +100,6 @@ constexpr FamilySpec kCatalog[] = {
     counter(limiter_limited_total, "ganglion_limiter_limited_total", "", {"scope", "kind"},
             "Requests refused with 429 by scope (key, tenant, gateway, model) and kind (requests, tokens, neurons)."),
     gauge(limiter_buckets, "ganglion_limiter_buckets", "", {}, "Token buckets held in memory."),
-    gauge(limiter_leased_buckets, "ganglion_limiter_leased_buckets", "", {"mode"},
-          "Keys, tenants, gateways and models whose limits are shared through Redis, by mode: shared (on leases), "
-          "local_share (Redis cannot be used: this gateway's part of the limit is enforced here)."),
-    gauge(limiter_gateways, "ganglion_limiter_gateways", "", {},
-          "Gateways that share the limits, as counted in Redis or configured."),
-    counter(limiter_exchanges_total, "ganglion_limiter_exchanges_total", "", {"result"},
-            "Exchanges of leases with Redis: granted, refused (the bucket has too little), failed."),
-    seconds(limiter_wait_seconds, "ganglion_limiter_wait_seconds", {}, kOverheadBuckets,
-            "Time that requests waited for a lease; those that found one are not counted."),
-    counter(limiter_local_share_total, "ganglion_limiter_local_share_total", "", {"result"},
-            "Requests decided by the local share because Redis could not be used (admitted, limited)."),
-    // Redis.
-    gauge(redis_connections, "ganglion_redis_connections", "", {"state"},
-          "Redis nodes as this gateway's workers see them, each worker for itself: connecting, up, down."),
-    gauge(redis_circuits_open, "ganglion_redis_circuits_open", "", {"reason"},
-          "Nodes that are down, by reason: refused, hung, closed, tls, denied (password or user), loading, read_only, "
-          "protocol."),
-    seconds(redis_command_seconds, "ganglion_redis_command_seconds", {}, kOverheadBuckets,
-            "From a command's sending to its answer; its count is the number of answers."),
-    counter(redis_errors_total, "ganglion_redis_errors_total", "", {"kind"},
-            "Commands that failed: unavailable (circuit open), busy, timed_out, closed, protocol, loading, read_only, "
-            "no_memory, denied, redirected, refused."),
-    counter(redis_redirects_total, "ganglion_redis_redirects_total", "", {"kind"},
-            "Redirections followed in a cluster (moved, ask)."),
-    counter(redis_script_loads_total, "ganglion_redis_script_loads_total", "", {},
-            "Scripts sent in full because the server did not know them (NOSCRIPT)."),
-    counter(redis_slot_refreshes_total, "ganglion_redis_slot_refreshes_total", "", {"result"},
-            "Questions for the cluster's slots (ok, failed)."),
     // Metering.
     {neurons_total,
      "ganglion_neurons_total",
@@ -164,6 +136,16 @@ constexpr FamilySpec kCatalog[] = {
           "Age of the oldest record that is not durable yet."),
     gauge(ledger_open_intents, "ganglion_ledger_open_intents", "", {},
           "Requests with an intent record and no terminal record yet."),
+    gauge(
+        ledger_state, "ganglion_ledger_state", "", {"state"},
+        "1 for the ledger's state: ok; full (no space, new billable requests get 503); broken (a write or sync failed, "
+        "nothing is acknowledged)."),
+    gauge(ledger_rollup_lag_records, "ganglion_ledger_rollup_lag_records", "", {},
+          "Durable records that the rollups do not hold yet."),
+    counter(ledger_keeper_failures_total, "ganglion_ledger_keeper_failures_total", "", {},
+            "Times that summing up, anchoring or dropping segments failed; it is tried again within a second or so."),
+    counter(ledger_segments_dropped_total, "ganglion_ledger_segments_dropped_total", "", {},
+            "Segments that retention dropped."),
     // Upstream.
     counter(upstream_attempts_total, "ganglion_upstream_attempts_total", "", {"backend", "code"},
             "Attempts by the status that the backend answered (0: it gave none)."),

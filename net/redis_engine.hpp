@@ -14,8 +14,6 @@ namespace ganglion::net::redis {
 
 class PubSub;
 
-core::Result<SslContextPtr> make_tls(const RedisOptions& options);
-
 class Engine final : public std::enable_shared_from_this<Engine>, private NodeOwner {
  public:
   Engine(boost::asio::any_io_executor executor, RedisOptions options, RedisHooks& hooks);

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "metering/decimal.hpp"
+#include "metering/usage.hpp"
 #include "tests/unit/metering/ledger_support.hpp"
 
 namespace ganglion::metering {
@@ -43,7 +44,7 @@ TEST_F(LedgerReaderTest, LaunchInvoiceOf130ResponsesIsExactly1000Neurons) {
   const UsageReport report = use();
   EXPECT_EQ(report.total.neurons, "1000");
   EXPECT_EQ(report.total.usd, "0.01");
-  EXPECT_EQ(report.total.units.llm_responses, 130U);
+  EXPECT_EQ(report.total.counts.units.llm_responses, 130U);
   ASSERT_EQ(report.invoices.size(), 1U);
   EXPECT_EQ(report.invoices[0].usd, "0.01");
   // Rounding each request would have given 999.99999996 or 1000.00000001.
@@ -66,11 +67,11 @@ TEST_F(LedgerReaderTest, SumsEqualARecomputationFromUnitTotals) {
         NeuronParts{60'000} * 1'000'000 * units.input_tokens + NeuronParts{90'909} * 1'000'000 * units.output_tokens;
   }
   const UsageReport report = use({.by = {UsageKey::tenant}});
-  EXPECT_TRUE(report.total.exact == nano_milli / 1000 * kPartsPerNanoNeuron);
+  EXPECT_TRUE(report.total.counts.exact == nano_milli / 1000 * kPartsPerNanoNeuron);
   ASSERT_EQ(report.rows.size(), 2U);
-  EXPECT_TRUE(report.rows[0].exact + report.rows[1].exact == report.total.exact);
+  EXPECT_TRUE(report.rows[0].counts.exact + report.rows[1].counts.exact == report.total.counts.exact);
   EXPECT_EQ(report.rows[0].group, std::vector<std::string>{"a"});
-  EXPECT_EQ(report.rows[0].records, 667U);
+  EXPECT_EQ(report.rows[0].counts.records, 667U);
 }
 
 TEST_F(LedgerReaderTest, GroupsByEveryKeyAndFiltersByTime) {
@@ -86,18 +87,18 @@ TEST_F(LedgerReaderTest, GroupsByEveryKeyAndFiltersByTime) {
   other.model = "big";
   other.gateway = "g2";
   bill(other, one);
-  const auto by = parse_usage_keys("key,model,tier,tenant,gateway,day").value();
+  const auto by = parse_usage_columns("key,model,tier,tenant,gateway,day").value();
   const UsageReport report = use({.by = by});
   ASSERT_EQ(report.rows.size(), 2U);
   EXPECT_THAT(report.rows[0].group,
               ::testing::ElementsAre("key-1", "demo-chat", "regular", "a", "default", "2026-01-01"));
   EXPECT_THAT(report.rows[1].group, ::testing::ElementsAre("key-2", "big", "fast", "b", "g2", "2026-01-02"));
-  EXPECT_EQ(use({.range = {.from = parse_time("2026-01-02").value()}}).total.records, 1U);
-  EXPECT_EQ(use({.range = {.to = parse_time("2026-01-02T00:00:00Z").value()}}).total.records, 1U);
-  EXPECT_EQ(
-      use({.range = {.from = parse_time("2026-01-01").value(), .to = parse_time("2026-01-03").value()}}).total.records,
-      2U);
-  EXPECT_FALSE(parse_usage_keys("model,colour"));
+  EXPECT_EQ(use({.range = {.from = parse_time("2026-01-02").value()}}).total.counts.records, 1U);
+  EXPECT_EQ(use({.range = {.to = parse_time("2026-01-02T00:00:00Z").value()}}).total.counts.records, 1U);
+  EXPECT_EQ(use({.range = {.from = parse_time("2026-01-01").value(), .to = parse_time("2026-01-03").value()}})
+                .total.counts.records,
+            2U);
+  EXPECT_FALSE(parse_usage_columns("model,colour"));
 }
 
 TEST_F(LedgerReaderTest, FreeNeuronsAreADayAndGoToTheRegularTierFirst) {
