@@ -58,6 +58,7 @@ Application::Application(std::shared_ptr<const config::Config> config)
                 }),
       proxy_hooks_(metrics_.registry(), "proxy"),
       admin_hooks_(metrics_.registry(), "admin"),
+      redis_hooks_(metrics_.registry()),
       signals_(control_, SIGTERM, SIGINT, SIGHUP),
       drain_timer_(control_),
       settle_timer_(control_) {}
@@ -177,7 +178,7 @@ core::Result<void> Application::listen() {
       config_->server.workers != 0 ? config_->server.workers : std::max(1U, std::thread::hardware_concurrency());
   std::vector<net::ServerWorker> server_workers;
   for (unsigned i = 0; i < count; ++i) {
-    workers_.push_back(std::make_unique<WorkerThread>(*services_, access_fd_));
+    workers_.push_back(std::make_unique<WorkerThread>(*services_, access_fd_, config_->redis, redis_hooks_));
     gateway::Worker& worker = workers_.back()->worker();
     worker.use(*snapshot);
     server_workers.push_back({.io = &workers_.back()->io(),

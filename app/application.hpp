@@ -22,6 +22,7 @@
 #include "gateway/idempotency.hpp"
 #include "gateway/net_hooks.hpp"
 #include "gateway/pipeline.hpp"
+#include "gateway/redis_metrics.hpp"
 #include "gateway/services.hpp"
 #include "metering/ledger_keeper.hpp"
 #include "net/server.hpp"
@@ -77,6 +78,7 @@ class Application final : private metering::LedgerHooks {
   gateway::BackendRegistry backends_;
   gateway::ServerMetrics proxy_hooks_, admin_hooks_;
   std::unique_ptr<gateway::Idempotency> idempotency_;
+  gateway::RedisMetrics redis_hooks_;
   std::optional<gateway::Services> services_;
   std::uint64_t snapshot_version_ = 0;
   int access_fd_ = -1;

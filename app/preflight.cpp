@@ -2,6 +2,7 @@
 
 #include "app/preflight.hpp"
 
+#include "net/redis_client.hpp"
 #include "net/tls.hpp"
 
 namespace ganglion::app {
@@ -31,6 +32,7 @@ core::Result<void> preflight(const config::Config& config) {
     auto context = net::make_client_context(remote.upstream.tls);
     if (!context) return bad("provider " + remote.name, std::move(context.error()));
   }
+  if (auto redis = net::check_redis_tls(config.redis); !redis) return bad("redis", std::move(redis.error()));
   if (auto prices = metering::PriceBook::make(config.pricing); !prices)
     return bad("pricing", std::move(prices.error()));
   return {};

@@ -3,23 +3,29 @@
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <memory>
 #include <thread>
 
 #include "core/run_loop.hpp"
 #include "gateway/pipeline.hpp"
+#include "net/redis_client.hpp"
 
 namespace ganglion::app {
 
 class WorkerThread {
  public:
-  WorkerThread(gateway::Services& services, int access_fd)
-      : worker_(io_, services, access_fd), work_(io_.get_executor()) {}
+  // Throws if the TLS files for Redis cannot be used.
+  WorkerThread(gateway::Services& services, int access_fd, const net::RedisOptions& redis, net::RedisHooks& redis_hooks)
+      : redis_(redis.enabled() ? std::make_unique<net::RedisClient>(io_.get_executor(), redis, redis_hooks) : nullptr),
+        worker_(io_, services, access_fd, redis_.get()),
+        work_(io_.get_executor()) {}
   ~WorkerThread() { stop(); }
 
   boost::asio::io_context& io() { return io_; }
   gateway::Worker& worker() { return worker_; }
 
   void start() {
+    if (redis_) redis_->start();
     thread_ = std::thread([this] { core::run_loop(io_); });
   }
   // Running handlers are dropped where they wait.
@@ -30,6 +36,7 @@ class WorkerThread {
 
  private:
   boost::asio::io_context io_{1};
+  std::unique_ptr<net::RedisClient> redis_;  // null: none is configured
   gateway::Worker worker_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   std::thread thread_;

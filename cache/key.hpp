@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "api/types.hpp"
+#include "cache/store_key.hpp"
 #include "core/digest.hpp"
 #include "core/error.hpp"
 
@@ -54,6 +55,9 @@ class KeyMaker {
   core::Result<CacheKey> from_body(const KeyScope& scope, std::string_view body);
   // cf-aig-cache-key: the caller's own key, still inside tenant, gateway, endpoint and model.
   CacheKey from_text(const KeyScope& scope, std::string_view text);
+
+  // The name in other tiers of what the last from_body or from_text made a key of.
+  StoreKey store_key(const StoreSecret& secret) const { return secret.name(text_); }
 
   // The canonical text of the last from_body, for tests.
   std::string_view canonical() const;

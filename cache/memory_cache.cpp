@@ -10,6 +10,7 @@
 #include "api/openai_convert.hpp"
 #include "api/openai_stream.hpp"
 #include "api/sse.hpp"
+#include "cache/purge_log.hpp"
 
 namespace ganglion::cache {
 namespace {
@@ -43,7 +44,20 @@ api::Span find_usage_event(std::string_view stream) {
 
 std::size_t Entry::bytes() const {
   const auto heap = [](const std::string& text) { return text.capacity() > 15 ? text.capacity() + 1 : 0; };
-  return sizeof(Entry) + heap(tenant) + heap(gateway) + heap(model) + heap(content_type) + heap(body);
+  std::size_t out = sizeof(Entry) + heap(tenant) + heap(gateway) + heap(model) + heap(content_type) + heap(body) +
+                    heap(custom_key) + pace.capacity() * sizeof(PaceMark);
+  for (const std::string& tag : tags) out += sizeof tag + heap(tag);
+  return out;
+}
+
+bool Entry::claim_refresh(core::SteadyTime now) const {
+  constexpr std::chrono::minutes kOverdue{5};
+  core::SteadyTime from = refresh_from_.load(std::memory_order_relaxed);
+  return from <= now && refresh_from_.compare_exchange_strong(from, now + kOverdue, std::memory_order_relaxed);
+}
+
+void Entry::refresh_failed(core::SteadyTime again) const {
+  refresh_from_.store(again, std::memory_order_relaxed);
 }
 
 struct MemoryCache::Shard {
@@ -127,8 +141,8 @@ struct MemoryCache::Shard {
   }
 };
 
-MemoryCache::MemoryCache(const CacheOptions& options, const core::Clock& clock)
-    : clock_(clock), entry_bytes_max_(options.entry_bytes_max) {
+MemoryCache::MemoryCache(const CacheOptions& options, const core::Clock& clock, const PurgeLog* purges)
+    : clock_(clock), purges_(purges), entry_bytes_max_(options.entry_bytes_max) {
   const std::size_t fitting = options.memory_bytes_max / std::max<std::size_t>(1, entry_bytes_max_ * kLargestInShard);
   const std::size_t count = std::clamp<std::size_t>(fitting, 1, std::max(1U, options.shards));
   for (std::size_t i = 0; i < count; ++i) {
@@ -146,16 +160,20 @@ MemoryCache::Shard& MemoryCache::shard(const CacheKey& key) const {
 
 std::shared_ptr<const Entry> MemoryCache::lookup(const CacheKey& key, std::string_view tenant,
                                                  std::string_view gateway) {
-  return find(key, tenant, gateway, false);
+  return locate(key, tenant, gateway, false, false).entry;
 }
 
 std::shared_ptr<const Entry> MemoryCache::lookup_again(const CacheKey& key, std::string_view tenant,
                                                        std::string_view gateway) {
-  return find(key, tenant, gateway, true);
+  return locate(key, tenant, gateway, true, false).entry;
 }
 
-std::shared_ptr<const Entry> MemoryCache::find(const CacheKey& key, std::string_view tenant, std::string_view gateway,
-                                               bool again) {
+Found MemoryCache::find(const CacheKey& key, std::string_view tenant, std::string_view gateway) {
+  return locate(key, tenant, gateway, false, true);
+}
+
+Found MemoryCache::locate(const CacheKey& key, std::string_view tenant, std::string_view gateway, bool again,
+                          bool stale_too) {
   const core::SteadyTime now = clock_.steady();
   Shard& s = shard(key);
   Shard::Garbage garbage;
@@ -165,29 +183,38 @@ std::shared_ptr<const Entry> MemoryCache::find(const CacheKey& key, std::string_
       it != s.index.end() && it->second->entry->tenant == tenant && it->second->entry->gateway == gateway;
   if (!theirs) {
     if (!again) ++s.stats.misses;
-    return nullptr;
+    return {};
   }
   Shard::Node& node = *it->second;
-  if (!node.entry->fresh(now)) {
-    ++s.stats.expired;
+  if (const Freshness freshness = node.entry->freshness(now); freshness != Freshness::fresh) [[unlikely]] {
+    if (freshness == Freshness::dead) {
+      ++s.stats.expired;
+      s.remove(it->second, garbage);
+    } else if (stale_too) {
+      ++s.stats.stale;
+      if (node.frequency < kFrequencyMax) ++node.frequency;
+      return {.entry = node.entry, .freshness = freshness};
+    }
     if (!again) ++s.stats.misses;
-    s.remove(it->second, garbage);
-    return nullptr;
+    return {};
   }
   ++s.stats.hits;
   if (again && s.stats.misses != 0) --s.stats.misses;  // this request's first look was counted as one
   if (node.frequency < kFrequencyMax) ++node.frequency;
-  return node.entry;
+  return {.entry = node.entry, .freshness = Freshness::fresh};
 }
 
 bool MemoryCache::insert(std::shared_ptr<Entry> entry) {
   Shard& s = shard(entry->key);
   entry->body.shrink_to_fit();
-  entry->stored = clock_.steady();
+  if (entry->stored == core::SteadyTime{}) {
+    entry->stored = clock_.steady();
+    entry->stored_wall = clock_.wall();
+  }
   const std::size_t charge = entry->bytes() + kNodeBytes;
   Shard::Garbage garbage;
   const std::lock_guard guard{s.lock};
-  if (entry->status < 200 || entry->status > 299 || entry->ttl.count() <= 0) {
+  if (((entry->status < 200 || entry->status > 299) && !entry->refusal) || entry->ttl.count() <= 0) {
     ++s.stats.refused_answers;
     return false;
   }
@@ -195,9 +222,15 @@ bool MemoryCache::insert(std::shared_ptr<Entry> entry) {
     ++s.stats.refused_size;
     return false;
   }
+  // Under the lock: a purge enters the log before it sweeps this shard, so either we see it or it sees the entry.
+  if (purges_ != nullptr && purges_->purged(*entry)) {
+    ++s.stats.refused_purged;
+    return false;
+  }
   std::uint8_t frequency = 0;
   bool to_main = s.forget(entry->key);
   if (const auto it = s.index.find(entry->key); it != s.index.end()) {
+    if (it->second->entry->stored > entry->stored) return false;
     // A newer answer to the same question inherits the place that the old one earned.
     frequency = it->second->frequency;
     to_main = it->second->in_main;
@@ -219,7 +252,7 @@ bool MemoryCache::insert(std::shared_ptr<Entry> entry) {
 
 core::Result<Rendered> MemoryCache::render(const std::shared_ptr<const Entry>& entry, bool as_stream) {
   const bool recorded_as_stream = entry->recorded_as == RecordedAs::stream;
-  if (entry->endpoint == api::Endpoint::embeddings || as_stream == recorded_as_stream) {
+  if (entry->endpoint == api::Endpoint::embeddings || as_stream == recorded_as_stream || entry->refusal) {
     return Rendered{
         .owner = entry, .content_type = entry->content_type, .body = entry->body, .usage_event = entry->usage_event};
   }
@@ -264,6 +297,24 @@ bool MemoryCache::erase(const CacheKey& key) {
   return true;
 }
 
+std::size_t MemoryCache::purge(const PurgeScope& scope) {
+  std::size_t count = 0;
+  for (const auto& each : shards_) {
+    Shard::Garbage garbage;
+    const std::lock_guard guard{each->lock};
+    for (Shard::Queue* queue : {&each->small, &each->main}) {
+      for (auto node = queue->begin(); node != queue->end();) {
+        const auto next = std::next(node);
+        if (scope.matches(*node->entry)) each->remove(node, garbage);
+        node = next;
+      }
+    }
+    each->stats.purged += garbage.size();
+    count += garbage.size();
+  }
+  return count;
+}
+
 void MemoryCache::clear() {
   for (const auto& each : shards_) {
     Shard::Queue small;
@@ -291,6 +342,9 @@ MemoryStats MemoryCache::stats() const {
     sum.evicted += each->stats.evicted;
     sum.refused_size += each->stats.refused_size;
     sum.refused_answers += each->stats.refused_answers;
+    sum.refused_purged += each->stats.refused_purged;
+    sum.stale += each->stats.stale;
+    sum.purged += each->stats.purged;
     sum.entries_now += each->index.size();
     sum.bytes_now += each->bytes;
   }

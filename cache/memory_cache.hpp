@@ -25,13 +25,27 @@ struct MemoryStats {
   std::uint64_t evicted = 0;
   std::uint64_t refused_size = 0;     // larger than entry_bytes_max or than a shard's share
   std::uint64_t refused_answers = 0;  // not a complete 2xx, or no ttl
+  std::uint64_t refused_purged = 0;   // asked for before a purge that it falls under
+  std::uint64_t stale = 0;            // past their ttl, and handed out by find()
+  std::uint64_t purged = 0;
   std::uint64_t entries_now = 0;
   std::uint64_t bytes_now = 0;
 };
 
+class PurgeLog;
+struct PurgeScope;
+
+// An entry that may be used now: fresh, or as its stale windows allow.
+struct Found {
+  std::shared_ptr<const Entry> entry;
+  Freshness freshness = Freshness::dead;
+};
+
 class MemoryCache {
  public:
-  MemoryCache(const CacheOptions& options, const core::Clock& clock);
+  // `purges`, where given, outlives the cache: answers that fall under a purge made since they were asked for are
+  // refused.
+  MemoryCache(const CacheOptions& options, const core::Clock& clock, const PurgeLog* purges = nullptr);
   ~MemoryCache();
   MemoryCache(const MemoryCache&) = delete;
   MemoryCache& operator=(const MemoryCache&) = delete;
@@ -39,11 +53,15 @@ class MemoryCache {
   // A fresh entry, or nullptr. `tenant` and `gateway` must be those of the key: an entry that names others is a miss.
   std::shared_ptr<const Entry> lookup(const CacheKey& key, std::string_view tenant, std::string_view gateway);
 
-  // The same for a caller that has looked before: a second miss is not counted.
+  // The entry as long as it is of any use, fresh or stale. A stale one counts as neither hit nor miss.
+  Found find(const CacheKey& key, std::string_view tenant, std::string_view gateway);
+
+  // The same as lookup() for a caller that has looked before: a second miss is not counted.
   std::shared_ptr<const Entry> lookup_again(const CacheKey& key, std::string_view tenant, std::string_view gateway);
 
-  // Takes the entry, stamped with the time now, if it is a 2xx with a ttl and fits; replaces one of the same key.
-  // False if refused.
+  // Takes the entry if it is a 2xx (or a refusal that is to be kept) with a ttl and fits. Stamped with the time now,
+  // unless it has a stamp: then it came from another tier. Replaces one of the same key that is not newer. False if
+  // refused.
   bool insert(std::shared_ptr<Entry> entry);
 
   // The entry in the form that the client asked for; converts on the first such call and charges the bytes to the
@@ -51,15 +69,18 @@ class MemoryCache {
   core::Result<Rendered> render(const std::shared_ptr<const Entry>& entry, bool as_stream);
 
   bool erase(const CacheKey& key);
+  // Drops what matches and returns how many. Add the purge to the log first.
+  std::size_t purge(const PurgeScope& scope);
   void clear();
   MemoryStats stats() const;
 
  private:
   struct Shard;
   Shard& shard(const CacheKey& key) const;
-  std::shared_ptr<const Entry> find(const CacheKey& key, std::string_view tenant, std::string_view gateway, bool again);
+  Found locate(const CacheKey& key, std::string_view tenant, std::string_view gateway, bool again, bool stale_too);
 
   const core::Clock& clock_;
+  const PurgeLog* purges_;
   std::size_t entry_bytes_max_;
   std::vector<std::unique_ptr<Shard>> shards_;
 };

@@ -21,6 +21,7 @@ using core::ErrorKind;
 
 constexpr std::size_t kBlockBytesMin = 4 * 1024;
 constexpr std::size_t kBlockBytesMax = core::kStreamBufferBytesMax;
+constexpr std::size_t kPaceMarksMax = 8192;  // later bytes count as having come with the last mark
 constexpr std::size_t kUsageEventsMax = 64;  // an upstream that reports usage more often is relayed as it is
 
 // Ends the sleep of whoever waits there, on its own thread; at once if that is this one.
@@ -30,7 +31,8 @@ void send_wake(const asio::any_io_executor& executor, std::weak_ptr<Waiter> wait
   });
 }
 
-// Sleeps until woken, cancelled or past the deadline; wakes may be spurious.
+}  // namespace
+
 asio::awaitable<core::Result<void>> sleep_on(std::shared_ptr<Waiter> waiter, core::CancelSource& cancel,
                                              core::Deadline deadline) {
   if (cancel.cancelled()) co_return core::fail(ErrorKind::cancelled);
@@ -44,8 +46,6 @@ asio::awaitable<core::Result<void>> sleep_on(std::shared_ptr<Waiter> waiter, cor
   if (deadline.passed()) co_return core::fail(ErrorKind::deadline_exceeded);
   co_return core::Result<void>{};
 }
-
-}  // namespace
 
 // --- Recording -------------------------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ void Recording::leave(std::list<Seat>::iterator seat) {
     const std::lock_guard guard{lock_};
     seats_.erase(seat);
     if (truncated_) trim();
-    if (seats_.empty() && !ended_ && !superseded_) {
+    if (seats_.empty() && !ended_ && !superseded_ && !detached_) {
       superseded_ = true;
       unlink = true;
       if (pump_open_) {
@@ -173,6 +173,7 @@ void Recording::append(std::string_view bytes, bool usage_event) {
       size_ += size;
       bytes.remove_prefix(size);
     }
+    mark_pace();
     if (size_ > keep_bytes_max_) {
       unlink = !truncated_;
       truncated_ = true;
@@ -181,6 +182,19 @@ void Recording::append(std::string_view bytes, bool usage_event) {
     wake_readers();
   }
   if (unlink) run_unlink();
+}
+
+void Recording::mark_pace() {
+  const core::SteadyTime now = std::chrono::steady_clock::now();
+  if (first_at_ == core::SteadyTime{}) first_at_ = now;
+  const auto at =
+      static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now - first_at_).count());
+  const auto end = static_cast<std::uint32_t>(std::min<std::uint64_t>(size_, UINT32_MAX));
+  if (!pace_.empty() && (pace_.back().at_ms == at || pace_.size() == kPaceMarksMax)) {
+    pace_.back().end = end;
+  } else {
+    pace_.push_back({.end = end, .at_ms = at});
+  }
 }
 
 // Frees the blocks that every reader has left behind, and those that lie further back than we keep.
@@ -203,7 +217,7 @@ bool Recording::try_writable(bool& cancelled) {
   pump_sleeping_ = false;
   cancelled = superseded_;
   if (superseded_) return false;
-  if (size_ - fastest() < core::kStreamBufferBytesMax) return true;
+  if (detached_ || size_ - fastest() < core::kStreamBufferBytesMax) return true;
   pump_sleeping_ = true;
   return false;
 }
@@ -231,6 +245,11 @@ void Recording::end(std::optional<core::Error> error) {
     wake_readers();
   }
   run_unlink();
+}
+
+void Recording::detach() {
+  const std::lock_guard guard{lock_};
+  detached_ = true;
 }
 
 void Recording::close() {
@@ -275,6 +294,11 @@ std::string Recording::bytes() const {
 api::Span Recording::usage_event() const {
   const std::lock_guard guard{lock_};
   return usage_events_.empty() ? api::Span{} : usage_events_.back();
+}
+
+std::vector<PaceMark> Recording::pace() const {
+  const std::lock_guard guard{lock_};
+  return pace_;
 }
 
 std::shared_ptr<const RecordedHead> Recording::head() const {
@@ -328,6 +352,19 @@ Recorder::~Recorder() {
   recording_->close();
 }
 
+void Recorder::detach() {
+  recording_->detach();
+}
+
+void Recorder::redirect(std::shared_ptr<const Entry> entry, bool after_error) {
+  RecordedHead head;
+  head.status = entry->status;
+  head.entry = std::move(entry);
+  head.after_error = after_error;
+  recording_->set_head(std::move(head));
+  recording_->end(std::nullopt);
+}
+
 core::CancelSource& Recorder::cancel() {
   return side_->cancel;
 }
@@ -377,6 +414,10 @@ std::string Recorder::bytes() const {
 
 api::Span Recorder::usage_event() const {
   return recording_->usage_event();
+}
+
+std::vector<PaceMark> Recorder::pace() const {
+  return recording_->pace();
 }
 
 std::shared_ptr<const RecordedHead> Recorder::head() const {

@@ -24,11 +24,17 @@
 
 namespace ganglion::cache {
 
+struct Entry;
+struct PaceMark;
+
 struct RecordedHead {
   int status = 200;
   std::string content_type;
   bool event_stream = false;
   std::vector<std::pair<std::string, std::string>> headers;
+  // Set: the answer was found stored after all and is to be served from there; no pieces follow.
+  std::shared_ptr<const Entry> entry;
+  bool after_error = false;  // with a stale entry: the upstream was asked and failed
 };
 
 // A stretch of the answer. Empty bytes: the clean end.
@@ -84,6 +90,11 @@ class Recorder {
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
+  // From now on the call goes on with or without readers, at its own pace.
+  void detach();
+  // The answer is this entry: readers are sent there, and the flight ends.
+  void redirect(std::shared_ptr<const Entry> entry, bool after_error);
+
   // Fires `superseded` when no reader is left. Hand it to the backend as Call::cancel; lives as long as the Recorder.
   core::CancelSource& cancel();
 
@@ -100,6 +111,7 @@ class Recorder {
   std::uint64_t size() const;
   std::string bytes() const;  // all of it; "" if not whole
   api::Span usage_event() const;
+  std::vector<PaceMark> pace() const;  // when the bytes came
   std::shared_ptr<const RecordedHead> head() const;
 
  private:

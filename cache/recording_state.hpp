@@ -9,7 +9,9 @@
 #include <mutex>
 #include <optional>
 
+#include "cache/entry.hpp"
 #include "cache/recording.hpp"
+#include "core/clock.hpp"
 
 namespace ganglion::cache {
 
@@ -19,6 +21,10 @@ struct Waiter {
   explicit Waiter(const boost::asio::any_io_executor& executor) : timer(executor) {}
   boost::asio::steady_timer timer;
 };
+
+// Sleeps until woken, cancelled or past the deadline; wakes may be spurious. Errors: cancelled, deadline_exceeded.
+boost::asio::awaitable<core::Result<void>> sleep_on(std::shared_ptr<Waiter> waiter, core::CancelSource& cancel,
+                                                    core::Deadline deadline);
 
 struct Seat {
   boost::asio::any_io_executor executor;
@@ -59,6 +65,7 @@ class Recording {
   void append(std::string_view bytes, bool usage_event);
   bool try_writable(bool& cancelled);  // false: sleep, or stop if cancelled
   void end(std::optional<core::Error> error);
+  void detach();
   void close();  // the pump is gone
 
   bool whole() const;
@@ -66,6 +73,7 @@ class Recording {
   std::uint64_t size() const;
   std::string bytes() const;
   api::Span usage_event() const;
+  std::vector<PaceMark> pace() const;
   std::shared_ptr<const RecordedHead> head() const;
 
  private:
@@ -78,6 +86,7 @@ class Recording {
   };
 
   void add_block(std::size_t at_least);
+  void mark_pace();
   void trim();
   void wake_readers();
   void wake_pump();
@@ -91,9 +100,12 @@ class Recording {
   std::deque<Block> blocks_;
   std::uint64_t size_ = 0;
   std::vector<api::Span> usage_events_;  // a few; see kUsageEventsMax
+  std::vector<PaceMark> pace_;
+  core::SteadyTime first_at_{};
   std::list<Seat> seats_;
   bool truncated_ = false;
   bool superseded_ = false;
+  bool detached_ = false;
   bool incomplete_ = false;  // bytes came when nobody was left
   bool ended_ = false;
   std::optional<core::Error> error_;

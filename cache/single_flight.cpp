@@ -32,7 +32,7 @@ struct SingleFlight::Shard {
   std::unordered_map<FlightKey, std::shared_ptr<Recording>, FlightKeyHash> flights;
 };
 
-struct SingleFlight::Impl {
+struct SingleFlight::Impl : std::enable_shared_from_this<Impl> {
   MemoryCache* memory = nullptr;
   std::size_t keep_bytes_max = 0;
   std::vector<std::unique_ptr<Shard>> shards;
@@ -42,6 +42,8 @@ struct SingleFlight::Impl {
 
   Shard& shard(const CacheKey& key) { return *shards[key.hash.high % shards.size()]; }
 
+  // The recording knows how to leave the table, but does not keep the table alive.
+  std::shared_ptr<Recording> make(const FlightKey& flight);
   void unlink(const FlightKey& flight, const std::weak_ptr<Recording>& recording) {
     const auto alive = recording.lock();
     if (alive && alive->superseded()) superseded.fetch_add(1, std::memory_order_relaxed);
@@ -55,6 +57,15 @@ struct SingleFlight::Impl {
     s.flights.erase(it);
   }
 };
+
+std::shared_ptr<Recording> SingleFlight::Impl::make(const FlightKey& flight) {
+  auto self = std::make_shared<std::weak_ptr<Recording>>();
+  auto recording = std::make_shared<Recording>(keep_bytes_max, [impl = weak_from_this(), flight, self] {
+    if (const auto alive = impl.lock()) alive->unlink(flight, *self);
+  });
+  *self = recording;
+  return recording;
+}
 
 SingleFlight::SingleFlight(MemoryCache* memory, std::size_t keep_bytes_max, unsigned shards)
     : impl_(std::make_shared<Impl>()) {
@@ -84,13 +95,7 @@ Join SingleFlight::join(const CacheKey& key, bool stream, std::string_view tenan
     out.hit = impl_->memory->lookup_again(key, tenant, gateway);
     if (out.hit) return out;
   }
-  // The recording knows how to leave the table, but does not keep the table alive.
-  auto self = std::make_shared<std::weak_ptr<Recording>>();
-  auto recording =
-      std::make_shared<Recording>(impl_->keep_bytes_max, [impl = std::weak_ptr<Impl>(impl_), flight, self] {
-        if (const auto alive = impl.lock()) alive->unlink(flight, *self);
-      });
-  *self = recording;
+  auto recording = impl_->make(flight);
   out.reader = Recording::attach(recording, executor);
   out.recorder = std::make_unique<Recorder>(recording, executor);
   if (it != s.flights.end()) {
@@ -100,6 +105,20 @@ Join SingleFlight::join(const CacheKey& key, bool stream, std::string_view tenan
   }
   impl_->led.fetch_add(1, std::memory_order_relaxed);
   return out;
+}
+
+std::unique_ptr<Recorder> SingleFlight::refresh(const CacheKey& key, bool stream,
+                                                boost::asio::any_io_executor executor) {
+  const FlightKey flight{.key = key, .stream = stream};
+  Shard& s = impl_->shard(key);
+  auto recording = impl_->make(flight);
+  recording->detach();
+  {
+    const std::lock_guard guard{s.lock};
+    if (!s.flights.try_emplace(flight, recording).second) return nullptr;
+  }
+  impl_->led.fetch_add(1, std::memory_order_relaxed);
+  return std::make_unique<Recorder>(std::move(recording), std::move(executor));
 }
 
 Join SingleFlight::lead_alone(boost::asio::any_io_executor executor) {
@@ -119,6 +138,7 @@ bool SingleFlight::finish(Recorder& recorder, std::shared_ptr<Entry> meta) {
     meta->recorded_as = head->event_stream ? RecordedAs::stream : RecordedAs::whole;
     meta->body = recorder.bytes();
     meta->usage_event = recorder.usage_event();
+    if (head->event_stream) meta->pace = recorder.pace();
     stored = impl_->memory->insert(std::move(meta));
   }
   recorder.finish();

@@ -40,6 +40,9 @@ class SingleFlight {
   // non-streamed request are different flights. `executor` is the caller's worker.
   Join join(const CacheKey& key, bool stream, std::string_view tenant, std::string_view gateway,
             boost::asio::any_io_executor executor);
+  // A flight to fetch a newer answer than a stored one, without a client: it goes on when nobody reads, and misses that
+  // come meanwhile may join. nullptr: there is such a flight already. `executor` is the pump's.
+  std::unique_ptr<Recorder> refresh(const CacheKey& key, bool stream, boost::asio::any_io_executor executor);
   // A flight of one, which nobody can join: for requests that may be stored but not looked up (no-cache).
   Join lead_alone(boost::asio::any_io_executor executor);
 

@@ -233,6 +233,30 @@ void check_providers(const Place& place, const Config& config) {
   }
 }
 
+void check_redis(const Place& place, const net::RedisOptions& redis) {
+  if (!redis.enabled()) return;
+  if (redis.tls_cert_file.empty() != redis.tls_key_file.empty()) {
+    place.error({"redis", "tls"}, "`" + std::string(redis.tls_cert_file.empty() ? "cert" : "key") + "` is missing");
+  }
+  if (redis.tls && !redis.tls_client.verify) {
+    place.warn({"redis", "tls", "verify"}, "Redis's certificate is not checked");
+  }
+  if (redis.cluster == net::RedisCluster::on && redis.database != 0) {
+    place.error({"redis", "database"}, "a cluster has only database 0");
+  }
+  if (!redis.username.empty() && redis.password.empty()) {
+    place.error({"redis", "username"}, "a user needs a `password: ${REDIS_PASSWORD}`");
+  }
+  if (redis.password.empty() || redis.tls) return;
+  for (std::size_t i = 0; i < redis.addresses.size(); ++i) {
+    std::string_view host = std::string_view(redis.addresses[i]).substr(0, redis.addresses[i].rfind(':'));
+    if (host.starts_with('[')) host = host.substr(1, host.size() - 2);
+    if (host == "localhost" || is_loopback(std::string(host))) continue;
+    place.warn({"redis", "addresses", i},
+               "the password will cross the network unencrypted; set `tls: {enabled: true}`");
+  }
+}
+
 }  // namespace
 
 void check_meaning(Reader& reader, const Node& root, const Config& config) {
@@ -261,6 +285,7 @@ void check_meaning(Reader& reader, const Node& root, const Config& config) {
     }
   }
   check_prices(place, config, models);
+  check_redis(place, config.redis);
   if (config.cache.entry_bytes_max > config.cache.memory_bytes_max) {
     place.error({"cache", "max_entry"}, "larger than max_memory");
   }
@@ -280,6 +305,9 @@ void resolve_files(Reader& reader, const Node& root, Config& config) {
   resolve(config.server.tls.key_file, {"server", "tls", "key"});
   resolve(config.admin.tls.cert_file, {"admin", "tls", "cert"});
   resolve(config.admin.tls.key_file, {"admin", "tls", "key"});
+  resolve(config.redis.tls_client.ca_file, {"redis", "tls", "ca"});
+  resolve(config.redis.tls_cert_file, {"redis", "tls", "cert"});
+  resolve(config.redis.tls_key_file, {"redis", "tls", "key"});
   for (std::size_t i = 0; i < config.remotes.size(); ++i) {
     resolve(config.remotes[i].upstream.tls.ca_file, {"providers", i, "tls", "ca"});
   }

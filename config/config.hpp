@@ -14,6 +14,7 @@
 #include "metering/options.hpp"
 #include "metrics/options.hpp"
 #include "net/options.hpp"
+#include "net/redis_options.hpp"
 #include "ratelimit/options.hpp"
 
 namespace ganglion::config {
@@ -35,6 +36,7 @@ struct Config {
   metering::PricingOptions pricing;
   metering::LedgerOptions ledger;
   idempotency::IdempotencyOptions idempotency;
+  net::RedisOptions redis;
   gateway::GatewayOptions gateway;
   std::vector<backends::RemoteOptions> remotes;
   std::vector<backends::LocalModelOptions> local_models;

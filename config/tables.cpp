@@ -51,10 +51,17 @@ Field<net::ServerOptions> max_connections_field() {
 
 Table<Config> limits_table() {
   const auto buckets = [](auto& c) -> auto& { return c.limiter.buckets_max; };
+  const auto shared = [](auto& c) -> auto& { return c.limiter.shared; };
+  const auto gateways = [](auto& c) -> auto& { return c.limiter.gateways; };
   const auto models = [](auto& c) -> auto& { return c.gateway.model_limits; };
   return {{
       entry<Config>("max_buckets", buckets, integer(1'000, 100'000'000),
                     "Token buckets held in memory; idle full ones are forgotten first.", kRestart),
+      entry<Config>("shared", shared, boolean(), "With `redis`: limits hold over all gateways together.", kRestart),
+      entry<Config>("gateways", gateways, integer_or("auto", 0, 0, 10'000),
+                    "How many gateways share the limits. While Redis cannot be used, each enforces this part of them; "
+                    "`auto`: as many as were seen last (one, if Redis was never reached).",
+                    kRestart),
       objects<Config>(
           "models", models, model_limits_table(), "Limits of a model over all keys and tenants.",
           {.example = "- model: gpt-4o-mini\n  requests: 600/min\n  tokens: {rate: 1M/min, burst: 2000000}"}),
@@ -251,6 +258,9 @@ Table<Config> root_table() {
       section<T>("limits", kSelf, limits_table(), "Rate limits that belong to no key, tenant or gateway."),
       section<T>("cache", &T::cache, cache_table(),
                  "The response cache's size; what is cached is each gateway's policy."),
+      section<T>("redis", &T::redis, redis_table(),
+                 "What several gateways share, so that they act as one: rate limits. Without addresses each gateway "
+                 "stands alone. No request fails because Redis does."),
       section<T>("pricing", &T::pricing, pricing_table(), "What requests cost."),
       section<T>("ledger", &T::ledger, ledger_table(), "The durable record of usage, which bills are made from."),
       section<T>(

@@ -18,6 +18,7 @@ Table<gateway::TenantOptions> tenant_table();
 Table<gateway::GatewayPolicy> gateway_table();
 Table<gateway::ModelLimits> model_limits_table();
 Table<metering::ModelPrice> price_table();
+Table<net::RedisOptions> redis_table();
 
 // A provider's model as a plain string.
 void read_plain_model(Reader& reader, const Node& node, backends::ModelAlias& model);

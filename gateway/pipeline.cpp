@@ -63,9 +63,10 @@ core::Error name_cancel(core::Error error, core::CancelReason reason) {
   }
 }
 
-Worker::Worker(boost::asio::io_context& io, Services& services, int access_fd)
+Worker::Worker(boost::asio::io_context& io, Services& services, int access_fd, net::RedisClient* redis)
     : services_(services),
       io_(io),
+      redis_(redis),
       keys_(services.cache_seed),
       metrics_(services.metrics.registry(), services.metrics.bounds()),
       access_log_(io, access_fd, metrics_.shard().counter(metrics::Family::access_log_dropped_total)) {}

@@ -19,6 +19,7 @@
 #include "gateway/runtime.hpp"
 #include "metrics/worker_metrics.hpp"
 #include "net/exchange.hpp"
+#include "net/redis_client.hpp"
 
 namespace ganglion::gateway {
 
@@ -60,8 +61,9 @@ core::Error name_cancel(core::Error error, core::CancelReason reason);
 
 class Worker {
  public:
-  // `access_fd` < 0: no access log. `services` outlives the worker; everything here runs on `io`'s one thread.
-  Worker(boost::asio::io_context& io, Services& services, int access_fd);
+  // `access_fd` < 0: no access log. `redis` may be null. Both and `services` outlive the worker; everything here runs
+  // on `io`'s one thread.
+  Worker(boost::asio::io_context& io, Services& services, int access_fd, net::RedisClient* redis = nullptr);
 
   // The configuration for requests from now on; running ones keep theirs. Throws std::invalid_argument.
   void use(std::shared_ptr<const Snapshot> snapshot);
@@ -98,6 +100,7 @@ class Worker {
 
   Services& services_;
   boost::asio::io_context& io_;
+  [[maybe_unused]] net::RedisClient* const redis_;
   std::shared_ptr<Runtime> runtime_;
   core::RequestIds ids_;
   cache::KeyMaker keys_;

@@ -32,6 +32,13 @@ redis::CommandPtr make_eval(const RedisScript& script, std::span<const std::stri
 
 }  // namespace
 
+core::Result<void> check_redis_tls(const RedisOptions& options) {
+  if (!options.tls) return {};
+  auto made = redis::make_tls(options);
+  if (!made) return std::unexpected(std::move(made.error()));
+  return {};
+}
+
 struct RedisSubscription::Entry : redis::Subscription {};
 
 RedisSubscription::RedisSubscription(std::shared_ptr<Entry> entry) : entry_(std::move(entry)) {}

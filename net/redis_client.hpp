@@ -20,6 +20,7 @@
 #include <string_view>
 
 #include "core/deadline.hpp"
+#include "core/error.hpp"
 #include "net/redis_hooks.hpp"
 #include "net/redis_options.hpp"
 #include "net/redis_types.hpp"
@@ -29,6 +30,9 @@ namespace ganglion::net {
 namespace redis {
 class Engine;
 }
+
+// The files that options.tls names, loaded for a look.
+core::Result<void> check_redis_tls(const RedisOptions& options);
 
 // Ends its subscription when it dies. Its client's thread only; may outlive the client.
 class RedisSubscription {

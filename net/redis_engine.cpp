@@ -26,19 +26,6 @@ SteadyTime steady_now() {
   return std::chrono::steady_clock::now();
 }
 
-SslContextPtr make_context(const RedisOptions& options) {
-  if (!options.tls) return nullptr;
-  auto made = make_client_context(options.tls_client);
-  if (!made) throw std::runtime_error("redis: " + made.error().message);
-  SSL_CTX_set_alpn_protos(made->get(), nullptr, 0);  // no HTTP here
-  if (!options.tls_cert_file.empty()) {
-    const bool ok = SSL_CTX_use_certificate_chain_file(made->get(), options.tls_cert_file.c_str()) == 1 &&
-                    SSL_CTX_use_PrivateKey_file(made->get(), options.tls_key_file.c_str(), SSL_FILETYPE_PEM) == 1;
-    if (!ok) throw std::runtime_error("redis: client certificate " + options.tls_cert_file + ": " + take_ssl_error());
-  }
-  return std::move(*made);
-}
-
 void ask_first(Command& command) {
   command.wire.insert(0, kAsking);
   command.asking = command.asked = true;
@@ -67,12 +54,29 @@ std::optional<Range> read_range(const RedisReply& item, const Address& asked) {
 
 }  // namespace
 
+core::Result<SslContextPtr> make_tls(const RedisOptions& options) {
+  auto made = make_client_context(options.tls_client);
+  if (!made) return made;
+  SSL_CTX_set_alpn_protos(made->get(), nullptr, 0);  // no HTTP here
+  if (options.tls_cert_file.empty()) return made;
+  if (SSL_CTX_use_certificate_chain_file(made->get(), options.tls_cert_file.c_str()) != 1 ||
+      SSL_CTX_use_PrivateKey_file(made->get(), options.tls_key_file.c_str(), SSL_FILETYPE_PEM) != 1) {
+    return core::fail(core::ErrorKind::internal,
+                      "client certificate " + options.tls_cert_file + ": " + take_ssl_error());
+  }
+  return made;
+}
+
 Engine::Engine(asio::any_io_executor executor, RedisOptions options, RedisHooks& hooks)
     : context_(std::make_shared<Context>(
           Context{.executor = std::move(executor), .options = std::move(options), .hooks = &hooks, .tls = nullptr})),
       slots_(kRedisSlots, nullptr),
       refresh_timer_(context_->executor) {
-  context_->tls = make_context(context_->options);
+  if (context_->options.tls) {
+    auto tls = make_tls(context_->options);
+    if (!tls) throw std::runtime_error("redis: " + tls.error().message);
+    context_->tls = std::move(*tls);
+  }
   for (const std::string& text : context_->options.addresses) {
     if (auto address = parse_address(text)) configured_.push_back(std::move(*address));
   }

@@ -14,6 +14,8 @@ namespace ganglion::net::redis {
 
 class PubSub;
 
+core::Result<SslContextPtr> make_tls(const RedisOptions& options);
+
 class Engine final : public std::enable_shared_from_this<Engine>, private NodeOwner {
  public:
   Engine(boost::asio::any_io_executor executor, RedisOptions options, RedisHooks& hooks);

@@ -36,10 +36,14 @@ std::string_view name(RedisDown why);
 class RedisHooks {
  public:
   virtual ~RedisHooks() = default;
-  // Of one node (host:port). A client reports each of its nodes; changes only. `from` kCount: the node is new.
-  virtual void node_state(std::string_view /*node*/, RedisState /*from*/, RedisState /*to*/, RedisDown /*why*/,
+  struct Was {
+    RedisState state = RedisState::kCount;  // kCount: the node is new
+    RedisDown why = RedisDown::none;
+  };
+  // Of one node (host:port). A client reports each of its nodes; changes only.
+  virtual void node_state(std::string_view /*node*/, const Was& /*was*/, RedisState /*to*/, RedisDown /*why*/,
                           std::string_view /*detail*/) {}
-  virtual void node_forgotten(RedisState /*was*/) {}              // left the cluster, or the client is being destroyed
+  virtual void node_forgotten(const Was& /*was*/) {}              // left the cluster, or the client is being destroyed
   virtual void answered(std::chrono::nanoseconds /*latency*/) {}  // sent to answered, error replies included
   virtual void failed(RedisFailure /*failure*/) {}
   virtual void redirected(bool /*ask*/) {}

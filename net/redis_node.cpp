@@ -60,7 +60,7 @@ void Node::stop() {
   for (const CommandPtr& command : take_waiting()) {
     context_->finish(*command, std::unexpected(RedisError{.failure = RedisFailure::closed, .message = fault.detail}));
   }
-  if (context_->hooks != nullptr && started_) context_->hooks->node_forgotten(state_);
+  if (context_->hooks != nullptr && started_) context_->hooks->node_forgotten({state_, why_});
 }
 
 void Node::submit(CommandPtr command) {
@@ -124,9 +124,8 @@ void Node::dropped(const Fault& fault) {
 void Node::set_state(RedisState state, const Fault& fault) {
   const RedisDown why = state == RedisState::down ? fault.why : RedisDown::none;
   if (stopped_ || (state == state_ && why == why_)) return;
-  const RedisState from = std::exchange(state_, state);
-  why_ = why;
-  if (context_->hooks != nullptr) context_->hooks->node_state(address().str(), from, state, why, fault.detail);
+  const RedisHooks::Was was{std::exchange(state_, state), std::exchange(why_, why)};
+  if (context_->hooks != nullptr) context_->hooks->node_state(address().str(), was, state, why, fault.detail);
   if (owner_ != nullptr) owner_->state_changed(*this);
   if (!stopped_) release_waiting();
 }
@@ -134,7 +133,7 @@ void Node::set_state(RedisState state, const Fault& fault) {
 asio::awaitable<void> Node::run() {
   const auto self = shared_from_this();
   if (context_->hooks != nullptr) {
-    context_->hooks->node_state(address().str(), RedisState::kCount, RedisState::connecting, RedisDown::none, "");
+    context_->hooks->node_state(address().str(), {}, RedisState::connecting, RedisDown::none, "");
   }
   while (!stopped_) {
     const Opened opened = co_await establish();

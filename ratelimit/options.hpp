@@ -19,6 +19,8 @@ struct LimitSet {
 
 struct LimiterOptions {
   std::uint64_t buckets_max = 1'000'000;  // idle full buckets are forgotten first
+  bool shared = true;                     // with Redis: over all gateways together
+  std::uint32_t gateways = 0;             // that share the limits; 0: as many as were seen last
 };
 
 struct AdmissionOptions {

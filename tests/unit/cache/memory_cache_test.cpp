@@ -60,6 +60,66 @@ TEST(MemoryCache, FindsWhatWasStoredUntilItsTimeIsOver) {
   EXPECT_EQ(stats.bytes_now, 0U);
 }
 
+TEST(MemoryCache, KeepsAStaleAnswerForItsWindows) {
+  Fixture f{1 << 20};
+  auto entry = entry_of(1, 100, seconds{60});
+  entry->stale_while_revalidate = seconds{30};
+  entry->stale_if_error = seconds{100};
+  ASSERT_TRUE(f.cache.insert(std::move(entry)));
+  const auto freshness = [&] { return f.cache.find(key_of(1), "t", "g").freshness; };
+  EXPECT_EQ(freshness(), Freshness::fresh);
+  f.clock.advance(seconds{60});
+  EXPECT_EQ(freshness(), Freshness::revalidate);
+  EXPECT_FALSE(f.has(1)) << "stale is for those who ask for it";
+  EXPECT_EQ(f.cache.find(key_of(1), "other", "g").entry, nullptr);
+  f.clock.advance(seconds{30});
+  EXPECT_EQ(freshness(), Freshness::if_error);
+  f.clock.advance(seconds{69});
+  EXPECT_EQ(freshness(), Freshness::if_error);
+  f.clock.advance(seconds{1});
+  EXPECT_EQ(f.cache.find(key_of(1), "t", "g").entry, nullptr);
+  EXPECT_EQ(f.cache.stats().entries_now, 0U);
+  EXPECT_EQ(f.cache.stats().expired, 1U);
+}
+
+TEST(MemoryCache, OneCallerRefreshesAStaleAnswer) {
+  const auto entry = entry_of(1);
+  const core::SteadyTime now{seconds{1000}};
+  EXPECT_TRUE(entry->claim_refresh(now));
+  EXPECT_FALSE(entry->claim_refresh(now));
+  entry->refresh_failed(now + seconds{1});
+  EXPECT_FALSE(entry->claim_refresh(now));
+  EXPECT_TRUE(entry->claim_refresh(now + seconds{1}));
+  EXPECT_TRUE(entry->claim_refresh(now + std::chrono::hours{1})) << "a refresh that never came back";
+}
+
+TEST(MemoryCache, AnAnswerFromAnotherTierKeepsItsAgeAndNeverReplacesANewerOne) {
+  Fixture f{1 << 20};
+  auto old = entry_of(1, 100, seconds{60});
+  old->stored = f.clock.steady() - seconds{50};
+  ASSERT_TRUE(f.cache.insert(std::move(old)));
+  EXPECT_EQ(f.cache.lookup(key_of(1), "t", "g")->age(f.clock.steady()), seconds{50});
+  ASSERT_TRUE(f.cache.insert(entry_of(1, 200)));
+  auto older = entry_of(1, 300);
+  older->stored = f.clock.steady() - seconds{10};
+  EXPECT_FALSE(f.cache.insert(std::move(older)));
+  EXPECT_EQ(f.cache.lookup(key_of(1), "t", "g")->body.size(), 200U);
+}
+
+TEST(MemoryCache, ARefusalIsKeptOnlyWhereItIsMeantToBe) {
+  Fixture f{1 << 20};
+  auto entry = entry_of(1);
+  entry->status = 404;
+  EXPECT_FALSE(f.cache.insert(std::move(entry)));
+  entry = entry_of(1);
+  entry->status = 404;
+  entry->refusal = true;
+  ASSERT_TRUE(f.cache.insert(std::move(entry)));
+  const auto rendered = f.cache.render(f.cache.lookup(key_of(1), "t", "g"), true);
+  ASSERT_TRUE(rendered.has_value());
+  EXPECT_EQ(rendered->body, std::string(100, 'x')) << "an error body is the same for streams";
+}
+
 TEST(MemoryCache, OtherTenantsAndGatewaysMissEvenOnACollision) {
   Fixture f{1 << 20};
   f.cache.insert(entry_of(1));

@@ -363,6 +363,67 @@ TEST_F(SingleFlightTest, AloneNobodyJoinsAndItIsStored) {
   EXPECT_EQ(memory.lookup(key_of(1), "t", "g")->body, "fresh");
 }
 
+TEST_F(SingleFlightTest, ARefreshNeedsNoReaderAndOutlivesThoseItHad) {
+  const auto refresh = flights.refresh(key_of(1), true, io.get_executor());
+  ASSERT_TRUE(refresh);
+  EXPECT_FALSE(flights.refresh(key_of(1), true, io.get_executor())) << "one at a time";
+  Join joined = join(1, true);
+  EXPECT_FALSE(joined.recorder) << "a miss meanwhile joins it";
+  Outcome out;
+  refresh->set_head({.event_stream = true});
+  refresh->append("part ");
+  joined.reader.reset();
+  turn();
+  EXPECT_FALSE(refresh->cancel().cancelled());
+  refresh->append(std::string(60 * 1024, 'x'));
+  bool writable = false;
+  asio::co_spawn(
+      io,
+      [&]() -> asio::awaitable<void> {
+        writable = (co_await refresh->writable()).has_value();
+        writable = (co_await refresh->writable()).has_value();
+      },
+      asio::detached);
+  turn();
+  EXPECT_TRUE(writable) << "nobody paces it";
+  EXPECT_TRUE(flights.finish(*refresh, meta(1)));
+  EXPECT_EQ(memory.lookup(key_of(1), "t", "g")->body.size(), 5U + 60 * 1024);
+  EXPECT_TRUE(flights.refresh(key_of(1), true, io.get_executor()));
+}
+
+TEST_F(SingleFlightTest, ARedirectSendsEveryReaderToTheEntry) {
+  Join leader = join(1);
+  Join follower = join(1);
+  const std::shared_ptr<const Entry> entry = meta(1);
+  leader.recorder->redirect(entry, true);
+  for (Reader* reader : {leader.reader.get(), follower.reader.get()}) {
+    std::shared_ptr<const RecordedHead> head;
+    asio::co_spawn(
+        io, [&]() -> asio::awaitable<void> { head = (co_await reader->head(cancel)).value_or(nullptr); },
+        asio::detached);
+    turn();
+    ASSERT_TRUE(head);
+    EXPECT_EQ(head->entry, entry);
+    EXPECT_TRUE(head->after_error);
+  }
+  EXPECT_EQ(flights.stats().flights_now, 0U);
+}
+
+TEST_F(SingleFlightTest, TheTimesAtWhichAStreamCameAreKept) {
+  Join leader = join(1, true);
+  leader.recorder->set_head({.event_stream = true});
+  leader.recorder->append("one");
+  std::this_thread::sleep_for(std::chrono::milliseconds{5});
+  leader.recorder->append("two");
+  leader.recorder->append("three");
+  flights.finish(*leader.recorder, meta(1));
+  const auto pace = memory.lookup(key_of(1), "t", "g")->pace;
+  ASSERT_GE(pace.size(), 2U);
+  EXPECT_EQ(pace.front(), (PaceMark{.end = 3, .at_ms = 0}));
+  EXPECT_GE(pace[1].at_ms, 5U);
+  EXPECT_EQ(pace.back().end, 11U);
+}
+
 // --- Across threads --------------------------------------------------------------------------------------------------
 
 struct Worker {

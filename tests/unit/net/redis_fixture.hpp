@@ -18,14 +18,14 @@ namespace ganglion::test {
 
 class RecordingHooks final : public net::RedisHooks {
  public:
-  void node_state(std::string_view node, net::RedisState from, net::RedisState to, net::RedisDown why,
+  void node_state(std::string_view node, const Was& was, net::RedisState to, net::RedisDown why,
                   std::string_view detail) override {
     states[std::string{node}] = to;
-    if (from != net::RedisState::kCount) --open;
+    if (was.state != net::RedisState::kCount) --open;
     ++open;
     changes.emplace_back(to, why, std::string{detail});
   }
-  void node_forgotten(net::RedisState /*was*/) override { --open; }
+  void node_forgotten(const Was& /*was*/) override { --open; }
   void answered(std::chrono::nanoseconds latency) override {
     ++answers;
     EXPECT_GE(latency.count(), 0);

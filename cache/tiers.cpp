@@ -1,0 +1,414 @@
+// The process's side of cache/tiers.hpp: the queue, its thread, leases and purges. Looking is cache/tier_reader.cpp.
+
+#include "cache/tiers.hpp"
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "cache/tiers_state.hpp"
+#include "core/log.hpp"
+
+namespace ganglion::cache {
+namespace {
+
+namespace asio = boost::asio;
+using std::chrono::milliseconds;
+
+// Answers on their way to the shared store at once: enough to hide its round trip.
+constexpr unsigned kWritersMax = 8;
+// A purge whose message got lost is found by asking, this often.
+constexpr milliseconds kWatch{1'000};
+constexpr milliseconds kTellWait{2'000};  // that an operator's purge waits for another one being told
+
+template <class E>
+constexpr std::size_t index(E value) {
+  return static_cast<std::size_t>(value);
+}
+
+}  // namespace
+
+std::string_view name(LookResult result) {
+  constexpr std::string_view kNames[] = {"hit",     "stale",   "miss",   "purged", "foreign",
+                                         "corrupt", "timeout", "failed", "off"};
+  static_assert(std::size(kNames) == index(LookResult::kCount));
+  return kNames[index(result)];
+}
+
+std::string_view name(StoreResult result) {
+  constexpr std::string_view kNames[] = {"stored", "fenced", "refused", "failed"};
+  static_assert(std::size(kNames) == index(StoreResult::kCount));
+  return kNames[index(result)];
+}
+
+std::string_view name(SharedFlight flight) {
+  constexpr std::string_view kNames[] = {"led", "waited", "took_over", "gave_up"};
+  static_assert(std::size(kNames) == index(SharedFlight::kCount));
+  return kNames[index(flight)];
+}
+
+// --- any thread ------------------------------------------------------------------------------------------------------
+
+void Tiers::Impl::count(Tier tier, LookResult result) {
+  looks[index(tier)][index(result)].fetch_add(1, std::memory_order_relaxed);
+}
+void Tiers::Impl::count(Tier tier, StoreResult result) {
+  stores[index(tier)][index(result)].fetch_add(1, std::memory_order_relaxed);
+}
+void Tiers::Impl::count(SharedFlight flight) {
+  shared_flights[index(flight)].fetch_add(1, std::memory_order_relaxed);
+}
+
+std::string Tiers::Impl::new_token() {
+  return instance + "." + std::to_string(tokens.fetch_add(1, std::memory_order_relaxed));
+}
+
+Tiers::Impl::Decoded Tiers::Impl::decode(std::string_view bytes, const StoreKey& key) const {
+  auto entry = decode_entry(bytes, key, secret, options.entry_bytes_max, clock.steady(), clock.wall());
+  if (entry) return *std::move(entry);
+  switch (entry.error()) {
+    case CodecError::foreign:
+      return std::unexpected(LookResult::foreign);
+    case CodecError::too_large:
+      return std::unexpected(LookResult::miss);
+    case CodecError::corrupt:
+      break;
+  }
+  return std::unexpected(LookResult::corrupt);
+}
+
+void Tiers::Impl::enqueue(Item item) {
+  const std::size_t bytes = item.bytes();
+  {
+    const std::lock_guard guard{lock};
+    if (!stopped && queue_bytes + bytes <= options.queue_bytes_max) {
+      queue_bytes += bytes;
+      queue.push_back(std::move(item));
+      if (writers == kWritersMax) return;
+      ++writers;
+      asio::co_spawn(*io, write_all(), asio::detached);
+      return;
+    }
+  }
+  dropped.fetch_add(1, std::memory_order_relaxed);
+  if (!item.token.empty()) release(item.key, item.token);
+}
+
+void Tiers::Impl::release(const StoreKey& key, const std::string& token) {
+  {
+    const std::lock_guard guard{lease_lock};
+    leases.erase(token);
+  }
+  const std::lock_guard guard{lock};
+  if (stopped) return;  // it runs out by itself
+  asio::post(*io, [this, key, token] {
+    if (store) asio::co_spawn(*io, drop_lease(key, token), asio::detached);
+  });
+}
+
+void Tiers::Impl::apply(const SharedStore::Told& told) {
+  const auto purge_here = [this](std::uint64_t generation, const std::string& text) {
+    // A scope of a later version may say more than we understand: everything, then.
+    const PurgeScope scope = scope_from_text(text).value_or(PurgeScope{});
+    if (purges.knows(generation)) return;
+    if (disk) {
+      const std::lock_guard guard{lock};
+      if (stopped) return;
+      asio::post(*io, [this, scope] {
+        if (auto done = disk->purge(scope); !done) {
+          core::log(core::LogLevel::error, "cache_purge_not_durable", {{"why", done.error().message}});
+        }
+      });
+    }
+    if (!purges.hear(generation, scope)) return;
+    memory.purge(scope);
+    purges_heard.fetch_add(1, std::memory_order_relaxed);
+  };
+  if (!told.complete && !told.purges.empty()) purge_here(told.purges.front().first - 1, "{}");
+  for (const auto& [generation, text] : told.purges) {
+    if (generation > purges.generation()) purge_here(generation, text);
+  }
+  purges.caught_up(told.generation);
+}
+
+// --- on io -----------------------------------------------------------------------------------------------------------
+
+void Tiers::Impl::start_thread() {
+  work.emplace(io->get_executor());
+  if (make_store) {
+    store = make_store(io->get_executor());
+    watch_timer.emplace(*io);
+    lease_timer.emplace(*io);
+    store->listen([this] {
+      woken = true;
+      watch_timer->cancel();
+    });
+    asio::co_spawn(*io, watch(), asio::detached);
+    asio::co_spawn(*io, keep_leases(), asio::detached);
+  }
+  if (disk) asio::post(*io, [this] { scan_on(); });
+  thread = std::thread([this] { io->run(); });
+}
+
+// In steps, so that reads and writes come in between.
+void Tiers::Impl::scan_on() {
+  if (disk->scan_some()) {
+    asio::post(*io, [this] { scan_on(); });
+    return;
+  }
+  const DiskStats found = disk->stats();
+  core::log(core::LogLevel::info, "cache_disk_scanned",
+            {{"entries", found.entries_now}, {"bytes", found.bytes_now}, {"directory", options.disk.directory}});
+}
+
+asio::awaitable<void> Tiers::Impl::write_all() {
+  for (;;) {
+    Item item;
+    {
+      const std::lock_guard guard{lock};
+      if (queue.empty()) {
+        if (--writers == 0) drained.notify_all();
+        co_return;
+      }
+      item = std::move(queue.front());
+      queue.pop_front();
+    }
+    const std::size_t bytes = item.bytes();
+    co_await write(item);
+    const std::lock_guard guard{lock};
+    queue_bytes -= bytes;
+  }
+}
+
+asio::awaitable<void> Tiers::Impl::write(Item& item) {
+  const auto left =
+      std::chrono::duration_cast<milliseconds>(item.entry->stored + item.entry->lifetime() - clock.steady());
+  const bool useless = left.count() <= 0 || purges.purged(*item.entry) || !encodable(*item.entry);
+  std::string bytes;
+  if (!useless) bytes = encode_entry(*item.entry, item.key, secret, options.compress_above);
+  bool put_there = false;
+  if (!useless && store) put_there = co_await put(item, bytes, left);
+  if (useless && store) count(Tier::redis, StoreResult::refused);
+  if (!item.token.empty() && !put_there) {
+    release(item.key, item.token);
+  } else if (!item.token.empty()) {
+    const std::lock_guard guard{lease_lock};
+    leases.erase(item.token);
+  }
+  if (!disk || !item.to_disk) co_return;
+  // A purge may have come while the store was waited for.
+  if (useless || purges.purged(*item.entry) || bytes.size() > options.disk.entry_bytes_max) {
+    count(Tier::disk, StoreResult::refused);
+    co_return;
+  }
+  const bool written = disk->write(item.key, bytes, clock.wall() + left);
+  count(Tier::disk, written ? StoreResult::stored : StoreResult::failed);
+  if (written) bytes_written[index(Tier::disk)].fetch_add(bytes.size(), std::memory_order_relaxed);
+}
+
+// True: the store took the value or knows a better one; the lease is over.
+asio::awaitable<bool> Tiers::Impl::put(const Item& item, std::string_view bytes, milliseconds left) {
+  if (bytes.size() > options.redis.entry_bytes_max) {
+    count(Tier::redis, StoreResult::refused);
+    co_return false;
+  }
+  if (!store->up(item.key)) {
+    count(Tier::redis, StoreResult::failed);
+    co_return false;
+  }
+  const SharedStore::Put put = co_await store->put(item.key, item.token, bytes, left);
+  switch (put) {
+    case SharedStore::Put::stored:
+      count(Tier::redis, StoreResult::stored);
+      bytes_written[index(Tier::redis)].fetch_add(bytes.size(), std::memory_order_relaxed);
+      co_return true;
+    case SharedStore::Put::fenced:
+      count(Tier::redis, StoreResult::fenced);
+      co_return true;
+    case SharedStore::Put::failed:
+      break;
+  }
+  count(Tier::redis, StoreResult::failed);
+  co_return false;
+}
+
+asio::awaitable<void> Tiers::Impl::watch() {
+  for (;;) {
+    woken = false;
+    co_await tell_pending();
+    co_await catch_up();
+    if (woken) continue;
+    watch_timer->expires_after(kWatch);
+    co_await watch_timer->async_wait(asio::as_tuple(asio::use_awaitable));
+  }
+}
+
+asio::awaitable<void> Tiers::Impl::catch_up() {
+  const std::uint64_t known = purges.generation();
+  const auto told = co_await store->told_since(known);
+  store_up.store(told.has_value(), std::memory_order_relaxed);
+  if (!told) co_return;
+  if (told->generation < known) {
+    // It was restarted empty. Who knows of purges tells it again, for those who have not heard of them.
+    std::vector<std::pair<std::uint64_t, std::string>> again;
+    for (const Purge& purge : purges.with_generation()) again.emplace_back(purge.generation, to_text(purge.scope));
+    core::log(core::LogLevel::warn, "cache_purges_told_again", {{"purges", again.size()}});
+    co_await store->tell_again(again);
+    co_return;
+  }
+  apply(*told);
+}
+
+asio::awaitable<void> Tiers::Impl::keep_leases() {
+  for (;;) {
+    lease_timer->expires_after(options.redis.lease / 3);
+    co_await lease_timer->async_wait(asio::as_tuple(asio::use_awaitable));
+    const std::lock_guard guard{lease_lock};
+    for (const auto& [token, key] : leases) asio::co_spawn(*io, renew(key, token), asio::detached);
+  }
+}
+
+// A lease that is lost stays lost: whoever has it now is the leader, and our answer will be fenced off.
+asio::awaitable<void> Tiers::Impl::renew(StoreKey key, std::string token) {
+  if (co_await store->renew(key, token) || !store->up(key)) co_return;
+  const std::lock_guard guard{lease_lock};
+  leases.erase(token);
+}
+
+asio::awaitable<void> Tiers::Impl::drop_lease(StoreKey key, std::string token) {
+  co_await store->release(key, token);
+}
+
+// False: one of them could not be told.
+asio::awaitable<bool> Tiers::Impl::tell_pending() {
+  if (telling) co_return false;
+  telling = true;
+  bool all = true;
+  for (const Purge& purge : purges.without_generation()) {
+    const auto generation = co_await store->purge(to_text(purge.scope));
+    all = generation.has_value();
+    if (!all) break;
+    purges.set_generation(purge.sequence, *generation);
+  }
+  telling = false;
+  co_return all;
+}
+
+asio::awaitable<PurgeReport> Tiers::Impl::purge(PurgeScope scope) {
+  PurgeReport report;
+  if (disk) {
+    const auto done = disk->purge(scope);
+    report.disk = done ? PurgeReport::Disk::done : PurgeReport::Disk::failed;
+    if (!done) report.disk_problem = done.error().message;
+  }
+  const std::uint64_t sequence = purges.add(scope);
+  report.memory_entries = memory.purge(scope);
+  purges_made.fetch_add(1, std::memory_order_relaxed);
+  if (!store) co_return report;
+  const auto told = [&] {
+    return std::ranges::none_of(purges.without_generation(),
+                                [&](const Purge& purge) { return purge.sequence == sequence; });
+  };
+  const auto give_up = std::chrono::steady_clock::now() + kTellWait;
+  asio::steady_timer timer(*io);
+  for (bool tried = false; !told() && std::chrono::steady_clock::now() < give_up;) {
+    if (!telling) {
+      if (tried) break;
+      tried = true;
+      co_await tell_pending();
+    } else {
+      timer.expires_after(milliseconds{5});
+      co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+    }
+  }
+  report.cluster = told() ? PurgeReport::Cluster::told : PurgeReport::Cluster::pending;
+  co_return report;
+}
+
+// --- Tiers -----------------------------------------------------------------------------------------------------------
+
+Tiers::Tiers(const CacheOptions& options, const core::Clock& clock, MemoryCache& memory, PurgeLog& purges,
+             StoreSecret secret, std::unique_ptr<DiskTier> disk, MakeStore make_store, TierHistograms histograms)
+    : secret_(std::move(secret)),
+      purges_(purges),
+      impl_(std::make_shared<Impl>(options, clock, memory, purges, secret_)) {
+  impl_->histograms = histograms;
+  impl_->disk = std::move(disk);
+  impl_->make_store = std::move(make_store);
+  if (any()) impl_->start_thread();
+}
+
+Tiers::~Tiers() {
+  stop();
+}
+
+bool Tiers::any() const {
+  return impl_->disk != nullptr || impl_->make_store;
+}
+
+void Tiers::stop() {
+  {
+    const std::lock_guard guard{impl_->lock};
+    if (std::exchange(impl_->stopped, true)) return;
+  }
+  impl_->io->stop();
+  if (impl_->thread.joinable()) impl_->thread.join();
+  impl_->watch_timer.reset();
+  impl_->lease_timer.reset();
+  impl_->store.reset();
+  impl_->work.reset();
+  impl_->io.reset();
+}
+
+bool Tiers::flush(milliseconds limit) {
+  std::unique_lock guard{impl_->lock};
+  return impl_->drained.wait_for(guard, limit, [this] { return impl_->queue.empty() && impl_->writers == 0; });
+}
+
+std::unique_ptr<TierReader> Tiers::reader(asio::any_io_executor executor) {
+  if (!any()) return nullptr;
+  return std::make_unique<TierReader>(impl_, std::move(executor));
+}
+
+void Tiers::store(std::shared_ptr<const Entry> entry, const StoreKey& key, std::string token) {
+  if (!any()) return;
+  impl_->enqueue({.entry = std::move(entry), .key = key, .token = std::move(token)});
+}
+
+asio::awaitable<PurgeReport> Tiers::purge(PurgeScope scope) {
+  if (any()) co_return co_await asio::co_spawn(*impl_->io, impl_->purge(std::move(scope)), asio::use_awaitable);
+  impl_->purges.add(scope);
+  impl_->purges_made.fetch_add(1, std::memory_order_relaxed);
+  co_return PurgeReport{.memory_entries = impl_->memory.purge(scope)};
+}
+
+TierStats Tiers::stats() const {
+  TierStats out;
+  const auto copy = [](auto& to, const auto& from) {
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] = from[i].load(std::memory_order_relaxed);
+  };
+  for (std::size_t tier = 0; tier < 2; ++tier) {
+    copy(out.looks[tier], impl_->looks[tier]);
+    copy(out.stores[tier], impl_->stores[tier]);
+  }
+  copy(out.shared_flights, impl_->shared_flights);
+  copy(out.bytes_read, impl_->bytes_read);
+  copy(out.bytes_written, impl_->bytes_written);
+  out.queue_dropped = impl_->dropped.load(std::memory_order_relaxed);
+  out.purges_made = impl_->purges_made.load(std::memory_order_relaxed);
+  out.purges_heard = impl_->purges_heard.load(std::memory_order_relaxed);
+  out.redis_on = static_cast<bool>(impl_->make_store);
+  out.redis_up = impl_->store_up.load(std::memory_order_relaxed);
+  if (out.redis_on) out.purges_untold = impl_->purges.without_generation().size();
+  out.disk_on = impl_->disk != nullptr;
+  if (out.disk_on) out.disk = impl_->disk->stats();
+  const std::lock_guard guard{impl_->lock};
+  out.queue_entries_now = impl_->queue.size();
+  out.queue_bytes_now = impl_->queue_bytes;
+  return out;
+}
+
+}  // namespace ganglion::cache
