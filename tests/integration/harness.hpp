@@ -125,8 +125,8 @@ class RunningGateway {
   }
 
  private:
-  const std::string address_;
   std::string directory_;
+  const std::string address_;
   std::unique_ptr<app::Application> application_;
   std::thread thread_;
   int exit_code_ = -1;

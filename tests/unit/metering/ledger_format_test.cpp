@@ -94,8 +94,12 @@ TEST_F(LedgerFormatTest, LedgersHaveDifferentIdsAndTheirSegmentsDoNotMix) {
     first = a->id();
     second = b->id();
     EXPECT_NE(first, second);
-    churn(*a, 400);
-    churn(*b, 400);
+    // The next segment is made by a thread of its own.
+    for (int tries = 0; tries < 100 && !std::filesystem::exists(segment_path(dir_.ledger(), 2)); ++tries)
+      churn(*a, 400);
+    for (int tries = 0; tries < 100 && !std::filesystem::exists(segment_path(other.ledger(), 2)); ++tries) {
+      churn(*b, 400);
+    }
   }
   EXPECT_EQ(open().value()->id(), first);
   // A lost id file is written anew from the segments; one that says otherwise stops the start.

@@ -2,6 +2,7 @@
 // An UpstreamClient run on the test's own thread against a ScriptedUpstream.
 
 #include <gtest/gtest.h>
+#include <atomic>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -106,6 +107,7 @@ class UpstreamTest : public ::testing::Test {
   CountingUpstreamHooks hooks_;
   core::Deadline deadline_;
   core::CancelSource cancel_;
+  std::atomic<bool> told_{false};  // the upstream may go on
 };
 
 }  // namespace ganglion::net::test

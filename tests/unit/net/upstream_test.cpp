@@ -153,7 +153,8 @@ TEST_F(UpstreamTest, AnExpectedEndThatComesLaterKeepsTheConnection) {
   ScriptedUpstream upstream({[&](RawSocket& peer) {
     while (!upstream_request(peer).empty()) {
       peer.send(kUnended);
-      std::this_thread::sleep_for(10ms);
+      while (!told_) std::this_thread::sleep_for(1ms);
+      told_ = false;
       peer.send("0\r\n\r\n");
     }
   }});
@@ -162,6 +163,7 @@ TEST_F(UpstreamTest, AnExpectedEndThatComesLaterKeepsTheConnection) {
       {
         core::CancelSource of_the_request;  // gone before the end comes
         co_await read_until_told(client, of_the_request);
+        told_ = true;
       }
       for (int tries = 0; client.idle_connections() == 0 && tries < 100; ++tries) co_await pause(1ms);
       EXPECT_EQ(client.idle_connections(), 1U);
@@ -188,12 +190,13 @@ TEST_F(UpstreamTest, MoreDataInsteadOfTheExpectedEndClosesTheConnection) {
   ScriptedUpstream upstream({[&](RawSocket& peer) {
     (void)upstream_request(peer);
     peer.send(kUnended);
-    std::this_thread::sleep_for(10ms);
+    while (!told_) std::this_thread::sleep_for(1ms);
     peer.send("4\r\nmore\r\n0\r\n\r\n");
     EXPECT_TRUE(peer.wait_closed(1s));
   }});
   run(options_for(upstream), [&](UpstreamClient& client) -> awaitable<void> {
     co_await read_until_told(client, cancel_);
+    told_ = true;
     for (int tries = 0; client.open_connections() > 0 && tries < 100; ++tries) co_await pause(5ms);
     EXPECT_EQ(client.idle_connections(), 0U);
     EXPECT_EQ(client.open_connections(), 0U);
