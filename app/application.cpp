@@ -70,6 +70,7 @@ Application::~Application() {
   admin_.reset();
   // Before the workers' contexts: the commit thread answers waiters by posting to them. A request that is destroyed
   // after this stays open in the ledger and is closed as aborted by the next start.
+  if (sinks_) sinks_->stop();
   if (keeper_ && ledger_->flush()) {
     [[maybe_unused]] const auto summed = keeper_->run_once();  // else the next start does it
   }
@@ -107,9 +108,13 @@ core::Result<void> Application::open_ledger() {
              {"torn_bytes", recovery.torn_bytes},
              {"aborted", recovery.intents_aborted},
              {"ms", recovery.took.count() / 1000}});
-  auto keeper = metering::LedgerKeeper::open(config_->ledger, *ledger_, clock_);
+  if (auto done = make_sinks(); !done) return done;
+  metering::LedgerKeeper::Holds holds;  // what a sink has not taken, retention keeps
+  if (!sinks_->empty()) holds.emplace_back("sinks", [this] { return sinks_->min_position(); });
+  auto keeper = metering::LedgerKeeper::open(config_->ledger, *ledger_, clock_, {}, std::move(holds));
   if (!keeper) return std::unexpected(std::move(keeper.error()));
   keeper_ = std::move(*keeper);
+  sinks_->start();
   return {};
 }
 
@@ -138,6 +143,17 @@ core::Result<void> Application::start() {
   if (auto done = listen(); !done) return done;
   scrape_token_ = metrics_.registry().add_source([this](metrics::Scrape& out) { scrape(out); });
   metrics_.config_loaded(config_->hash);
+  return {};
+}
+
+core::Result<void> Application::make_sinks() {
+  try {
+    sinks_ = std::make_unique<sinks::SinkSet>(
+        config_->sinks, config_->ledger.directory, ledger_->id(), [this] { return ledger_->stats().durable_sequence; },
+        clock_);
+  } catch (const std::invalid_argument& error) {
+    return core::fail(core::ErrorKind::internal, std::string{"sinks: "} + error.what());
+  }
   return {};
 }
 
@@ -187,7 +203,8 @@ core::Result<void> Application::listen() {
   publish_prices((*snapshot)->prices());
   admin_sources_ = {.metrics = [this] { return metrics_.expose(); },
                     .not_ready = [this] { return not_ready(); },
-                    .config_json = [this] { return config::describe_redacted(*config_); }};
+                    .config_json = [this] { return config::describe_redacted(*config_); },
+                    .sinks_json = [this] { return sinks_->json(); }};
   usage_endpoint_.emplace(config_->ledger.directory, [this] { return metering::free_allocation(config_->pricing); });
   admin_sources_.routes["/admin/usage"] = usage_endpoint_->handler();
   admin_ = std::make_unique<net::Server>(

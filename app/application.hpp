@@ -26,6 +26,7 @@
 #include "gateway/services.hpp"
 #include "metering/ledger_keeper.hpp"
 #include "net/server.hpp"
+#include "sinks/sink_set.hpp"
 
 namespace ganglion::app {
 
@@ -50,6 +51,7 @@ class Application final : private metering::LedgerHooks {
   void state_changed(metering::LedgerState state, std::string_view why) override;
 
   core::Result<void> open_ledger();
+  core::Result<void> make_sinks();
   core::Result<void> load_models();
   core::Result<void> open_access_log();
   core::Result<void> listen();
@@ -79,6 +81,7 @@ class Application final : private metering::LedgerHooks {
   gateway::ServerMetrics proxy_hooks_, admin_hooks_;
   std::unique_ptr<gateway::Idempotency> idempotency_;
   gateway::RedisMetrics redis_hooks_;
+  std::unique_ptr<sinks::SinkSet> sinks_;
   std::optional<gateway::Services> services_;
   std::uint64_t snapshot_version_ = 0;
   int access_fd_ = -1;

@@ -58,6 +58,7 @@ void Application::scrape(metrics::Scrape& out) const {
   const bool waiting = pending > 0 && committed != core::SteadyTime{};
   out.set(Family::ledger_oldest_pending_seconds,
           waiting ? std::chrono::duration<double>(clock_.steady() - committed).count() : 0.0);
+  sinks_->scrape(out);
   const gateway::Idempotency::Stats keys = idempotency_->stats();
   out.set(Family::idempotency_keys, static_cast<double>(keys.keys));
   out.set(Family::idempotency_answer_bytes, static_cast<double>(keys.answer_bytes));

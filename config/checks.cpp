@@ -257,6 +257,33 @@ void check_redis(const Place& place, const net::RedisOptions& redis) {
   }
 }
 
+void check_sinks(const Place& place, const Config& config) {
+  names_of(place, "sinks", "name", config.sinks, [](const auto& sink) -> const std::string& { return sink.name; });
+  for (std::size_t i = 0; i < config.sinks.size(); ++i) {
+    const auto& sink = config.sinks[i];
+    // A value that could not be read has its own message.
+    const auto need = [&](std::string_view type, std::string_view key, bool missing) {
+      if (sink.type != type || !missing || at(place.root, {"sinks", i}).find(key) != nullptr) return;
+      place.error({"sinks", i}, "a sink of type `" + sink.type + "` needs `" + std::string{key} + "`");
+    };
+    need("file", "directory", sink.directory.empty());
+    need("cloudevents", "url", sink.url.empty());
+    need("postgres", "dsn", sink.dsn.empty());
+    for (std::size_t j = 0; j < i; ++j) {
+      if (sink.type != "file" || config.sinks[j].type != "file" || sink.directory.empty()) continue;
+      if (sink.directory != config.sinks[j].directory) continue;
+      place.error({"sinks", i, "directory"}, "`" + config.sinks[j].name + "` writes there already");
+    }
+    if (!sink.token.empty() && sink.url.starts_with("http://")) {
+      const std::string_view rest = std::string_view(sink.url).substr(7);
+      const std::string_view host = rest.substr(0, rest.find_first_of(":/"));
+      if (host != "localhost" && !is_loopback(host)) {
+        place.warn({"sinks", i, "url"}, "the token will cross the network unencrypted; use https://");
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void check_meaning(Reader& reader, const Node& root, const Config& config) {
@@ -286,6 +313,7 @@ void check_meaning(Reader& reader, const Node& root, const Config& config) {
   }
   check_prices(place, config, models);
   check_redis(place, config.redis);
+  check_sinks(place, config);
   if (config.cache.entry_bytes_max > config.cache.memory_bytes_max) {
     place.error({"cache", "max_entry"}, "larger than max_memory");
   }
@@ -310,6 +338,9 @@ void resolve_files(Reader& reader, const Node& root, Config& config) {
   resolve(config.redis.tls_key_file, {"redis", "tls", "key"});
   for (std::size_t i = 0; i < config.remotes.size(); ++i) {
     resolve(config.remotes[i].upstream.tls.ca_file, {"providers", i, "tls", "ca"});
+  }
+  for (std::size_t i = 0; i < config.sinks.size(); ++i) {
+    resolve(config.sinks[i].tls.ca_file, {"sinks", i, "tls", "ca"});
   }
   for (std::size_t i = 0; i < config.local_models.size(); ++i) {
     std::string& directory = config.local_models[i].directory;

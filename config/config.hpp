@@ -16,6 +16,7 @@
 #include "net/options.hpp"
 #include "net/redis_options.hpp"
 #include "ratelimit/options.hpp"
+#include "sinks/options.hpp"
 
 namespace ganglion::config {
 
@@ -37,6 +38,7 @@ struct Config {
   metering::LedgerOptions ledger;
   idempotency::IdempotencyOptions idempotency;
   net::RedisOptions redis;
+  std::vector<sinks::SinkOptions> sinks;
   gateway::GatewayOptions gateway;
   std::vector<backends::RemoteOptions> remotes;
   std::vector<backends::LocalModelOptions> local_models;

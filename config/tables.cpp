@@ -263,6 +263,12 @@ Table<Config> root_table() {
                  "stands alone. No request fails because Redis does."),
       section<T>("pricing", &T::pricing, pricing_table(), "What requests cost."),
       section<T>("ledger", &T::ledger, ledger_table(), "The durable record of usage, which bills are made from."),
+      objects<T>("sinks", &T::sinks, sink_table(),
+                 "Where the ledger's records are sent, each exactly once; docs/sinks.md says how.",
+                 {.reloads = Reloads::restart,
+                  .example = "- {name: warehouse, type: postgres, dsn: \"${GANGLION_POSTGRES_DSN}\"}\n"
+                             "- {name: openmeter, type: cloudevents, url: \"http://openmeter:8888/api/v1/events\"}\n"
+                             "- {name: archive, type: file, directory: data/usage}"}),
       section<T>(
           "idempotency", &T::idempotency, idempotency_table(),
           "Requests with an Idempotency-Key header: one call, one charge, the same answer again. Kept beside the "

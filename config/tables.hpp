@@ -19,6 +19,7 @@ Table<gateway::GatewayPolicy> gateway_table();
 Table<gateway::ModelLimits> model_limits_table();
 Table<metering::ModelPrice> price_table();
 Table<net::RedisOptions> redis_table();
+Table<sinks::SinkOptions> sink_table();
 
 // A provider's model as a plain string.
 void read_plain_model(Reader& reader, const Node& node, backends::ModelAlias& model);

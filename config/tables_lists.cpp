@@ -194,6 +194,50 @@ Table<gateway::ModelLimits> model_limits_table() {
   return table;
 }
 
+Table<sinks::SinkOptions> sink_table() {
+  using T = sinks::SinkOptions;
+  const auto tls = [](auto& sink) -> auto& { return sink.tls; };
+  constexpr std::uint64_t kMiB = 1 << 20;
+  return {{
+      entry<T>("name", &T::name, identifier(), "Its name in logs, metrics and /admin/sinks.",
+               {.reloads = Reloads::restart, .required = true}),
+      entry<T>(
+          "type", &T::type, choice({"file", "cloudevents", "postgres"}),
+          "`file`: JSON lines in a directory. `cloudevents`: over HTTP, as OpenMeter takes them. `postgres`: a table.",
+          {.reloads = Reloads::restart, .required = true}),
+      entry<T>("batch", &T::batch_max, integer(1, 10'000), "Records delivered at once.", kRestart),
+      entry<T>("interval", &T::interval, duration(milliseconds{10}, hours{1}),
+               "Time between two looks at the ledger when there was nothing new.", kRestart),
+      entry<T>("max_backoff", &T::backoff_max, duration(milliseconds{100}, hours{1}),
+               "The longest wait before a failed delivery is tried again.", kRestart),
+      entry<T>("directory", &T::directory, path(0),
+               "`file`: where the files are written, relative to the working directory; of this gateway alone.",
+               kRestart),
+      entry<T>("rotate_size", &T::rotate_bytes, size(64 * 1024, 1024 * kMiB * 16),
+               "`file`: size at which a new file is begun.", kRestart),
+      entry<T>("rotate_daily", &T::rotate_daily, boolean(), "`file`: begin a new file each UTC day.", kRestart),
+      entry<T>("url", &T::url, url(), "`cloudevents`: where events are posted.", kRestart),
+      entry<T>("token", &T::token, secret(), "`cloudevents`: sent as `Authorization: Bearer`; unset: none is sent.",
+               kRestart),
+      entry<T>("format", &T::format, choice({"batch", "lines"}),
+               "`cloudevents`: `batch`, one JSON array a request (application/cloudevents-batch+json), or `lines`, one "
+               "event "
+               "a line (application/x-ndjson).",
+               kRestart),
+      entry<T>("source", &T::source, path(0),
+               "`cloudevents`: the events' source; empty: `urn:uuid:` and the ledger's id.", kRestart),
+      entry<T>("event_type", &T::event_type, identifier(), "`cloudevents`: the events' type.", kRestart),
+      entry<T>("timeout", &T::timeout, duration(milliseconds{100}, hours{1}), "`cloudevents`: of one request.",
+               kRestart),
+      section<T>("tls", tls, tls_table(), "`cloudevents`: TLS towards the receiver."),
+      entry<T>("dsn", &T::dsn, secret(),
+               "`postgres`: connection string of libpq, `postgresql://user:password@host/database` or key=value pairs.",
+               kRestart),
+      entry<T>("schema", &T::schema, identifier(), "`postgres`: schema of the tables, made where it is not there.",
+               kRestart),
+  }};
+}
+
 Table<metering::ModelPrice> price_table() {
   using T = metering::ModelPrice;
   Codec<std::string> model = model_name();

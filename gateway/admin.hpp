@@ -1,6 +1,7 @@
 #pragma once
 // The operator's listener: /metrics, /healthz (the process runs), /readyz (it takes requests), /admin/config (what is
-// in force, secrets redacted). Its own listener, on loopback by default; nothing here touches the request path.
+// in force, secrets redacted), /admin/sinks. Its own listener, on loopback by default; nothing here touches the request
+// path.
 
 #include <boost/asio/awaitable.hpp>
 #include <functional>
@@ -17,6 +18,7 @@ struct AdminSources {
   std::function<std::string()> config_json;  // redacted
   // Further paths, each answered by a handler of its own, which checks the method itself.
   std::map<std::string, net::Handler, std::less<>> routes;
+  std::function<std::string()> sinks_json;  // where the ledger's records are sent, and how far each is
 };
 
 // Thread-safe as far as its sources are. `sources` outlives the returned handler.

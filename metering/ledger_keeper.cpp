@@ -40,7 +40,8 @@ LedgerKeeper::LedgerKeeper(const LedgerOptions& options, const Ledger& ledger, c
 }
 
 core::Result<std::unique_ptr<LedgerKeeper>> LedgerKeeper::open(const LedgerOptions& options, const Ledger& ledger,
-                                                               const core::Clock& clock, RollupStore::Between between) {
+                                                               const core::Clock& clock, RollupStore::Between between,
+                                                               Holds holds) {
   auto anchors = AnchorFile::open(options.directory, ledger_id_bytes(ledger.id()));
   if (!anchors) return std::unexpected(anchors.error());
   auto store = RollupStore::open(options.directory, ledger.id(), std::move(between));
@@ -55,6 +56,7 @@ core::Result<std::unique_ptr<LedgerKeeper>> LedgerKeeper::open(const LedgerOptio
                           "left. Nothing was changed.");
   std::unique_ptr<LedgerKeeper> keeper{
       new LedgerKeeper{options, ledger, clock, std::move(*store), std::move(*anchors), *position}};
+  keeper->holds_ = std::move(holds);
   keeper->thread_ = std::thread([raw = keeper.get()] { raw->run(); });
   return keeper;
 }

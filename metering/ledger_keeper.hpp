@@ -31,9 +31,12 @@ struct KeeperStatus {
 class LedgerKeeper {
  public:
   // Opens the rollups and anchors beside the ledger's segments and starts the thread. ledger_unavailable: one of them
-  // is foreign or damaged; nothing is changed then. `ledger` and `clock` outlive the keeper; `between` is for tests.
+  // is foreign or damaged; nothing is changed then. `ledger` and `clock` outlive the keeper; `between` is for tests;
+  // `holds` are in force before anything is dropped.
+  using Holds = std::vector<std::pair<std::string, std::function<std::uint64_t()>>>;
   static core::Result<std::unique_ptr<LedgerKeeper>> open(const LedgerOptions& options, const Ledger& ledger,
-                                                          const core::Clock& clock, RollupStore::Between between = {});
+                                                          const core::Clock& clock, RollupStore::Between between = {},
+                                                          Holds holds = {});
   ~LedgerKeeper();
   LedgerKeeper(const LedgerKeeper&) = delete;
   LedgerKeeper& operator=(const LedgerKeeper&) = delete;
@@ -72,7 +75,7 @@ class LedgerKeeper {
 
   mutable std::mutex mutex_;  // guards all below
   KeeperStatus status_;
-  std::vector<std::pair<std::string, std::function<std::uint64_t()>>> holds_;
+  Holds holds_;
   std::condition_variable wake_;
   bool stop_ = false;
   std::thread thread_;

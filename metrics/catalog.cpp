@@ -174,6 +174,15 @@ constexpr FamilySpec kCatalog[] = {
             "Times that summing up, anchoring or dropping segments failed; it is tried again within a second or so."),
     counter(ledger_segments_dropped_total, "ganglion_ledger_segments_dropped_total", "", {},
             "Segments that retention dropped."),
+    // Sinks.
+    gauge(sink_up, "ganglion_sink_up", "", {"sink"}, "1 while the last delivery to the sink worked, else 0."),
+    counter(sink_records_total, "ganglion_sink_records_total", "", {"sink"}, "Ledger records that the sink has taken."),
+    counter(sink_errors_total, "ganglion_sink_errors_total", "", {"sink"},
+            "Failed tries to connect or deliver; each is tried again, nothing is left out."),
+    gauge(sink_lag_records, "ganglion_sink_lag_records", "", {"sink"},
+          "Durable ledger records (of every type) behind the last one that the sink has taken."),
+    gauge(sink_lag_seconds, "ganglion_sink_lag_seconds", "seconds", {"sink"},
+          "Age of the oldest record that waits for the sink; 0: none waits."),
     // Upstream.
     counter(upstream_attempts_total, "ganglion_upstream_attempts_total", "", {"backend", "code"},
             "Attempts by the status that the backend answered (0: it gave none)."),

@@ -80,6 +80,12 @@ enum class Family : std::uint16_t {
   ledger_rollup_lag_records,
   ledger_keeper_failures_total,
   ledger_segments_dropped_total,
+  // Sinks of the ledger's records.
+  sink_up,
+  sink_records_total,
+  sink_errors_total,
+  sink_lag_records,
+  sink_lag_seconds,
   // Backends and the pools of upstream connections.
   upstream_attempts_total,
   upstream_errors_total,

@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LEVEL = {"core": 0, "api": 1, "metrics": 1, "net": 2, "ratelimit": 3, "metering": 3, "idempotency": 3, "cache": 3, "backends": 3,
-         "vectors": 3, "gateway": 4, "config": 5, "app": 6}
+         "vectors": 3, "sinks": 4, "gateway": 4, "config": 5, "app": 6}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 # Plain settings structs that a folder may take from a neighbour.
 ALLOWED = {("backends", "net/options.hpp")}

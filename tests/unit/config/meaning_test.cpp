@@ -25,6 +25,28 @@ TEST(Meaning, ReferencesToUndefinedNames) {
   EXPECT_THAT(text, HasSubstr("pricing.models[0].model: there is no model `demochat` (did you mean `demo-chat`?)"));
 }
 
+TEST(Meaning, SinksNeedWhatTheirTypeNeeds) {
+  const std::string text = report(kBase + R"(sinks:
+  - {name: a, type: file}
+  - {name: b, type: cloudevents}
+  - {name: c, type: postgres}
+  - {name: d, type: file, directory: x}
+  - {name: d, type: file, directory: x}
+  - {name: e, type: cloudevents, url: "http://meter.example/api/v1/events", token: "${K}"}
+  - {name: f, type: kafka}
+  - {name: g}
+)",
+                                  kEnv);
+  EXPECT_THAT(text, HasSubstr("sinks[0]: a sink of type `file` needs `directory`"));
+  EXPECT_THAT(text, HasSubstr("sinks[1]: a sink of type `cloudevents` needs `url`"));
+  EXPECT_THAT(text, HasSubstr("sinks[2]: a sink of type `postgres` needs `dsn`"));
+  EXPECT_THAT(text, HasSubstr("sinks[4].name: `d` is defined twice"));
+  EXPECT_THAT(text, HasSubstr("sinks[4].directory: `d` writes there already"));
+  EXPECT_THAT(text, HasSubstr("sinks[5].url: the token will cross the network unencrypted"));
+  EXPECT_THAT(text, HasSubstr("kafka"));
+  EXPECT_THAT(text, HasSubstr("`type`"));
+}
+
 TEST(Meaning, AModelThatFailedToReadIsNotReportedTwice) {
   const std::string text = report(
       "local: [{name: \"bad name\", path: p}]\n" + kPepper + "keys: [{id: a, hash: " + kHash + ", models: [x]}]\n",
