@@ -48,6 +48,7 @@ class UpstreamHooks {
   virtual void retried() {}                                // a pooled connection died under a request: sent again
   virtual void failed(UpstreamFailure /*failure*/) {}      //
   virtual void connections(int /*open*/, int /*idle*/) {}  // deltas, so that several workers add up
+  virtual void waiting(bool /*urgent*/, int /*delta*/) {}  // requests that wait for a connection
   virtual void dns_lookup(bool /*ok*/, bool /*stale_used*/) {}
 };
 

@@ -4,6 +4,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -25,6 +26,9 @@ struct UpstreamRequest {
   std::string_view path;  // appended to the base URL's prefix; starts with '/'
   std::span<const Header> headers;
   std::string_view body;
+  // When every connection is in use: urgent requests get the next free one first, and may use those kept for them.
+  bool urgent = false;
+  std::chrono::milliseconds slot_wait{0};  // the longest wait for a connection; 0: connect_timeout
 };
 
 class UpstreamConnection;
@@ -74,9 +78,9 @@ class UpstreamClient {
 
   // Sends one request and waits for the head of its answer, whatever its status. Takes a pooled connection where one is
   // alive; one that dies under the request before any response byte is replaced by a new connection once (for a POST
-  // this is the known keep-alive race; hooks.retried() counts it). Waits up to connect_timeout for a free slot of
-  // connections_max. Errors: upstream_connect, upstream_timeout (first byte), upstream_closed, upstream_protocol,
-  // overloaded (no slot), deadline_exceeded, cancelled.
+  // this is the known keep-alive race; hooks.retried() counts it). Waits up to slot_wait for a free one of
+  // connections_max, urgent requests before others, each in order. Errors: upstream_connect, upstream_timeout (first
+  // byte), upstream_closed, upstream_protocol, overloaded (no slot), deadline_exceeded, cancelled.
   boost::asio::awaitable<core::Result<std::unique_ptr<UpstreamResponse>>> send(const UpstreamRequest& request,
                                                                                core::Deadline deadline,
                                                                                core::CancelSource& cancel);

@@ -32,8 +32,9 @@ struct TlsClientOptions {
 };
 
 struct UpstreamOptions {
-  std::string base_url;               // http(s)://host[:port][/prefix]
-  std::size_t connections_max = 256;  // per worker
+  std::string base_url;                // http(s)://host[:port][/prefix]
+  std::size_t connections_max = 256;   // per worker
+  std::size_t connections_urgent = 0;  // of them, kept for urgent requests
   std::chrono::milliseconds connect_timeout{5'000};
   std::chrono::milliseconds first_byte_timeout{60'000};
   std::chrono::milliseconds idle_timeout{60'000};       // between chunks of an answer

@@ -26,7 +26,7 @@ UpstreamConnection::~UpstreamConnection() {
   pool_.buffers.give(std::move(in_));
   --pool_.open;
   pool_.hooks.connections(-1, 0);
-  pool_.waiting.notify_one();
+  pool_.wake();
 }
 
 void UpstreamConnection::limit(std::chrono::nanoseconds limit, Stop why) {

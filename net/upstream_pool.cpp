@@ -44,6 +44,7 @@ UpstreamPool::UpstreamPool(asio::any_io_executor e, const UpstreamOptions& o, Ba
       watch(PeerWatch::of(executor)),
       buffers(http1::kResponseHeadBytesMax, kIdleBuffersKept),
       dns(std::make_shared<DnsCache>(executor, url.host, options.dns_ttl, hooks, clock)),
+      urgent_waiting(executor),
       waiting(executor) {
   if (!url.tls) return;
   auto context = make_client_context(options.tls);
@@ -66,20 +67,47 @@ std::unique_ptr<UpstreamConnection> UpstreamPool::take_idle() {
   return nullptr;
 }
 
-asio::awaitable<core::Result<std::unique_ptr<UpstreamConnection>>> UpstreamPool::take_slot(core::Deadline deadline,
-                                                                                           core::CancelSource& cancel) {
-  const core::Deadline until = deadline.capped(options.connect_timeout);
-  while (open >= options.connections_max) {
-    auto outcome = WaitQueue::Outcome::timed_out;
-    if (waiting.size() < kWaitersMax) outcome = co_await waiting.wait(until, cancel);
-    if (outcome == WaitQueue::Outcome::cancelled) co_return core::fail(ErrorKind::cancelled);
-    if (outcome == WaitQueue::Outcome::timed_out) {
-      if (deadline.passed()) co_return core::fail(ErrorKind::deadline_exceeded, "no upstream connection came free");
-      co_return core::fail(ErrorKind::overloaded, "every connection to the upstream is in use");
-    }
-    if (auto connection = take_idle()) co_return connection;
+bool UpstreamPool::may_take(bool urgent) const {
+  const std::size_t kept = urgent ? 0 : std::min(options.connections_urgent, options.connections_max - 1);
+  return open - idle.size() + promised + kept < options.connections_max;
+}
+
+// A slot is this caller's. Where idle connections fill the pool and none is alive or wanted, one makes room.
+std::unique_ptr<UpstreamConnection> UpstreamPool::take_now(bool fresh) {
+  if (!fresh) {
+    if (auto connection = take_idle()) return connection;
   }
-  co_return std::make_unique<UpstreamConnection>(*this);
+  if (open >= options.connections_max && !idle.empty()) drop_idle(*idle.front());
+  return std::make_unique<UpstreamConnection>(*this);
+}
+
+asio::awaitable<core::Result<std::unique_ptr<UpstreamConnection>>> UpstreamPool::take(const UpstreamRequest& request,
+                                                                                      bool fresh,
+                                                                                      core::Deadline deadline,
+                                                                                      core::CancelSource& cancel) {
+  // Those who wait do so because they may not take one, so whoever may take one now passes nobody of its own kind.
+  if (may_take(request.urgent)) co_return take_now(fresh);
+  WaitQueue& queue = request.urgent ? urgent_waiting : waiting;
+  auto outcome = WaitQueue::Outcome::timed_out;
+  if (queue.size() < kWaitersMax) {
+    hooks.waiting(request.urgent, 1);
+    const auto limit = request.slot_wait.count() > 0 ? request.slot_wait : options.connect_timeout;
+    outcome = co_await queue.wait(deadline.capped(limit), cancel);
+    hooks.waiting(request.urgent, -1);
+  }
+  if (outcome == WaitQueue::Outcome::notified) {
+    auto taken = take_now(fresh);
+    --promised;  // only now: what is dropped on the way must not be promised twice
+    co_return taken;
+  }
+  if (outcome == WaitQueue::Outcome::cancelled) co_return core::fail(ErrorKind::cancelled);
+  if (deadline.passed()) co_return core::fail(ErrorKind::deadline_exceeded, "no upstream connection came free");
+  co_return core::fail(ErrorKind::overloaded, "every connection to the upstream is in use");
+}
+
+void UpstreamPool::wake() {
+  while (may_take(true) && urgent_waiting.notify_one()) ++promised;
+  while (may_take(false) && waiting.notify_one()) ++promised;
 }
 
 void UpstreamPool::put(std::unique_ptr<UpstreamConnection> connection) {
@@ -87,7 +115,7 @@ void UpstreamPool::put(std::unique_ptr<UpstreamConnection> connection) {
   connection->go_idle();
   idle.push_back(std::move(connection));
   hooks.connections(0, 1);
-  waiting.notify_one();
+  wake();
 }
 
 void UpstreamPool::drop_idle(UpstreamConnection& connection) {
@@ -190,13 +218,9 @@ asio::awaitable<Sent> send_on(std::shared_ptr<UpstreamPool> pool, const Upstream
   for (bool fresh_only = false;; fresh_only = true) {
     if (cancel.cancelled()) co_return core::fail(ErrorKind::cancelled);
     if (deadline.passed()) co_return core::fail(ErrorKind::deadline_exceeded, "the request's deadline passed");
-    std::unique_ptr<UpstreamConnection> connection;
-    if (!fresh_only) connection = pool->take_idle();
-    if (!connection) {
-      auto slot = co_await pool->take_slot(deadline, cancel);
-      if (!slot) co_return report(*pool, std::move(slot.error()));
-      connection = std::move(*slot);
-    }
+    auto taken = co_await pool->take(request, fresh_only, deadline, cancel);
+    if (!taken) co_return report(*pool, std::move(taken.error()));
+    std::unique_ptr<UpstreamConnection> connection = std::move(*taken);
     const bool reused = connection->connected();
     if (reused) {
       pool->hooks.reused();

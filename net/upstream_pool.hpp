@@ -25,10 +25,13 @@ struct UpstreamPool : std::enable_shared_from_this<UpstreamPool> {
 
   // The idle connection used last, if it is still alive; those found dead on the way are closed.
   std::unique_ptr<UpstreamConnection> take_idle();
-  // A connection object that holds a slot but is not connected, or an idle one that came back while waiting.
-  // overloaded after connect_timeout without a slot.
-  boost::asio::awaitable<core::Result<std::unique_ptr<UpstreamConnection>>> take_slot(core::Deadline deadline,
-                                                                                      core::CancelSource& cancel);
+  // An idle connection that is alive (unless `fresh`), or an object that holds a slot but is not connected; waits while
+  // as many are in use as this request may add to. overloaded after its slot_wait.
+  boost::asio::awaitable<core::Result<std::unique_ptr<UpstreamConnection>>> take(const UpstreamRequest& request,
+                                                                                 bool fresh, core::Deadline deadline,
+                                                                                 core::CancelSource& cancel);
+  // A connection came free: to those who wait, urgent ones first.
+  void wake();
   void put(std::unique_ptr<UpstreamConnection> connection);
   void drop_idle(UpstreamConnection& connection);
   void close();
@@ -42,12 +45,17 @@ struct UpstreamPool : std::enable_shared_from_this<UpstreamPool> {
   PeerWatch& watch;
   BufferPool buffers;
   std::shared_ptr<DnsCache> dns;
-  WaitQueue waiting;
+  WaitQueue urgent_waiting, waiting;
   SslContextPtr tls;
-  SslSessionPtr session;  // the newest one the upstream gave us
-  std::size_t open = 0;   // connections that exist, connecting ones included
+  SslSessionPtr session;     // the newest one the upstream gave us
+  std::size_t open = 0;      // connections that exist, connecting ones included
+  std::size_t promised = 0;  // to waiters that were woken and have not run yet
   std::vector<std::unique_ptr<UpstreamConnection>> idle;
   bool closed = false;
+
+ private:
+  bool may_take(bool urgent) const;
+  std::unique_ptr<UpstreamConnection> take_now(bool fresh);
 };
 
 }  // namespace ganglion::net

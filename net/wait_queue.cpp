@@ -24,13 +24,14 @@ asio::awaitable<WaitQueue::Outcome> WaitQueue::wait(core::Deadline until, core::
   co_return cancel.cancelled() ? Outcome::cancelled : Outcome::timed_out;
 }
 
-void WaitQueue::notify_one() {
+bool WaitQueue::notify_one() {
   for (Waiter* waiter : waiters_) {
     if (waiter->notified) continue;
     waiter->notified = true;
     waiter->timer.cancel();
-    return;
+    return true;
   }
+  return false;
 }
 
 void WaitQueue::notify_all() {

@@ -20,7 +20,7 @@ class WaitQueue {
   explicit WaitQueue(boost::asio::any_io_executor executor) : executor_(std::move(executor)) {}
 
   boost::asio::awaitable<Outcome> wait(core::Deadline until, core::CancelSource& cancel);
-  void notify_one();  // the one that waits longest
+  bool notify_one();  // the one that waits longest; false: none is left to notify
   void notify_all();
   std::size_t size() const { return waiters_.size(); }
 

@@ -309,6 +309,109 @@ TEST_F(UpstreamTest, NoSlotWithinTheLimitIsOverload) {
   });
 }
 
+// A pool under load: each request holds its connection until the test lets the upstream answer.
+TEST_F(UpstreamTest, AFreeConnectionGoesToUrgentRequestsFirstThenByArrival) {
+  std::atomic<int> answers{0};
+  ScriptedUpstream upstream({[&](RawSocket& peer) {
+    for (int served = 1; !upstream_request(peer).empty(); ++served) {
+      for (int i = 0; i < 5'000 && answers < served; ++i) std::this_thread::sleep_for(1ms);
+      peer.send(http_ok("x"));
+    }
+  }});
+  UpstreamOptions options = options_for(upstream);
+  options.connections_max = 1;
+  run(options, [&](UpstreamClient& client) -> awaitable<void> {
+    std::string order;
+    const auto spawn = [&](char name, bool urgent) {
+      boost::asio::co_spawn(
+          io_,
+          [&, name, urgent]() -> awaitable<void> {
+            core::CancelSource cancel;
+            auto response = co_await client.send({.path = "/x", .urgent = urgent}, {}, cancel);
+            EXPECT_TRUE(response);
+            if (response) EXPECT_TRUE(co_await (*response)->read_all(10));
+            order += name;
+          },
+          boost::asio::detached);
+    };
+    spawn('1', false);
+    while (client.open_connections() == 0) co_await pause(1ms);
+    spawn('2', false);
+    spawn('3', false);
+    spawn('F', true);
+    co_await pause(5ms);
+    EXPECT_EQ(hooks_.urgent_waiting, 1);
+    EXPECT_EQ(hooks_.others_waiting, 2);
+    for (std::size_t i = 1; i <= 4; ++i) {
+      ++answers;
+      while (order.size() < i) co_await pause(1ms);
+    }
+    EXPECT_EQ(order, "1F23");
+    EXPECT_EQ(hooks_.urgent_waiting + hooks_.others_waiting, 0);
+  });
+  EXPECT_EQ(upstream.accepted(), 1);
+}
+
+TEST_F(UpstreamTest, SomeConnectionsAreKeptForUrgentRequests) {
+  ScriptedUpstream upstream({[&](RawSocket& peer) {
+    (void)upstream_request(peer);
+    (void)peer.ended();
+  }});
+  UpstreamOptions options = options_for(upstream);
+  options.connections_max = 3;
+  options.connections_urgent = 1;
+  run(options, [&](UpstreamClient& client) -> awaitable<void> {
+    core::CancelSource cancel;
+    int done = 0;
+    const auto spawn = [&](bool urgent) {
+      boost::asio::co_spawn(
+          io_,
+          [&, urgent]() -> awaitable<void> {
+            EXPECT_FALSE(co_await client.send({.path = "/x", .urgent = urgent, .slot_wait = 1h}, {}, cancel));
+            ++done;
+          },
+          boost::asio::detached);
+    };
+    for (int i = 0; i < 4; ++i) spawn(false);
+    while (upstream.accepted() < 2) co_await pause(1ms);
+    co_await pause(5ms);
+    EXPECT_EQ(client.open_connections(), 2U);
+    EXPECT_EQ(hooks_.others_waiting, 2);
+    spawn(true);
+    while (upstream.accepted() < 3) co_await pause(1ms);
+    EXPECT_EQ(hooks_.urgent_waiting, 0);
+    cancel.cancel(core::CancelReason::shutdown);
+    while (done < 5) co_await pause(1ms);
+  });
+}
+
+TEST_F(UpstreamTest, TheWaitForAConnectionIsTheRequestsOwn) {
+  ScriptedUpstream upstream({[&](RawSocket& peer) {
+    (void)upstream_request(peer);
+    (void)peer.ended();
+  }});
+  UpstreamOptions options = options_for(upstream);
+  options.connections_max = 1;
+  options.connect_timeout = 1h;
+  run(options, [&](UpstreamClient& client) -> awaitable<void> {
+    core::CancelSource first, second;
+    bool first_done = false;
+    boost::asio::co_spawn(
+        io_,
+        [&]() -> awaitable<void> {
+          EXPECT_FALSE(co_await client.send({.path = "/x"}, {}, first));
+          first_done = true;
+        },
+        boost::asio::detached);
+    while (client.open_connections() == 0) co_await pause(1ms);
+    const auto refused = co_await client.send({.path = "/x", .slot_wait = 20ms}, {}, second);
+    EXPECT_FALSE(refused);
+    if (!refused) EXPECT_EQ(refused.error().kind, ErrorKind::overloaded);
+    first.cancel(core::CancelReason::superseded);
+    while (!first_done) co_await pause(1ms);
+  });
+}
+
 TEST_F(UpstreamTest, EarlyAnswerToALongBodyIsHeard) {
   ScriptedUpstream upstream({[&](RawSocket& peer) {
     (void)peer.read_until("\r\n\r\n");

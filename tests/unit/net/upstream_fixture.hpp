@@ -38,11 +38,13 @@ struct CountingUpstreamHooks final : UpstreamHooks {
     open += o;
     idle += i;
   }
+  void waiting(bool urgent, int delta) override { (urgent ? urgent_waiting : others_waiting) += delta; }
   void dns_lookup(bool ok, bool stale_used) override {
     ++(ok ? lookups_ok : lookups_failed);
     if (stale_used) ++stale_answers;
   }
   int connects = 0, reuses = 0, stales = 0, retries = 0, open = 0, idle = 0;
+  int urgent_waiting = 0, others_waiting = 0;
   int lookups_ok = 0, lookups_failed = 0, stale_answers = 0;
   std::optional<UpstreamFailure> last_failure;
 };
