@@ -219,7 +219,9 @@ core::Result<std::unique_ptr<EmbedAnswer>> EmbedAnswer::submit(std::shared_ptr<c
                                                                std::string model_name, api::EncodingFormat format,
                                                                const Call& call) {
   std::unique_ptr<EmbedAnswer> answer(new EmbedAnswer(std::move(model), executor, std::move(model_name), format, call));
-  auto handle = answer->model_->parts().embedder->submit(std::move(inputs), answer->waiter_.inbox().embed_sink());
+  auto handle = answer->model_->parts().embedder->submit(
+      std::move(inputs), answer->waiter_.inbox().embed_sink(),
+      call.tier == api::Tier::fast ? local::Priority::fast : local::Priority::regular);
   if (!handle) return std::unexpected(handle.error());
   answer->handle_ = *handle;
   return answer;

@@ -31,7 +31,8 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
                                      .queue_max = static_cast<int>(options.queue_max),
                                      .batch_max = static_cast<int>(options.batch_max),
                                      .quantize = quantize,
-                                     .context_max = static_cast<int>(options.context_max)});
+                                     .context_max = static_cast<int>(options.context_max),
+                                     .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent)});
   if (!engine) return std::unexpected(engine.error());
   parts.engine = std::move(*engine);
   return {};
@@ -39,11 +40,13 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
 
 core::Result<void> load_embedder(LocalModel::Parts& parts, local::Quantize quantize) {
   const LocalModelOptions& options = parts.options;
-  auto embedder = local::EmbeddingEngine::load({.dir = options.directory,
-                                                .threads = static_cast<int>(options.threads),
-                                                .queue_max = static_cast<int>(options.queue_max),
-                                                .inputs_max = kEmbeddingInputsMax,
-                                                .quantize = quantize});
+  auto embedder =
+      local::EmbeddingEngine::load({.dir = options.directory,
+                                    .threads = static_cast<int>(options.threads),
+                                    .queue_max = static_cast<int>(options.queue_max),
+                                    .inputs_max = kEmbeddingInputsMax,
+                                    .quantize = quantize,
+                                    .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent)});
   if (!embedder) return std::unexpected(embedder.error());
   parts.embedder = std::move(*embedder);
   return {};

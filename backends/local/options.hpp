@@ -16,6 +16,7 @@ struct LocalModelOptions {
   std::uint32_t batch_max = 32;
   std::uint32_t context_max = 0;  // 0: the model's own
   std::uint32_t weight = 1;
+  std::uint32_t fast_reserved_percent = 20;  // of the batch and the queue: not for regular requests; from `tiers`
 };
 
 }  // namespace ganglion::backends

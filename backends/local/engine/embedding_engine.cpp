@@ -18,9 +18,14 @@ namespace ganglion::local {
 using core::ErrorKind;
 using core::Result;
 
+namespace {
+constexpr int kPassedOverMax = 8;
+}
+
 struct EmbeddingEngine::Impl {
   struct Request {
     std::uint64_t id = 0;
+    Priority priority = Priority::regular;
     std::vector<std::vector<std::int32_t>> inputs;
     std::shared_ptr<EmbedSink> sink;
     EmbedResult result;  // grows in order; complete when it has one vector per input
@@ -32,11 +37,14 @@ struct EmbeddingEngine::Impl {
       : options_(options), tokenizer_(std::move(tokenizer)), config_(std::move(config)), pool_(options.threads) {}
   ~Impl();
   Result<void> load();
-  Result<Handle> submit(std::vector<std::vector<std::int32_t>> inputs, std::shared_ptr<EmbedSink> sink);
+  Result<Handle> submit(std::vector<std::vector<std::int32_t>> inputs, std::shared_ptr<EmbedSink> sink,
+                        Priority priority);
   Result<void> check(const std::vector<std::vector<std::int32_t>>& inputs) const;
   void cancel(Handle handle);
   void run();
   bool collect();
+  void order();
+  void pack();
   void compute();
   void deliver();
   void end(Request& request, Result<EmbedResult>&& result);
@@ -47,7 +55,8 @@ struct EmbeddingEngine::Impl {
   ThreadPool pool_;
   std::unique_ptr<Bert> bert_;
 
-  std::deque<std::unique_ptr<Request>> active_;  // the loop's own
+  std::deque<std::unique_ptr<Request>> active_;  // the loop's own; fast ones first
+  int passed_over_ = 0;                          // passes in which a regular one waited and none took part
   std::vector<std::span<const std::int32_t>> pass_;
 
   mutable std::mutex mutex_;  // guards what follows
@@ -74,8 +83,9 @@ Result<std::unique_ptr<EmbeddingEngine>> EmbeddingEngine::load(const EmbeddingOp
   return std::unique_ptr<EmbeddingEngine>(new EmbeddingEngine(std::move(impl)));
 }
 
-Result<Handle> EmbeddingEngine::submit(std::vector<std::vector<std::int32_t>> inputs, std::shared_ptr<EmbedSink> sink) {
-  return impl_->submit(std::move(inputs), std::move(sink));
+Result<Handle> EmbeddingEngine::submit(std::vector<std::vector<std::int32_t>> inputs, std::shared_ptr<EmbedSink> sink,
+                                       Priority priority) {
+  return impl_->submit(std::move(inputs), std::move(sink), priority);
 }
 void EmbeddingEngine::cancel(Handle handle) {
   impl_->cancel(handle);
@@ -146,7 +156,7 @@ Result<void> EmbeddingEngine::Impl::check(const std::vector<std::vector<std::int
 }
 
 Result<Handle> EmbeddingEngine::Impl::submit(std::vector<std::vector<std::int32_t>> inputs,
-                                             std::shared_ptr<EmbedSink> sink) {
+                                             std::shared_ptr<EmbedSink> sink, Priority priority) {
   if (auto ok = check(inputs); !ok) {
     const std::lock_guard lock(mutex_);
     if (ok.error().kind == ErrorKind::context_length) ++stats_.rejected_context;
@@ -155,19 +165,24 @@ Result<Handle> EmbeddingEngine::Impl::submit(std::vector<std::vector<std::int32_
   auto request = std::make_unique<Request>();
   for (const auto& tokens : inputs) request->result.prompt_tokens += static_cast<int>(tokens.size());
   request->inputs = std::move(inputs);
+  request->priority = priority;
+  const auto kind = static_cast<std::size_t>(priority);
   request->sink = std::move(sink);
   Handle handle;
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return core::fail(ErrorKind::shutting_down, "the engine is stopping");
-    if (stats_.queued_now[0] >= options_.queue_max) {
+    const int queued = stats_.queued_now[0] + stats_.queued_now[1];
+    const int reserved = options_.queue_max * options_.fast_reserved_percent / 100;
+    if (queued >= options_.queue_max ||
+        (priority == Priority::regular && queued >= std::max(options_.queue_max - reserved, 1))) {
       ++stats_.rejected_queue_full;
       auto error = core::make_error(ErrorKind::queue_full, "the model's queue is full");
-      const double seconds = std::clamp(request_seconds_ * stats_.queued_now[0], 1.0, 60.0);
+      const double seconds = std::clamp(request_seconds_ * queued, 1.0, 60.0);
       error.retry_after = std::chrono::milliseconds(static_cast<std::int64_t>(1000 * seconds));
       return std::unexpected(std::move(error));
     }
-    ++stats_.queued_now[0];
+    ++stats_.queued_now[kind];
     ++stats_.accepted;
     handle.id = request->id = next_id_++;
     arrived_.push_back(std::move(request));
@@ -201,6 +216,17 @@ void EmbeddingEngine::Impl::run() {
   active_.clear();
 }
 
+// Fast ones to the front, each kind in order of arrival; but a regular one that was passed over long enough first.
+void EmbeddingEngine::Impl::order() {
+  std::sort(active_.begin(), active_.end(), [](const auto& a, const auto& b) {
+    return a->priority != b->priority ? a->priority == Priority::fast : a->id < b->id;
+  });
+  if (passed_over_ < kPassedOverMax) return;
+  const auto first =
+      std::find_if(active_.begin(), active_.end(), [](const auto& r) { return r->priority == Priority::regular; });
+  if (first != active_.end()) std::rotate(active_.begin(), first, first + 1);
+}
+
 // Takes mail and packs the next pass. False at the end.
 bool EmbeddingEngine::Impl::collect() {
   std::vector<std::uint64_t> cancelled;
@@ -220,18 +246,29 @@ bool EmbeddingEngine::Impl::collect() {
     end(**at, core::fail(ErrorKind::cancelled));
     active_.erase(at);
   }
+  order();
+  pack();
+  return !stopping;
+}
+
+void EmbeddingEngine::Impl::pack() {
   pass_.clear();
   std::size_t tokens = 0;
+  bool regular_waits = false, regular_packed = false, full = false;
   for (auto& request : active_) {
     request->in_pass = 0;
-    for (std::size_t i = request->result.vectors.size(); i < request->inputs.size(); ++i) {
+    for (std::size_t i = request->result.vectors.size(); i < request->inputs.size() && !full; ++i) {
       tokens += request->inputs[i].size();
-      if (!pass_.empty() && tokens > static_cast<std::size_t>(options_.step_tokens_max)) return !stopping;
+      full = !pass_.empty() && tokens > static_cast<std::size_t>(options_.step_tokens_max);
+      if (full) break;
       pass_.emplace_back(request->inputs[i]);
       ++request->in_pass;
     }
+    if (request->priority == Priority::fast) continue;
+    regular_waits = true;
+    regular_packed = regular_packed || request->in_pass > 0;
   }
-  return !stopping;
+  passed_over_ = regular_waits && !regular_packed ? passed_over_ + 1 : 0;
 }
 
 void EmbeddingEngine::Impl::compute() {
@@ -257,9 +294,13 @@ void EmbeddingEngine::Impl::compute() {
 }
 
 void EmbeddingEngine::Impl::deliver() {
-  while (!active_.empty() && active_.front()->result.vectors.size() == active_.front()->inputs.size()) {
-    const auto request = std::move(active_.front());
-    active_.pop_front();
+  for (std::size_t i = 0; i < active_.size();) {
+    if (active_[i]->result.vectors.size() < active_[i]->inputs.size()) {
+      ++i;
+      continue;
+    }
+    const auto request = std::move(active_[i]);
+    active_.erase(active_.begin() + static_cast<std::ptrdiff_t>(i));
     bool finite = true;
     for (const auto& vector : request->result.vectors) {
       for (float v : vector) finite = finite && v - v == 0.0f;
@@ -275,7 +316,7 @@ void EmbeddingEngine::Impl::deliver() {
 void EmbeddingEngine::Impl::end(Request& request, Result<EmbedResult>&& result) {
   {
     const std::lock_guard lock(mutex_);
-    --stats_.queued_now[0];
+    --stats_.queued_now[static_cast<std::size_t>(request.priority)];
     ++stats_.finished;
     if (request.cancelled) {
       ++stats_.cancelled;

@@ -82,7 +82,10 @@ Result<void> Engine::Impl::load() {
   if (!kv_.valid()) return core::fail(ErrorKind::internal, "no memory for the KV store");
   context_max_ = static_cast<int>(std::min(context, pages * kPageTokens));
   pages_.emplace(static_cast<std::int32_t>(pages));
-  scheduler_.emplace(*pages_, Scheduler::Limits{options_.batch_max, options_.step_tokens_max});
+  scheduler_.emplace(*pages_, Scheduler::Limits{.batch_max = options_.batch_max,
+                                                .step_tokens_max = options_.step_tokens_max,
+                                                .batch_regular = regular_share(options_.batch_max),
+                                                .fast_slowdown = options_.fast_slowdown_percent / 100.0});
   logits_.resize(static_cast<std::size_t>(decoder_->vocab_size() * options_.batch_max));
   choices_.resize(static_cast<std::size_t>(options_.batch_max));
   stats_.kv_pages_total = pages;
@@ -104,6 +107,11 @@ Engine::Impl::~Impl() {
 }
 
 // ---- the doors ----
+
+// What of a capacity is for regular requests: at least one.
+int Engine::Impl::regular_share(int total) const {
+  return std::max(total - total * options_.fast_reserved_percent / 100, 1);
+}
 
 std::chrono::milliseconds Engine::Impl::retry_after(int queued) const {
   const double seconds = request_seconds_ * queued / options_.batch_max;
@@ -138,7 +146,8 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
     const std::lock_guard lock(mutex_);
     if (stopping_) return core::fail(ErrorKind::shutting_down, "the engine is stopping");
     const int queued = stats_.queued_now[0] + stats_.queued_now[1];
-    if (queued >= options_.queue_max) {
+    const bool fast = active->priority == Priority::fast;
+    if (queued >= (fast ? options_.queue_max : regular_share(options_.queue_max))) {
       ++stats_.rejected_queue_full;
       auto error = core::make_error(ErrorKind::queue_full, "the model's queue is full");
       error.retry_after = retry_after(queued);
@@ -148,6 +157,7 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
     ++stats_.accepted;
     handle.id = active->id = next_id_++;
     arrived_.push_back(std::move(active));
+    if (fast) fast_arrived_ = true;
   }
   wake_.notify_one();
   return handle;
@@ -191,6 +201,7 @@ bool Engine::Impl::take_mail() {
     arrived.swap(arrived_);
     cancelled.swap(cancelled_);
     stopping = stopping_;
+    fast_arrived_ = false;
   }
   for (auto& request : arrived) scheduler_->add(std::move(request));
   for (const std::uint64_t id : cancelled) {
@@ -204,25 +215,35 @@ bool Engine::Impl::take_mail() {
 
 void Engine::Impl::step() {
   const auto begin = std::chrono::steady_clock::now();
-  const auto work = scheduler_->plan();
+  const auto work = scheduler_->plan(cost_.free_tokens());
   publish({});  // who was admitted no longer counts as queued
   std::vector<DecoderSlice> slices;
   StepCounts counts;
-  for (const auto& [sequence, tokens] : work) {
-    const auto from = static_cast<std::size_t>(sequence->computed), count = static_cast<std::size_t>(tokens);
+  std::size_t tokens = 0;
+  for (const auto& [sequence, some] : work) {
+    const auto from = static_cast<std::size_t>(sequence->computed), count = static_cast<std::size_t>(some);
+    tokens += count;
     slices.push_back({std::span(sequence->tokens).subspan(from, count), sequence->pages.data(), sequence->computed,
                       from + count == sequence->tokens.size()});
     const int prompt = static_cast<const ActiveRequest*>(sequence)->prompt_tokens;
-    counts.prompt_tokens += std::clamp(prompt - sequence->computed, 0, tokens);
+    counts.prompt_tokens += std::clamp(prompt - sequence->computed, 0, some);
     counts.sampled += slices.back().logits ? 1 : 0;
   }
-  const auto done = decoder_->forward(kv_, slices, logits_.data());
+  // A step of regular requests alone gives way to a fast one that arrives, between two layers, and is done again: but
+  // not twice in a row, or they would never come to an end.
+  const bool may_give_up = scheduler_->running(Priority::fast) == 0 && !std::exchange(gave_up_, false);
+  const auto done = decoder_->forward(kv_, slices, logits_.data(), may_give_up ? &fast_arrived_ : nullptr);
+  if (!done && done.error().kind == ErrorKind::cancelled) {
+    gave_up_ = true;
+    return;
+  }
   if (!done) {
     fail_all(done.error());
     return;
   }
   advance(work);
   counts.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  cost_.observe(static_cast<int>(tokens), counts.seconds);
   counts.steps = 1;
   publish(counts);
   deliver();

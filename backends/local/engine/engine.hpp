@@ -56,7 +56,10 @@ class EmbeddingEngine {
 
   // `inputs` are whole token sequences with the special tokens in place ([CLS] ... [SEP]). Any thread. Errors as
   // Engine::submit; a sequence longer than context_max() is context_length.
-  core::Result<Handle> submit(std::vector<std::vector<std::int32_t>> inputs, std::shared_ptr<EmbedSink> sink);
+  // Fast requests go into the next pass before regular ones; after some passes without them, regular ones go first
+  // once.
+  core::Result<Handle> submit(std::vector<std::vector<std::int32_t>> inputs, std::shared_ptr<EmbedSink> sink,
+                              Priority priority = Priority::regular);
 
   // A waiting request ends with ErrorKind::cancelled; one being computed ends so after its current pass.
   void cancel(Handle handle);

@@ -1,6 +1,7 @@
 #pragma once
 // The inside of Engine: everything one model needs, and the loop that drives it. Private to this folder.
 
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -9,6 +10,7 @@
 #include "backends/local/engine/active_request.hpp"
 #include "backends/local/engine/engine.hpp"
 #include "backends/local/engine/page_pool.hpp"
+#include "backends/local/engine/step_cost.hpp"
 #include "backends/local/models/decoder.hpp"
 #include "backends/local/tokenizer/tokenizer.hpp"
 
@@ -56,6 +58,7 @@ struct Engine::Impl {
   void fail_all(const core::Error& error);
 
   std::chrono::milliseconds retry_after(int queued) const;
+  int regular_share(int total) const;
 
   ThreadPool pool_;
   const Kernels* kernels_ = nullptr;
@@ -63,6 +66,9 @@ struct Engine::Impl {
   KvStore kv_;
   std::optional<PagePool> pages_;
   std::optional<Scheduler> scheduler_;
+  StepCost cost_;
+  bool gave_up_ = false;  // the last step, half done
+  std::atomic<bool> fast_arrived_{false};
   std::vector<float> logits_;
   std::vector<Choice> choices_;
   std::vector<Ending> endings_;  // decided, not yet told

@@ -25,8 +25,11 @@ struct EngineOptions {
   int batch_max = 16;                     // requests in one step
   Quantize quantize = Quantize::none;
   KvType kv_type = KvType::automatic;
-  int context_max = 0;        // cap on prompt + completion tokens; 0: what the model was made for
-  int step_tokens_max = 256;  // tokens computed in one step; long prompts are cut into such chunks
+  int context_max = 0;             // cap on prompt + completion tokens; 0: what the model was made for
+  int step_tokens_max = 256;       // tokens computed in one step; long prompts are cut into such chunks
+  int fast_reserved_percent = 20;  // of batch and queue: regular requests may not take it
+  // Regular requests in the batch may make a step of the fast ones at most so much longer.
+  int fast_slowdown_percent = 20;
 };
 
 struct EmbeddingOptions {
@@ -36,6 +39,7 @@ struct EmbeddingOptions {
   int inputs_max = 2048;       // sequences in one request
   int step_tokens_max = 2048;  // tokens computed at once; a longer single sequence still goes alone
   Quantize quantize = Quantize::none;
+  int fast_reserved_percent = 20;  // of the queue
 };
 
 }  // namespace ganglion::local

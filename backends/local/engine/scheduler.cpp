@@ -97,14 +97,31 @@ bool Scheduler::make_room(Sequence& sequence, int tokens) {
   return true;
 }
 
-bool Scheduler::admit_one() {
-  if (running() >= limits_.batch_max) return false;
-  auto& queue =
-      waiting_[index(Priority::fast)].empty() ? waiting_[index(Priority::regular)] : waiting_[index(Priority::fast)];
-  if (queue.empty()) return false;
+int Scheduler::running(Priority priority) const {
+  return static_cast<int>(
+      std::count_if(running_.begin(), running_.end(), [=](const auto& s) { return s->priority == priority; }));
+}
+
+// Frees pages for a fast newcomer at the cost of regular ones, the last in order first; none, if that is not enough.
+void Scheduler::make_way(int pages) {
+  int could = pages_.free(), victims = 0;
+  for (auto at = running_.rbegin(); could < pages + running() - victims; ++at, ++victims) {
+    if (at == running_.rend() || (*at)->priority == Priority::fast || (*at)->preemptions >= kGaveWayMax) return;
+    could += static_cast<int>((*at)->pages.size());
+  }
+  for (; victims > 0; --victims) preempt_last();
+}
+
+bool Scheduler::admit(Priority priority) {
+  auto& queue = waiting_[index(priority)];
+  if (queue.empty() || running() >= limits_.batch_max) return false;
+  if (priority == Priority::regular && limits_.batch_regular > 0 && running(priority) >= limits_.batch_regular)
+    return false;
   Sequence& next = *queue.front();
-  const int spare = running();  // so that an admission is not followed by a preemption at once
-  if (pages_for(static_cast<int>(next.tokens.size())) + spare > pages_.free()) return false;
+  const int wanted = pages_for(static_cast<int>(next.tokens.size()));
+  if (priority == Priority::fast) make_way(wanted);
+  // A page to spare for each running one, so that an admission is not followed by a preemption at once.
+  if (wanted + running() > pages_.free()) return false;
   grow(next, static_cast<int>(next.tokens.size()));
   auto at = std::find_if(running_.begin(), running_.end(), [&](const auto& other) { return before(next, *other); });
   running_.insert(at, std::move(queue.front()));
@@ -112,7 +129,40 @@ bool Scheduler::admit_one() {
   return true;
 }
 
-std::span<const Scheduler::Work> Scheduler::plan() {
+bool Scheduler::admit_one() {
+  const bool regular_waits = !waiting_[index(Priority::regular)].empty();
+  if (!regular_waits) passed_over_ = 0;
+  if (passed_over_ >= kPassedOverMax && admit(Priority::regular)) {
+    passed_over_ = 0;
+    return true;
+  }
+  if (waiting_[index(Priority::fast)].empty()) return admit(Priority::regular);
+  if (!admit(Priority::fast)) return false;  // and nobody passes it
+  if (regular_waits) ++passed_over_;
+  return true;
+}
+
+// Tokens for running_[begin, end), single ones before chunks of prompts, beginning with the turn-th; what was taken.
+int Scheduler::plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget) {
+  const std::size_t count = end - begin;
+  int left = budget;
+  std::vector<int> takes(count, 0);
+  for (const bool single : {true, false}) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t at = (i + turn) % count;
+      const int want = pending(*running_[begin + at]);
+      if ((want == 1) != single) continue;
+      takes[at] = std::min(want, std::max(left, 0));
+      left -= takes[at];
+    }
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    if (takes[i] > 0) work_.push_back({running_[begin + i].get(), takes[i]});
+  }
+  return budget - left;
+}
+
+std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
   work_.clear();
   // Growth first, in order: whoever gives way here must not be in the step.
   for (std::size_t i = 0; i < running_.size(); ++i) {
@@ -120,17 +170,21 @@ std::span<const Scheduler::Work> Scheduler::plan() {
   }
   while (admit_one()) {
   }
-  int budget = limits_.step_tokens_max;
-  for (const auto& sequence : running_) {
-    if (pending(*sequence) == 1) --budget;
+  const auto fast = static_cast<std::size_t>(running(Priority::fast));
+  if (fast == 0 || fast == running_.size() || limits_.fast_slowdown < 0) {
+    allowance_ = 0;
+    plan_some(0, running_.size(), 0, limits_.step_tokens_max);
+    return work_;
   }
-  for (const auto& sequence : running_) {
-    const int want = pending(*sequence);
-    const int take = want == 1 ? 1 : std::min(want, std::max(budget, 0));
-    if (take == 0) continue;
-    if (want > 1) budget -= take;
-    work_.push_back({sequence.get(), take});
-  }
+  // Room for what was saved up is kept, or a long row of fast prompts would fill every step.
+  const int saved = std::min(static_cast<int>(allowance_), limits_.step_tokens_max / 2);
+  const int taken = plan_some(0, fast, 0, limits_.step_tokens_max - saved);
+  allowance_ += limits_.fast_slowdown * (free_tokens + taken);
+  allowance_ = std::min(allowance_, static_cast<double>(limits_.step_tokens_max));
+  const int may = std::min(static_cast<int>(allowance_), limits_.step_tokens_max - taken);
+  const int used = plan_some(fast, running_.size(), turn_, may);
+  allowance_ -= used;
+  if (used > 0) ++turn_;
   return work_;
 }
 

@@ -6,6 +6,12 @@
 // are free, with one spare page for each running sequence. When a running one cannot grow, the last in order gives up
 // its pages and waits again (its tokens are kept and recomputed). The first in order never gives way and fits alone by
 // the caller's promise, so the work always goes on.
+//
+// What makes fast fast: some places in the batch are not for regular sequences; a fast one that finds no pages takes
+// those of regular ones; and while a fast one runs, regular ones get only so many tokens of a step as lengthen it by
+// `fast_slowdown`. What keeps regular ones from starving: that allowance is never nothing and adds up from step to
+// step, taken in turn; after kPassedOverMax fast admissions a regular one is admitted first; and one that gave way to
+// an admission kGaveWayMax times does not again.
 
 #include <cstdint>
 #include <deque>
@@ -33,7 +39,11 @@ class Scheduler {
   struct Limits {
     int batch_max = 16;         // sequences in one step
     int step_tokens_max = 256;  // at least batch_max
+    int batch_regular = 0;      // of batch_max, at most so many regular ones; 0: all
+    double fast_slowdown = -1;  // of a step, as a share of its length without regular ones; < 0: any
   };
+  static constexpr int kPassedOverMax = 8;
+  static constexpr int kGaveWayMax = 3;
   struct Work {
     Sequence* sequence;
     int tokens;  // compute tokens [computed, computed + tokens)
@@ -47,12 +57,14 @@ class Scheduler {
   std::unique_ptr<Sequence> remove(std::uint64_t id);
   std::vector<std::unique_ptr<Sequence>> remove_all();
 
-  // The next step's work; pages are in place. The caller computes it and then advances each sequence's `computed`,
+  // The next step's work; pages are in place. `free_tokens`: how many tokens take as long as a step's fixed part
+  // (StepCost). The caller computes it and then advances each sequence's `computed`,
   // and appends a token where all were computed. Valid until the next call of anything here. Empty only when nobody
   // is here.
-  std::span<const Work> plan();
+  std::span<const Work> plan(double free_tokens = 0);
 
   int running() const { return static_cast<int>(running_.size()); }
+  int running(Priority priority) const;
   int waiting(Priority priority) const { return static_cast<int>(waiting_[index(priority)].size()); }
   bool empty() const { return running_.empty() && waiting_[0].empty() && waiting_[1].empty(); }
   std::uint64_t preempted() const { return preempted_; }
@@ -65,6 +77,9 @@ class Scheduler {
   bool make_room(Sequence& sequence, int tokens);
   void preempt_last();
   bool admit_one();
+  bool admit(Priority priority);
+  void make_way(int pages);
+  int plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget);
 
   PagePool& pages_;
   Limits limits_;
@@ -72,6 +87,9 @@ class Scheduler {
   std::deque<std::unique_ptr<Sequence>> waiting_[kPriorityCount];
   std::vector<Work> work_;
   std::uint64_t preempted_ = 0;
+  int passed_over_ = 0;   // fast admissions since a regular one waits
+  double allowance_ = 0;  // tokens that regular ones may take beside fast ones, saved up
+  std::size_t turn_ = 0;  // which regular one is first to take of it
 };
 
 }  // namespace ganglion::local

@@ -125,7 +125,8 @@ std::size_t Decoder::weight_bytes() const {
   return bytes;
 }
 
-Result<void> Decoder::forward(KvStore& kv, std::span<const DecoderSlice> slices, float* logits) {
+Result<void> Decoder::forward(KvStore& kv, std::span<const DecoderSlice> slices, float* logits,
+                              const std::atomic<bool>* give_up) {
   embed(slices);
   std::vector<AttendSlice> attend;
   int row = 0;
@@ -137,6 +138,7 @@ Result<void> Decoder::forward(KvStore& kv, std::span<const DecoderSlice> slices,
   plan_.build(attend, static_cast<int>(config_.heads), static_cast<int>(config_.kv_heads));
   bool ok = true;
   for (std::size_t i = 0; i < layers_.size() && ok; ++i) {
+    if (give_up != nullptr && give_up->load(std::memory_order_relaxed)) return core::fail(ErrorKind::cancelled);
     ok = attention(kv, layers_[i], static_cast<int>(i)) && feed_forward(layers_[i]);
   }
   // Only the rows that are sampled from go through the head.

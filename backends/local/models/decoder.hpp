@@ -3,6 +3,7 @@
 // of prompt chunks and single decode tokens. It computes; what runs when is the engine's business. One caller at a
 // time.
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <string>
@@ -33,8 +34,11 @@ class Decoder {
                                                      bool quantize_int8, int rows_max);
 
   // Appends each slice's keys and values to its pages and writes one row of vocab_size() logits for each slice that
-  // asks, in slice order, to `logits`. Tokens must be in [0, vocab_size()). Error: no memory.
-  core::Result<void> forward(KvStore& kv, std::span<const DecoderSlice> slices, float* logits);
+  // asks, in slice order, to `logits`. Tokens must be in [0, vocab_size()). Errors: no memory; cancelled
+  // when `give_up`, looked at between layers, came true: nothing that counts was changed, and the same call can be made
+  // again.
+  core::Result<void> forward(KvStore& kv, std::span<const DecoderSlice> slices, float* logits,
+                             const std::atomic<bool>* give_up = nullptr);
 
   KvShape kv_shape(bool half) const;
   std::int64_t vocab_size() const { return config_.vocab_size; }

@@ -1,5 +1,6 @@
 // Embeddings through the engine: goldens, passes that mix requests, bounds, cancellation.
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -153,6 +154,62 @@ TEST(EmbeddingEngine, AFullQueueRefuses) {
   gate->open();
   EXPECT_TRUE(first->wait().has_value());
   EXPECT_TRUE(second->wait().has_value());
+}
+
+// Notes in which order requests end.
+class OrderEmbedSink : public EmbedSink {
+ public:
+  OrderEmbedSink(std::vector<int>& order, int name) : order_(order), name_(name) {}
+  void on_result(core::Result<EmbedResult>&& result) noexcept override {
+    EXPECT_TRUE(result.has_value());
+    order_.push_back(name_);
+  }
+
+ private:
+  std::vector<int>& order_;  // written by the engine's thread alone
+  int name_;
+};
+
+TEST(EmbeddingEngine, FastRequestsGoIntoTheNextPassFirst) {
+  std::vector<int> order;
+  {
+    auto engine = load("bert_tiny", {.step_tokens_max = 60});
+    const std::vector<std::vector<std::int32_t>> big(3, std::vector<std::int32_t>(60, 7));  // three passes
+    auto gate = std::make_shared<GateEmbedSink>();
+    ASSERT_TRUE(engine->submit({{2, 3}}, gate));
+    gate->wait_until_entered();
+    ASSERT_TRUE(engine->submit(big, std::make_shared<OrderEmbedSink>(order, 1)));
+    ASSERT_TRUE(engine->submit(big, std::make_shared<OrderEmbedSink>(order, 2)));
+    ASSERT_TRUE(engine->submit(big, std::make_shared<OrderEmbedSink>(order, 3), Priority::fast));
+    EXPECT_EQ(engine->stats().queued_now[0], 2);
+    EXPECT_EQ(engine->stats().queued_now[1], 1);
+    gate->open();
+    auto last = std::make_shared<KeepingEmbedSink>();
+    ASSERT_TRUE(engine->submit({{2, 3}}, last));
+    EXPECT_TRUE(last->wait());
+  }
+  EXPECT_EQ(order, (std::vector<int>{3, 1, 2}));
+}
+
+TEST(EmbeddingEngine, PassedOverLongEnoughARegularRequestGoesFirst) {
+  std::vector<int> order;
+  {
+    auto engine = load("bert_tiny", {.step_tokens_max = 60});
+    const std::vector<std::vector<std::int32_t>> one(1, std::vector<std::int32_t>(60, 7));  // a whole pass
+    auto gate = std::make_shared<GateEmbedSink>();
+    ASSERT_TRUE(engine->submit({{2, 3}}, gate));
+    gate->wait_until_entered();
+    ASSERT_TRUE(engine->submit(one, std::make_shared<OrderEmbedSink>(order, 0)));
+    for (int i = 1; i <= 20; ++i) {
+      ASSERT_TRUE(engine->submit(one, std::make_shared<OrderEmbedSink>(order, i), Priority::fast));
+    }
+    gate->open();
+    auto last = std::make_shared<KeepingEmbedSink>();
+    ASSERT_TRUE(engine->submit({{2, 3}}, last));
+    EXPECT_TRUE(last->wait());
+  }
+  ASSERT_EQ(order.size(), 21U);
+  EXPECT_EQ(std::ranges::find(order, 0) - order.begin(), 8);
 }
 
 }  // namespace

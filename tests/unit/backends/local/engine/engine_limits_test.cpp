@@ -88,6 +88,50 @@ TEST(EngineLimits, FastRequestsAreAdmittedBeforeWaitingRegularOnes) {
   EXPECT_EQ(order, (std::vector<int>{2, 3, 0, 1}));
 }
 
+TEST(EngineLimits, APartOfTheQueueIsForFastRequests) {
+  auto engine = load_engine("llama3_tiny", {.queue_max = 4, .batch_max = 1, .fast_reserved_percent = 50});
+  auto gate = std::make_shared<GateSink>();
+  ASSERT_TRUE(engine->submit(greedy(kPrompt, 2), gate));
+  gate->wait_until_entered();
+  const auto submit = [&](Priority priority) {
+    auto request = greedy(kPrompt, 2);
+    request.priority = priority;
+    return engine->submit(request, std::make_shared<KeepingSink>()).has_value();
+  };
+  EXPECT_TRUE(submit(Priority::regular));
+  EXPECT_TRUE(submit(Priority::regular));
+  EXPECT_FALSE(submit(Priority::regular));
+  EXPECT_TRUE(submit(Priority::fast));
+  EXPECT_TRUE(submit(Priority::fast));
+  EXPECT_FALSE(submit(Priority::fast));
+  EXPECT_EQ(engine->stats().rejected_queue_full, 2u);
+  gate->open();
+}
+
+// A step that gave way to a fast request is done again, and the answer is the same as without.
+TEST(EngineLimits, FastArrivalsDoNotChangeWhatRegularOnesAnswer) {
+  const std::vector<std::int32_t> prompt(200, 86);
+  std::vector<std::int32_t> alone;
+  {
+    auto engine = load_engine("llama3_tiny", {});
+    alone = generate(*engine, greedy(prompt, 40)).tokens;
+  }
+  auto engine = load_engine("llama3_tiny", {});
+  std::vector<std::shared_ptr<KeepingSink>> regular, fast;
+  for (int round = 0; round < 10; ++round) {
+    regular.push_back(std::make_shared<KeepingSink>());
+    ASSERT_TRUE(engine->submit(greedy(prompt, 40), regular.back()));
+    auto request = greedy(kPrompt, 3);
+    request.priority = Priority::fast;
+    fast.push_back(std::make_shared<KeepingSink>());
+    ASSERT_TRUE(engine->submit(request, fast.back()));
+    fast.back()->wait_for_events(1);
+  }
+  for (auto& sink : regular) EXPECT_EQ(sink->wait().tokens, alone);
+  for (auto& sink : fast) EXPECT_EQ(sink->wait().last.finish, FinishReason::length);
+  EXPECT_EQ(engine->stats().failed, 0u);
+}
+
 TEST(EngineLimits, ContextIsCheckedBeforeQueueing) {
   auto engine = load_engine("llama3_tiny", {.context_max = 64});
   ASSERT_EQ(engine->context_max(), 64);
