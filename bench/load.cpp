@@ -3,6 +3,7 @@
 //
 //   bench_load --port P [--path /v1/chat/completions] [--key sk-test] [--connections 32] [--seconds 5] [--rate R]
 //              [--body-bytes 1100] [--stream] [--unique] [--count N] [--header "name: value"]
+//              [--max-tokens N]
 // --unique makes every prompt different. Prints one JSON object.
 
 #include <deque>
@@ -37,6 +38,7 @@ class Load {
         rate_(std::atof(option(argc, argv, "rate", "0").c_str())),
         count_(to_int(option(argc, argv, "count", "0"))),
         body_bytes_(static_cast<std::size_t>(to_int(option(argc, argv, "body-bytes", "1100")))),
+        max_tokens_(to_int(option(argc, argv, "max-tokens", "0"))),
         stream_(flag(argc, argv, "stream")),
         unique_(flag(argc, argv, "unique")) {
     if (!header_.empty()) header_ += "\r\n";
@@ -100,7 +102,9 @@ class Load {
                        R"("messages":[{"role":"user","content":")";
     if (unique_) body += std::to_string(now_ns()) + "-" + std::to_string(sent_) + " ";
     if (body.size() + 4 < body_bytes_) body.append(body_bytes_ - body.size() - 4, 'x');
-    body += "\"}]}";
+    body += "\"}]";
+    if (max_tokens_ > 0) body += ",\"max_tokens\":" + std::to_string(max_tokens_);
+    body += "}";
     std::string out = "POST " + path_ + " HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer " + key_ +
                       "\r\ncontent-type: application/json\r\n" + header_ +
                       "content-length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
@@ -204,6 +208,7 @@ class Load {
   double seconds_, rate_;
   std::int64_t count_;
   std::size_t body_bytes_;
+  std::int64_t max_tokens_;
   bool stream_, unique_;
   int epoll_ = -1;
   std::vector<Connection> connections_;
