@@ -49,7 +49,7 @@ Application::Application(std::shared_ptr<const config::Config> config)
       ledger_bytes_(metrics_.registry().shared().counter(metrics::Family::ledger_bytes_total)),
       ledger_errors_(metrics_.registry().shared().counter(metrics::Family::ledger_errors_total)),
       limiter_(config_->limiter, clock_),
-      admission_(config_->admission),
+      admission_(config_->admission, config_->gateway.tiers),
       cache_(config_->cache, clock_),
       flights_(&cache_, config_->cache.entry_bytes_max),
       backends_(metrics_.registry(),
@@ -137,6 +137,8 @@ core::Result<void> Application::start() {
       .backends = backends_,
       .intents_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"intent"}),
       .terminals_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"terminal"}),
+      .tier_wait = {metrics_.registry().shared().histogram(metrics::Family::tier_wait_seconds, {"regular"}),
+                    metrics_.registry().shared().histogram(metrics::Family::tier_wait_seconds, {"fast"})},
       .idempotency = idempotency_.get()});
   if (auto done = load_models(); !done) return done;
   if (auto done = open_access_log(); !done) return done;
@@ -158,7 +160,8 @@ core::Result<void> Application::make_sinks() {
 }
 
 core::Result<void> Application::load_models() {
-  for (const backends::LocalModelOptions& options : config_->local_models) {
+  for (backends::LocalModelOptions options : config_->local_models) {
+    options.fast_reserved_percent = config_->gateway.tiers.fast_reserved_percent;
     const auto began = clock_.steady();
     auto model = backends::load_local_model(options);
     if (!model) {
@@ -277,6 +280,7 @@ void Application::apply(const config::Reload& reload) {
     return;
   }
   config_ = reload.snapshot;
+  admission_.configure(config_->admission, config_->gateway.tiers);
   core::set_log_level(parse_level(config_->log.level));
   log_diagnostics(LogLevel::warn, "config_warning", config_->warnings);
   for (const std::string& key : reload.needs_restart) {

@@ -27,6 +27,18 @@ void scrape_engine(metrics::Scrape& out, std::string_view model, const local::En
   out.set(Family::engine_preemptions_total, {model}, static_cast<double>(stats.preempted));
 }
 
+void scrape_tiers(metrics::Scrape& out, const ratelimit::Admission& admission) {
+  for (const api::Tier tier : {api::Tier::regular, api::Tier::fast}) {
+    out.set(Family::tier_in_flight, {api::name(tier)}, admission.slots().taken(tier));
+    out.set(Family::tier_waiting, {api::name(tier)}, admission.slots().waiting(tier));
+    for (std::size_t i = 0; i < static_cast<std::size_t>(ratelimit::Shed::kCount); ++i) {
+      const auto why = static_cast<ratelimit::Shed>(i);
+      out.set(Family::tier_shed_total, {api::name(tier), ratelimit::name(why)},
+              static_cast<double>(admission.shed(tier, why)));
+    }
+  }
+}
+
 }  // namespace
 
 void Application::scrape(metrics::Scrape& out) const {
@@ -67,7 +79,14 @@ void Application::scrape(metrics::Scrape& out) const {
   const core::SteadyTime now = clock_.steady();
   backends_.each([&](std::string_view name, const gateway::BackendRegistry::Backend& backend) {
     out.set(Family::upstream_healthy, {name}, backend.health->available(now) ? 1 : 0);
+    for (const auto& [model, latency] : backend.latencies) {
+      for (const api::Tier tier : {api::Tier::regular, api::Tier::fast}) {
+        const double expected = latency->expected_ns(tier, now) * 1e-9;
+        if (expected > 0) out.set(Family::upstream_latency_seconds, {name, model, api::name(tier)}, expected);
+      }
+    }
   });
+  scrape_tiers(out, admission_);
   for (const auto& [name, model] : services_->local_models) scrape_engine(out, name, model->stats());
 }
 

@@ -27,8 +27,9 @@ struct Call {
   bool stream = false;     // the body asks for server-sent events
   api::Tier tier = api::Tier::regular;
   std::string_view request_id;
-  core::Deadline deadline;               // the request's one absolute deadline
-  core::CancelSource* cancel = nullptr;  // never null; a cancelled wait returns ErrorKind::cancelled
+  std::chrono::milliseconds capacity_wait{0};  // the tier's longest wait for the backend's capacity; 0: its own default
+  core::Deadline deadline;                     // the request's one absolute deadline
+  core::CancelSource* cancel = nullptr;        // never null; a cancelled wait returns ErrorKind::cancelled
 };
 
 struct AnswerHead {

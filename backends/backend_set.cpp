@@ -17,15 +17,22 @@ using core::ErrorKind;
 // Counts a try into the backend's in-flight gauge for as long as the start takes; the answer then keeps its own.
 class InFlight {
  public:
-  explicit InFlight(std::shared_ptr<Health> health) : health_(std::move(health)) { ++health_->in_flight; }
+  InFlight(const Target& target, api::Tier tier) : health_(target.health), latency_(target.latency), tier_(tier) {
+    ++health_->in_flight;
+    ++latency_->in_flight(tier_);
+  }
   InFlight(InFlight&&) = default;
   InFlight& operator=(InFlight&&) = delete;
   ~InFlight() {
-    if (health_) --health_->in_flight;
+    if (!health_) return;
+    --health_->in_flight;
+    --latency_->in_flight(tier_);
   }
 
  private:
   std::shared_ptr<Health> health_;
+  std::shared_ptr<Latency> latency_;
+  api::Tier tier_;
 };
 
 // Keeps the gauge up until the answer is gone.
@@ -96,9 +103,14 @@ const Target* BackendSet::pick(api::Tier tier, core::SteadyTime now, const std::
     const Target& target = targets_[(turn_ + i) % targets_.size()];
     if (target.weight == 0 || !target.health->available(now)) continue;
     if (std::ranges::find(tried, &target) != tried.end()) continue;
-    const double load = (target.health->in_flight.load(std::memory_order_relaxed) + 1.0) / target.weight;
-    // An unmeasured backend looks fast, so it gets measured.
-    const double score = tier == api::Tier::fast ? static_cast<double>(target.health->latency_ns()) * load : load;
+    double score = 0;
+    if (tier == api::Tier::fast) {
+      // Regular requests do not count: what they do to this target is in its latency. An unmeasured target looks fast,
+      // so it gets measured.
+      score = target.latency->expected_ns(tier, now) * (target.latency->in_flight(tier) + 1.0) / target.weight;
+    } else {
+      score = (target.health->in_flight.load(std::memory_order_relaxed) + 1.0) / target.weight;
+    }
     if (best == nullptr || score < best_score) {
       best = &target;
       best_score = score;
@@ -151,7 +163,7 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
       co_return std::unexpected(std::move(body.error()));
     }
     call.body = *body;
-    InFlight in_flight(target->health);
+    InFlight in_flight(*target, call.tier);
     const core::SteadyTime sent = std::chrono::steady_clock::now();
     Rejection refused;
     auto answer = co_await target->backend->start(call, &refused);
@@ -161,7 +173,8 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
                         .status = answer ? (*answer)->head().status : refused.status});
     if (target->hooks != nullptr) target->hooks->attempted(attempts.back(), took, attempts.size() > 1);
     if (answer) {
-      target->health->succeeded(took);
+      target->health->succeeded();
+      target->latency->observe(call.tier, took, sent + took);
       co_return Started{.answer = std::make_unique<CountedAnswer>(std::move(*answer), std::move(in_flight)),
                         .target = target};
     }

@@ -12,6 +12,7 @@
 
 #include "backends/backend.hpp"
 #include "backends/health.hpp"
+#include "backends/latency.hpp"
 #include "backends/remote/options.hpp"
 
 namespace ganglion::backends {
@@ -32,9 +33,10 @@ class AttemptHooks {
 };
 
 struct Target {
-  Backend* backend = nullptr;      // owned by the worker's runtime
-  std::shared_ptr<Health> health;  // of the backend, not of the model
-  std::string upstream_model;      // what the backend calls the model
+  Backend* backend = nullptr;        // owned by the worker's runtime
+  std::shared_ptr<Health> health;    // of the backend, not of the model
+  std::shared_ptr<Latency> latency;  // of the backend under this upstream model
+  std::string upstream_model;        // what the backend calls the model
   std::uint32_t weight = 1;
   AttemptHooks* hooks = nullptr;  // of the backend; outlives the set; null: nobody counts
 };
@@ -62,7 +64,8 @@ class BackendSet {
                                                       std::vector<Attempt>& attempts, Rejection& rejection);
 
  private:
-  // fast: the lowest measured latency; regular: the fewest requests in flight by weight, ties in turn.
+  // fast: the lowest measured latency, times the fast requests already there; regular: the fewest requests in flight
+  // by weight, so it takes what capacity is spare. Ties in turn.
   const Target* pick(api::Tier tier, core::SteadyTime now, const std::vector<const Target*>& tried);
 
   std::string model_;

@@ -25,11 +25,7 @@ bool Health::claim(core::SteadyTime now) {
   return nanoseconds(now) >= until && !trial_.exchange(true);
 }
 
-void Health::succeeded(std::chrono::nanoseconds to_first_byte) {
-  const auto sample = static_cast<std::uint64_t>(std::max<std::int64_t>(to_first_byte.count(), 1));
-  const std::uint64_t old = latency_ns_.load(std::memory_order_relaxed);
-  // 1/8 weight; a lost update under contention costs one sample.
-  latency_ns_.store(old == 0 ? sample : old - old / 8 + sample / 8, std::memory_order_relaxed);
+void Health::succeeded() {
   failures_.store(0, std::memory_order_relaxed);
   rest_until_ns_.store(0, std::memory_order_relaxed);
   trial_.store(false, std::memory_order_relaxed);

@@ -23,14 +23,12 @@ class Health {
   // Claims the trial request of a backend whose rest ended; false if another request has it.
   bool claim(core::SteadyTime now);
 
-  void succeeded(std::chrono::nanoseconds to_first_byte);
+  void succeeded();
   void failed(core::SteadyTime now);
   void rest(core::SteadyTime now, std::chrono::milliseconds asked);
   // A claimed trial that ended without a verdict (the client left).
   void released();
 
-  // Exponentially weighted mean of the time to the answer's head, in ns; 0 before the first answer.
-  std::uint64_t latency_ns() const { return latency_ns_.load(std::memory_order_relaxed); }
   std::uint32_t failures_in_a_row() const { return failures_.load(std::memory_order_relaxed); }
 
   // Requests now being served, over all workers.
@@ -40,7 +38,6 @@ class Health {
   std::atomic<std::uint32_t> failures_{0};
   std::atomic<std::int64_t> rest_until_ns_{0};  // steady clock; 0: not resting
   std::atomic<bool> trial_{false};
-  std::atomic<std::uint64_t> latency_ns_{0};
 };
 
 }  // namespace ganglion::backends

@@ -17,11 +17,13 @@ namespace {
 struct FlightKey {
   CacheKey key;
   bool stream = false;
+  bool fast = false;
   friend bool operator==(const FlightKey&, const FlightKey&) = default;
 };
 struct FlightKeyHash {
   std::size_t operator()(const FlightKey& flight) const {
-    return static_cast<std::size_t>(flight.key.hash.low) ^ (flight.stream ? 0x9E3779B97F4A7C15ULL : 0);
+    return static_cast<std::size_t>(flight.key.hash.low) ^ (flight.stream ? 0x9E3779B97F4A7C15ULL : 0) ^
+           (flight.fast ? 0xC2B2AE3D27D4EB4FULL : 0);
   }
 };
 
@@ -77,8 +79,8 @@ SingleFlight::SingleFlight(MemoryCache* memory, std::size_t keep_bytes_max, unsi
 SingleFlight::~SingleFlight() = default;
 
 Join SingleFlight::join(const CacheKey& key, bool stream, std::string_view tenant, std::string_view gateway,
-                        boost::asio::any_io_executor executor) {
-  const FlightKey flight{.key = key, .stream = stream};
+                        boost::asio::any_io_executor executor, bool fast) {
+  const FlightKey flight{.key = key, .stream = stream, .fast = fast};
   Shard& s = impl_->shard(key);
   Join out;
   std::shared_ptr<Recording> replaced;  // let go of after the lock

@@ -37,9 +37,10 @@ class SingleFlight {
   SingleFlight& operator=(const SingleFlight&) = delete;
 
   // Joins the flight of this key, or looks into the memory tier once more and else starts one. A streamed and a
-  // non-streamed request are different flights. `executor` is the caller's worker.
+  // non-streamed request are different flights, and so are a `fast` and a regular one: a regular flight may stand in a
+  // queue in which the fast request would not. `executor` is the caller's worker.
   Join join(const CacheKey& key, bool stream, std::string_view tenant, std::string_view gateway,
-            boost::asio::any_io_executor executor);
+            boost::asio::any_io_executor executor, bool fast = false);
   // A flight to fetch a newer answer than a stored one, without a client: it goes on when nobody reads, and misses that
   // come meanwhile may join. nullptr: there is such a flight already. `executor` is the pump's.
   std::unique_ptr<Recorder> refresh(const CacheKey& key, bool stream, boost::asio::any_io_executor executor);

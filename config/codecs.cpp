@@ -144,6 +144,22 @@ Codec<std::int64_t> integer(std::int64_t min, std::int64_t max) {
   return integer_or("", 0, min, max);
 }
 
+Codec<std::int64_t> percent(std::int64_t min, std::int64_t max) {
+  const std::string constraint = std::to_string(min) + "% to " + std::to_string(max) + "%";
+  return {.info = {.kind = Kind::text, .name = "percentage", .constraint = constraint, .pattern = "^[0-9]{1,3}%$"},
+          .read = [=](Reader& reader, const Node& node) -> std::optional<std::int64_t> {
+            const auto text = read_text(reader, node, "a percentage (" + constraint + ")");
+            if (!text) return std::nullopt;
+            std::int64_t value = -1;
+            const char* const end = text->data() + text->size();
+            const auto [stop, error] = std::from_chars(text->data(), end, value);
+            if (error == std::errc{} && end - stop == 1 && *stop == '%' && value >= min && value <= max) return value;
+            reader.error(node, "expected a percentage (" + constraint + "), got \"" + *text + "\"");
+            return std::nullopt;
+          },
+          .write = [](const std::int64_t& value, Secrets) { return Value{std::to_string(value) + "%"}; }};
+}
+
 Codec<std::uint64_t> size(std::uint64_t min, std::uint64_t max) {
   auto codec = bounded<std::uint64_t>({.kind = Kind::size, .name = "size"}, parse_size, min, max, format_size);
   codec.write = [](std::uint64_t bytes, Secrets) { return Value{format_size(bytes)}; };

@@ -81,9 +81,39 @@ Table<ratelimit::AdmissionOptions> admission_table() {
   using T = ratelimit::AdmissionOptions;
   return {{
       entry<T>("max_in_flight", &T::in_flight_max, integer(1, 1'000'000),
-               "Requests being served at once, whole process; past it 503 with Retry-After."),
+               "Calls to backends at once, whole process; past it requests wait (see `tiers`)."),
       entry<T>("max_body_memory", &T::body_memory_bytes_max, size(kMiB, 1024 * kGiB),
                "Memory for request bodies, whole process; past it 503 with Retry-After."),
+  }};
+}
+
+Table<ratelimit::TierOptions> fast_tier_table() {
+  using T = ratelimit::TierOptions;
+  return {{
+      entry<T>(
+          "reserved_share", &T::fast_reserved_percent, percent(0, 90),
+          "Of calls in flight, body memory, connections to a provider, and the local engine's batch and queue: the "
+          "part that regular requests may not take. Local engines take a new value at the next start."),
+      entry<T>("max_wait", &T::fast_wait_max, duration(milliseconds{0}, hours{1}),
+               "The longest wait for a place or a connection; past it 503 with Retry-After."),
+  }};
+}
+
+Table<ratelimit::TierOptions> regular_tier_table() {
+  using T = ratelimit::TierOptions;
+  return {{entry<T>("max_wait", &T::regular_wait_max, duration(milliseconds{0}, hours{1}),
+                    "As of the fast tier. Fast requests are served first.")}};
+}
+
+Table<ratelimit::TierOptions> tiers_table() {
+  using T = ratelimit::TierOptions;
+  return {{
+      section<T>("fast", kSelf, fast_tier_table(), "The tier that is served first."),
+      section<T>("regular", kSelf, regular_tier_table(), "The tier that takes spare capacity."),
+      entry<T>(
+          "max_queue", &T::queue_max, integer(0, 1'000'000),
+          "Requests waiting for a place, both tiers, whole process. Past it a regular one gets 503; a fast one takes "
+          "the place of the regular one that came last."),
   }};
 }
 
@@ -227,6 +257,7 @@ Table<net::ServerOptions> admin_table() {
 Table<Config> root_table() {
   const auto request = [](auto& c) -> auto& { return c.gateway.request; };
   const auto pepper = [](auto& c) -> auto& { return c.gateway.key_pepper; };
+  const auto tiers = [](auto& c) -> auto& { return c.gateway.tiers; };
   const auto keys = [](auto& c) -> auto& { return c.gateway.keys; };
   const auto tenants = [](auto& c) -> auto& { return c.gateway.tenants; };
   const auto gateways = [](auto& c) -> auto& { return c.gateway.gateways; };
@@ -255,6 +286,7 @@ Table<Config> root_table() {
           {.example = "- name: production\n  cache: {ttl: 1h, only_deterministic: true}\n  retry: {attempts: 3}"}),
       section<T>("request", request, request_table(), "Bounds of every request."),
       section<T>("admission", &T::admission, admission_table(), "Caps of the whole process."),
+      section<T>("tiers", tiers, tiers_table(), "What regular and fast requests get when capacity is short."),
       section<T>("limits", kSelf, limits_table(), "Rate limits that belong to no key, tenant or gateway."),
       section<T>("cache", &T::cache, cache_table(),
                  "The response cache's size; what is cached is each gateway's policy."),

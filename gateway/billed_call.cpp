@@ -89,11 +89,28 @@ core::Result<std::string_view> BilledCall::before_dispatch(const backends::Targe
                            rewritten_);
 }
 
+// A place among the calls in flight, by tier: at once, after a wait, or not at all.
+boost::asio::awaitable<core::Result<void>> BilledCall::take_place() {
+  auto place = co_await services_.admission.place(spec_.tier, spec_.deadline, *spec_.cancel);
+  if (!place) co_return std::unexpected(std::move(place.error()));
+  place_ = std::move(*place);
+  bill_.queued = place_.waited();
+  if (bill_.queued.count() > 0) services_.tier_wait[ratelimit::index(spec_.tier)].observe(bill_.queued);
+  co_return core::Result<void>{};
+}
+
 boost::asio::awaitable<core::Result<void>> BilledCall::start() {
+  if (auto done = co_await take_place(); !done) {
+    settle_now(outcome_of(done.error()), reason_of(done.error(), spec_.cancel),
+               core::face(done.error().kind).http_status);
+    co_return done;
+  }
+  const ratelimit::TierOptions& tiers = spec_.runtime->snapshot().input().gateway.tiers;
   backends::Call call{.endpoint = spec_.view.endpoint,
                       .stream = spec_.view.stream,
                       .tier = spec_.tier,
                       .request_id = spec_.id.view(),
+                      .capacity_wait = spec_.tier == api::Tier::fast ? tiers.fast_wait_max : tiers.regular_wait_max,
                       .deadline = spec_.deadline,
                       .cancel = spec_.cancel};
   backends::Rejection rejection;
@@ -111,6 +128,10 @@ boost::asio::awaitable<core::Result<void>> BilledCall::start() {
     co_return core::Result<void>{};
   }
   core::Error error = std::move(started.error());
+  if (error.kind == ErrorKind::overloaded) {
+    services_.admission.count_shed(spec_.tier, ratelimit::Shed::upstream_busy);
+    error.retry_after = std::max<std::chrono::milliseconds>(error.retry_after, std::chrono::seconds{1});
+  }
   if (error.kind == ErrorKind::upstream_rejected) co_return accept_rejection(std::move(error), std::move(rejection));
   settle_now(outcome_of(error), reason_of(error, spec_.cancel), core::face(error.kind).http_status);
   co_return std::unexpected(std::move(error));

@@ -53,6 +53,7 @@ struct Bill {
   std::string_view backend;  // that answered, or was tried last
   std::size_t attempts = 0;
   std::chrono::nanoseconds upstream{0};  // time spent waiting for backends
+  std::chrono::nanoseconds queued{0};    // and, before that, for a place
   bool settled = false;
   bool complete = false;  // whole, 2xx, not broken: fit for the cache
 };
@@ -93,6 +94,7 @@ class BilledCall {
   void settle_now(metering::Outcome outcome, std::string_view reason, int status);
   metering::Terminal terminal(metering::Outcome outcome, std::string_view reason, int status);
   void count_usage(bool answered);
+  boost::asio::awaitable<core::Result<void>> take_place();
   core::Error broken(core::Error error);
   StreamPiece take_events();
   void annotate(const api::SseEvent& event, const api::ChunkFacts& facts);
@@ -103,6 +105,7 @@ class BilledCall {
   metering::IntentId intent_;
   std::vector<backends::Attempt> attempts_;
   std::vector<metering::Attempt> ledger_attempts_;
+  ratelimit::Place place_;
   std::string rewritten_;  // outlives answer_, which may hold views of it
   std::unique_ptr<backends::Answer> answer_;
   backends::AnswerHead head_;

@@ -43,7 +43,9 @@ UpstreamMetrics::UpstreamMetrics(metrics::Registry& registry, std::string_view b
     : connects_(registry.shared().counter(Family::upstream_connects_total, {backend})),
       reuses_(registry.shared().counter(Family::upstream_connection_reuses_total, {backend})),
       active_(registry.shared().gauge(Family::upstream_connections, {backend, "active"})),
-      idle_(registry.shared().gauge(Family::upstream_connections, {backend, "idle"})) {}
+      idle_(registry.shared().gauge(Family::upstream_connections, {backend, "idle"})),
+      fast_waiting_(registry.shared().gauge(Family::upstream_waiting, {backend, "fast"})),
+      regular_waiting_(registry.shared().gauge(Family::upstream_waiting, {backend, "regular"})) {}
 
 void UpstreamMetrics::connected(double /*seconds*/) {
   connects_.add();

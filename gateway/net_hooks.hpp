@@ -36,10 +36,11 @@ class UpstreamMetrics final : public net::UpstreamHooks {
   void connected(double seconds) override;
   void reused() override { reuses_.add(); }
   void connections(int open, int idle) override;
+  void waiting(bool urgent, int delta) override { (urgent ? fast_waiting_ : regular_waiting_).add(delta); }
 
  private:
   metrics::Counter connects_, reuses_;
-  metrics::Gauge active_, idle_;
+  metrics::Gauge active_, idle_, fast_waiting_, regular_waiting_;
 };
 
 }  // namespace ganglion::gateway

@@ -63,6 +63,7 @@ struct GatewayOptions {
   std::vector<GatewayPolicy> gateways;
   std::vector<ModelLimits> model_limits;
   RequestOptions request;
+  ratelimit::TierOptions tiers;
 };
 
 }  // namespace ganglion::gateway

@@ -13,6 +13,12 @@ namespace {
 
 using core::ErrorKind;
 
+// The tier as far as it is known before the body: what the body says may change it.
+api::Tier presumed_tier(const Request& request) {
+  if (request.who->tier_fixed) return request.who->tier;
+  return api::parse_tier(request.exchange.head().header("x-neuron-tier")).value_or(request.who->tier);
+}
+
 // Header tier, then OpenAI's service_tier, then the key's own.
 core::Result<api::Tier> choose_tier(const Request& request) {
   const std::string_view header = request.exchange.head().header("x-neuron-tier");
@@ -103,7 +109,8 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
   if (request.route.endpoint == api::Endpoint::models) co_return co_await list_models(request);
   // The client's own labels of it, for the ledger and for budgets.
   if (auto done = label(request); !done) co_return done;
-  // Room for it: in-flight and memory caps come before any work. Then the body, and what it asks.
+  // Room for its body comes before any work; a place among the calls in flight is taken right before the dispatch, when
+  // the tier is known and no cached answer serves. Then the body, and what it asks.
   if (auto done = co_await read(request); !done) co_return done;
   // Which model, on which tier: the names that limits and prices go by.
   if (auto done = resolve(request); !done) co_return done;
@@ -147,7 +154,8 @@ boost::asio::awaitable<Worker::Done> Worker::read(Request& request) {
                          "the body is larger than the " + std::to_string(limits.body_bytes_max) + " bytes taken here");
   }
   // A chunked body may grow to the cap, so the cap is reserved until its length is known.
-  auto ticket = services_.admission.enter(head.chunked ? limits.body_bytes_max : head.content_length.value_or(0));
+  auto ticket = services_.admission.enter(presumed_tier(request),
+                                          head.chunked ? limits.body_bytes_max : head.content_length.value_or(0));
   if (!ticket) co_return std::unexpected(std::move(ticket.error()));
   request.ticket = std::move(*ticket);
   auto body = co_await request.exchange.read_body(limits.body_bytes_max);
@@ -256,6 +264,7 @@ void Worker::finish(Request& request) {
   const core::SteadyTime began = request.exchange.received_at();
   const bool failed = request.error.kind != ErrorKind::kCount;
   const Bill& bill = request.bill;
+  if (bill.attempts == 0) request.dispatched = false;  // it got no place, or was called off before
   metrics::RequestSample sample{
       .endpoint = api::name(request.route.endpoint),
       .model = request.model != nullptr ? std::string_view{request.model->name} : "",
@@ -273,7 +282,7 @@ void Worker::finish(Request& request) {
   if (request.first_text != core::SteadyTime{}) sample.first_token = request.first_text - began;
   if (request.dispatched) {
     sample.upstream = bill.upstream;
-    sample.overhead = std::max(sample.duration - bill.upstream, std::chrono::nanoseconds{0});
+    sample.overhead = std::max(sample.duration - bill.upstream - bill.queued, std::chrono::nanoseconds{0});
   }
   metrics_.request_done(sample);
   if (!access_log_.on()) return;

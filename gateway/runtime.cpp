@@ -38,6 +38,14 @@ BackendRegistry::Backend& BackendRegistry::get(std::string_view name) {
   return it->second;
 }
 
+std::shared_ptr<backends::Latency> BackendRegistry::latency(std::string_view backend, std::string_view upstream_model) {
+  Backend& of = get(backend);
+  const std::lock_guard lock(mutex_);
+  auto& latency = of.latencies[std::string{upstream_model}];
+  if (!latency) latency = std::make_shared<backends::Latency>();
+  return latency;
+}
+
 void BackendRegistry::each(const std::function<void(std::string_view name, const Backend&)>& visit) const {
   const std::lock_guard lock(mutex_);
   for (const auto& [name, backend] : backends_) visit(name, backend);
@@ -46,7 +54,10 @@ void BackendRegistry::each(const std::function<void(std::string_view name, const
 Runtime::Runtime(const boost::asio::any_io_executor& executor, Services& services,
                  std::shared_ptr<const Snapshot> snapshot)
     : services_(services), snapshot_(std::move(snapshot)), auth_(snapshot_->keys()) {
-  for (const backends::RemoteOptions& remote : snapshot_->input().remotes) {
+  const ratelimit::TierOptions& tiers = snapshot_->input().gateway.tiers;
+  for (backends::RemoteOptions remote : snapshot_->input().remotes) {
+    const std::size_t connections = remote.upstream.connections_max;
+    remote.upstream.connections_urgent = connections - tiers.regular_share(connections);
     remotes_.push_back(
         std::make_unique<backends::RemoteBackend>(executor, remote, *services.backends.get(remote.name).hooks));
   }
@@ -65,6 +76,7 @@ Runtime::Runtime(const boost::asio::any_io_executor& executor, Services& service
       const BackendRegistry::Backend& shared = services.backends.get(backend->name());
       targets.push_back({.backend = backend,
                          .health = shared.health,
+                         .latency = services.backends.latency(backend->name(), to.upstream_model),
                          .upstream_model = to.upstream_model,
                          .weight = to.weight,
                          .hooks = shared.attempts.get()});

@@ -106,8 +106,8 @@ boost::asio::awaitable<Worker::Done> Worker::serve_from_cache(Request& request) 
     co_return co_await serve_entry(request, entry);
   }
   if (!request.caching.store) co_return co_await serve_direct(request);
-  auto join =
-      services_.flights.join(key, request.view.stream, request.who->tenant, request.who->gateway, io_.get_executor());
+  auto join = services_.flights.join(key, request.view.stream, request.who->tenant, request.who->gateway,
+                                     io_.get_executor(), request.tier == api::Tier::fast);
   if (join.hit) co_return co_await serve_entry(request, join.hit);
   co_return co_await serve_flight(request, std::move(join), key);
 }

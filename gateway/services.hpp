@@ -2,6 +2,7 @@
 // What all workers of the process share. Owned by the application as members, borrowed here; everything in it is
 // thread-safe and outlives the workers.
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -51,9 +52,11 @@ class BackendRegistry {
     std::shared_ptr<backends::Health> health = std::make_shared<backends::Health>();
     std::unique_ptr<net::UpstreamHooks> hooks;
     std::unique_ptr<UpstreamAttempts> attempts;
+    std::map<std::string, std::shared_ptr<backends::Latency>, std::less<>> latencies;  // by upstream model
   };
   // References stay valid for the registry's life.
   Backend& get(std::string_view name);
+  std::shared_ptr<backends::Latency> latency(std::string_view backend, std::string_view upstream_model);
   void each(const std::function<void(std::string_view name, const Backend&)>& visit) const;
 
  private:
@@ -75,6 +78,7 @@ struct Services {
   cache::KeySeed cache_seed;
   BackendRegistry& backends;
   metrics::Counter intents_written, terminals_written;
+  std::array<metrics::Histogram, ratelimit::kTierCount> tier_wait;
   std::map<std::string, std::shared_ptr<const backends::LocalModel>, std::less<>> local_models;
   Idempotency* idempotency = nullptr;    // null: Idempotency-Key headers are ignored
   backends::TokenCounter token_counter;  // for answers whose provider reports no usage

@@ -128,6 +128,14 @@ constexpr FamilySpec kCatalog[] = {
             "Scripts sent in full because the server did not know them (NOSCRIPT)."),
     counter(redis_slot_refreshes_total, "ganglion_redis_slot_refreshes_total", "", {"result"},
             "Questions for the cluster's slots (ok, failed)."),
+    // Tiers.
+    gauge(tier_in_flight, "ganglion_tier_in_flight", "", {"tier"}, "Calls to backends that hold a place."),
+    gauge(tier_waiting, "ganglion_tier_waiting", "", {"tier"}, "Requests waiting for a place."),
+    seconds(tier_wait_seconds, "ganglion_tier_wait_seconds", {"tier"}, kFirstBuckets,
+            "Time waited for a place, of requests that had to wait and got one."),
+    counter(
+        tier_shed_total, "ganglion_tier_shed_total", "", {"tier", "reason"},
+        "Requests refused for want of capacity (queue_full, displaced by a fast one, waited_too_long, upstream_busy)."),
     // Metering.
     {neurons_total,
      "ganglion_neurons_total",
@@ -197,6 +205,12 @@ constexpr FamilySpec kCatalog[] = {
             "Attempts sent on a pooled connection."),
     gauge(upstream_connections, "ganglion_upstream_connections", "", {"backend", "state"},
           "Pooled connections (state: active or idle)."),
+    gauge(upstream_waiting, "ganglion_upstream_waiting", "", {"backend", "tier"},
+          "Requests waiting for a connection to the backend."),
+    gauge(
+        upstream_latency_seconds, "ganglion_upstream_latency_seconds", "seconds", {"backend", "model", "tier"},
+        "Moving mean of the time to first byte that the choice of a backend for fast requests goes by; `model` is the "
+        "backend's own name."),
     gauge(upstream_healthy, "ganglion_upstream_healthy", "", {"backend"},
           "1 while the backend is in rotation, else 0."),
     // Engine.

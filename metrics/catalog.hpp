@@ -62,6 +62,11 @@ enum class Family : std::uint16_t {
   redis_redirects_total,
   redis_script_loads_total,
   redis_slot_refreshes_total,
+  // Tiers.
+  tier_in_flight,
+  tier_waiting,
+  tier_wait_seconds,
+  tier_shed_total,
   // Metering.
   neurons_total,
   neuron_price_usd,
@@ -94,6 +99,8 @@ enum class Family : std::uint16_t {
   upstream_connects_total,
   upstream_connection_reuses_total,
   upstream_connections,
+  upstream_waiting,
+  upstream_latency_seconds,
   upstream_healthy,
   // Local engine.
   engine_queue_length,

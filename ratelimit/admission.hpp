@@ -1,23 +1,35 @@
 #pragma once
-// Caps on what the process holds at once: requests in flight and bytes of request bodies. Lock-free; any thread.
+// Caps on what the process holds at once: bytes of request bodies, and calls to backends. A body that finds no room is
+// refused; a call that finds no place waits for one, by tier (docs/tiers.md). Any thread.
 
+#include <array>
 #include <atomic>
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
 #include <cstdint>
+#include <memory>
+#include <string_view>
 
+#include "api/types.hpp"
+#include "core/cancel.hpp"
+#include "core/clock.hpp"
+#include "core/deadline.hpp"
 #include "core/error.hpp"
 #include "ratelimit/options.hpp"
+#include "ratelimit/slots.hpp"
 
 namespace ganglion::ratelimit {
 
 class Admission;
 
-// One request's place. Gives everything back when destroyed. Used by one thread at a time; Admission outlives it.
+// Room for one request's body. Gives everything back when destroyed. Used by one thread at a time; Admission outlives
+// it.
 class Ticket {
  public:
   Ticket() = default;
   Ticket(Ticket&& other) noexcept;
   Ticket& operator=(Ticket&& other) noexcept;
-  ~Ticket();
+  ~Ticket() { release_body(); }
 
   // Before holding `bytes` more of the body. overloaded when the process holds too much.
   core::Result<void> reserve_body(std::uint64_t bytes);
@@ -30,26 +42,72 @@ class Ticket {
   friend class Admission;
   Admission* owner_ = nullptr;
   std::uint64_t body_bytes_ = 0;
+  std::uint64_t limit_ = 0;
 };
+
+// The place of one call to a backend. Given back when destroyed, on any thread; Admission outlives it.
+class Place {
+ public:
+  Place() = default;
+  Place(Place&& other) noexcept;
+  Place& operator=(Place&& other) noexcept;
+  ~Place();
+  explicit operator bool() const { return owner_ != nullptr; }
+  std::chrono::nanoseconds waited() const { return waited_; }  // 0: it was free at once
+
+ private:
+  friend class Admission;
+  Admission* owner_ = nullptr;
+  api::Tier tier_ = api::Tier::regular;
+  core::SteadyTime since_;
+  std::chrono::nanoseconds waited_{0};
+};
+
+// upstream_busy: it had a place here, but no connection to a backend came free in time.
+enum class Shed : std::uint8_t { queue_full, displaced, waited_too_long, upstream_busy, kCount };
+std::string_view name(Shed why);
 
 class Admission {
  public:
-  explicit Admission(const AdmissionOptions& options) : options_(options) {}
+  explicit Admission(const AdmissionOptions& options, const TierOptions& tiers = {});
 
-  // overloaded (503) with retry_after when in_flight_max requests are being served. `body_bytes`: what is known of the
-  // body's length (0 if chunked; reserve_body() as it arrives).
-  core::Result<Ticket> enter(std::uint64_t body_bytes = 0);
+  // After a reload. Places and bodies that are held stay; what waits is looked at anew.
+  void configure(const AdmissionOptions& options, const TierOptions& tiers);
 
-  std::uint64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  // Room for a body, before it is read. `presumed`: the tier as far as it is known then; a part of the memory is for
+  // fast requests. overloaded (503) with retry_after when there is none.
+  core::Result<Ticket> enter(api::Tier presumed, std::uint64_t body_bytes = 0);
+
+  // A place for one call, at once or after a wait of at most the tier's own limit, fast before regular, each in order.
+  // Errors: overloaded with retry_after (shed), cancelled, deadline_exceeded.
+  boost::asio::awaitable<core::Result<Place>> place(api::Tier tier, core::Deadline deadline,
+                                                    core::CancelSource& cancel);
+
   std::uint64_t body_bytes() const { return body_bytes_.load(std::memory_order_relaxed); }
+  const Slots& slots() const { return slots_; }
+  void count_shed(api::Tier tier, Shed why) {
+    shed_[index(tier)][static_cast<std::size_t>(why)].fetch_add(1, std::memory_order_relaxed);
+  }
+  std::uint64_t shed(api::Tier tier, Shed why) const {
+    return shed_[index(tier)][static_cast<std::size_t>(why)].load(std::memory_order_relaxed);
+  }
 
  private:
   friend class Ticket;
-  bool take_body(std::uint64_t bytes);
+  friend class Place;
+  class AsioWaiter;
+  static Slots::Limits limits(const AdmissionOptions& options, const TierOptions& tiers);
+  bool take_body(std::uint64_t bytes, std::uint64_t limit);
+  Place granted(api::Tier tier, core::SteadyTime now, std::chrono::nanoseconds waited);
+  core::Error refuse(api::Tier tier, Shed why);
+  void left(api::Tier tier, core::SteadyTime since);
 
-  const AdmissionOptions options_;
-  std::atomic<std::uint64_t> in_flight_{0};
+  Slots slots_;
   std::atomic<std::uint64_t> body_bytes_{0};
+  std::atomic<std::uint64_t> body_bytes_max_, body_bytes_regular_;
+  std::array<std::atomic<std::int64_t>, kTierCount> wait_max_ms_;
+  std::atomic<std::int64_t> held_ns_{0};  // moving mean of how long a place is held
+  std::array<std::array<std::atomic<std::uint64_t>, static_cast<std::size_t>(Shed::kCount)>, kTierCount> shed_{};
 };
 
 }  // namespace ganglion::ratelimit

@@ -1,6 +1,7 @@
 #pragma once
 // Limits as the operator writes them. A zero rate means no limit of that kind.
 
+#include <chrono>
 #include <cstdint>
 
 namespace ganglion::ratelimit {
@@ -24,8 +25,23 @@ struct LimiterOptions {
 };
 
 struct AdmissionOptions {
-  std::uint32_t in_flight_max = 4096;                          // requests being served, whole process
+  std::uint32_t in_flight_max = 4096;                          // calls to backends at once, whole process
   std::uint64_t body_memory_bytes_max = 512ULL * 1024 * 1024;  // request bodies held, whole process
+};
+
+// What the tiers are as a service. See docs/tiers.md.
+struct TierOptions {
+  std::uint32_t fast_reserved_percent = 20;        // of every capacity: regular requests may not take it
+  std::chrono::milliseconds fast_wait_max{2'000};  // for a place; past it the request is shed
+  std::chrono::milliseconds regular_wait_max{10'000};
+  std::uint32_t queue_max = 1'024;  // requests waiting for a place, whole process
+
+  // Of `total`, how much regular requests may hold: at least one, where there is one.
+  template <class T>
+  T regular_share(T total) const {
+    const T reserved = static_cast<T>(static_cast<double>(total) * fast_reserved_percent / 100);
+    return total > reserved ? total - reserved : (total > 0 ? 1 : 0);
+  }
 };
 
 }  // namespace ganglion::ratelimit

@@ -99,7 +99,9 @@ boost::asio::awaitable<core::Result<std::unique_ptr<Answer>>> RemoteBackend::sta
   const net::UpstreamRequest request{.method = net::Method::post,
                                      .path = path_of(call.endpoint),
                                      .headers = std::span{headers}.first(authorization_.empty() ? 4 : 5),
-                                     .body = call.body};
+                                     .body = call.body,
+                                     .urgent = call.tier == api::Tier::fast,
+                                     .slot_wait = call.capacity_wait};
   auto response = co_await client_.send(request, call.deadline, *call.cancel);
   if (!response) co_return std::unexpected(std::move(response.error()));
   const int status = (*response)->status();

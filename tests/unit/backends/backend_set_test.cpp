@@ -74,6 +74,7 @@ class BackendSetTest : public testing::Test {
   void add(FakeBackend& backend, std::uint32_t weight = 1) {
     targets.push_back({.backend = &backend,
                        .health = std::make_shared<Health>(),
+                       .latency = std::make_shared<Latency>(),
                        .upstream_model = std::string{backend.name()} + "-model",
                        .weight = weight,
                        .hooks = &counted});
@@ -218,10 +219,45 @@ TEST_F(BackendSetTest, FastGoesWhereItIsQuickest) {
   FakeBackend quick("quick");
   add(slow);
   add(quick);
-  targets[0].health->succeeded(50ms);
-  targets[1].health->succeeded(1ms);
+  const auto now = std::chrono::steady_clock::now();
+  targets[0].latency->observe(api::Tier::fast, 50ms, now);
+  targets[1].latency->observe(api::Tier::fast, 1ms, now);
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(start(api::Tier::fast));
   EXPECT_EQ(quick.calls, 10);
+}
+
+TEST_F(BackendSetTest, AFloodOfRegularRequestsDoesNotPushFastOffTheQuickestBackend) {
+  FakeBackend slow("slow");
+  FakeBackend quick("quick");
+  add(slow);
+  add(quick);
+  const auto now = std::chrono::steady_clock::now();
+  targets[0].latency->observe(api::Tier::fast, 50ms, now);
+  targets[1].latency->observe(api::Tier::fast, 1ms, now);
+  std::vector<core::Result<Started>> flood;
+  for (int i = 0; i < 200; ++i) flood.push_back(start(api::Tier::regular));
+  EXPECT_EQ(slow.calls, 100) << "regular takes what is spare, wherever that is";
+  slow.calls = quick.calls = 0;
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(start(api::Tier::fast));
+  EXPECT_EQ(quick.calls, 10);
+}
+
+TEST_F(BackendSetTest, FastRequestsAlreadyThereCountLikeLatency) {
+  FakeBackend a("a");
+  FakeBackend b("b");
+  add(a);
+  add(b);
+  const auto now = std::chrono::steady_clock::now();
+  targets[0].latency->observe(api::Tier::fast, 10ms, now);
+  targets[1].latency->observe(api::Tier::fast, 30ms, now);
+  targets[0].latency->in_flight(api::Tier::fast) = 1;  // 20 against 30
+  ASSERT_TRUE(start(api::Tier::fast));
+  EXPECT_EQ(a.calls, 1);
+  targets[0].latency->in_flight(api::Tier::fast) = 4;  // 50 against 30, or less since the quick answer above
+  targets[0].latency->observe(api::Tier::fast, 100ms, now);
+  ASSERT_TRUE(start(api::Tier::fast));
+  EXPECT_EQ(b.calls, 1);
+  EXPECT_EQ(targets[1].latency->in_flight(api::Tier::fast), 0U) << "given back with the answer";
 }
 
 TEST_F(BackendSetTest, ABackendWhoseTrialIsTakenIsPassedOver) {

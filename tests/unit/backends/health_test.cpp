@@ -46,14 +46,14 @@ TEST_F(HealthTest, OneTrialAtATime) {
   EXPECT_FALSE(health.claim(clock.steady()));
   health.released();
   EXPECT_TRUE(health.claim(clock.steady()));
-  health.succeeded(5ms);
+  health.succeeded();
   EXPECT_TRUE(health.claim(clock.steady()));
   EXPECT_TRUE(health.claim(clock.steady()));
 }
 
 TEST_F(HealthTest, ASuccessForgetsFailures) {
   fail(Health::kFailuresToEject - 1);
-  health.succeeded(1ms);
+  health.succeeded();
   fail(Health::kFailuresToEject - 1);
   EXPECT_TRUE(health.available(clock.steady()));
 }
@@ -63,7 +63,7 @@ TEST_F(HealthTest, RetryAfterRestsItAsAskedButNotForever) {
   EXPECT_FALSE(health.available(clock.steady()));
   clock.advance(3s);
   EXPECT_TRUE(health.available(clock.steady()));
-  health.succeeded(1ms);
+  health.succeeded();
   health.rest(clock.steady(), 1h);
   clock.advance(Health::kRestMax);
   EXPECT_TRUE(health.available(clock.steady()));
