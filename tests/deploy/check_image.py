@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The container's last stage installs the package of every library that the binary is linked with.
+"""The container's last stage installs the package of every library that the binary is linked with itself. Those that a
+library needs come as its package's dependencies.
 
   tests/deploy/check_image.py BINARY
 
@@ -17,7 +18,11 @@ GIVEN = {"libc6", "libgcc-s1"}
 
 def packages_of(binary):
     out = set()
+    dynamic = subprocess.run(["readelf", "-d", binary], check=True, capture_output=True, text=True).stdout
+    own = set(re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic))
     for path in re.findall(r"=> (/\S+)", subprocess.run(["ldd", binary], check=True, capture_output=True, text=True).stdout):
+        if pathlib.Path(path).name not in own:
+            continue
         # Since /lib is a link to /usr/lib, dpkg may know a file by either name.
         names = {path, str(pathlib.Path(path).resolve())}
         names |= {name.removeprefix("/usr") for name in names} | {"/usr" + name for name in names if name.startswith("/lib")}
