@@ -39,7 +39,12 @@ class StreamInspector {
   bool finished() const { return begun_ != 0 && open_ == 0; }   // the same without [DONE]
   const std::optional<Usage>& usage() const { return usage_; }  // the last one reported; nullopt if none was
   std::uint64_t text_bytes() const { return text_bytes_; }      // of content, reasoning, tool arguments, text
-  std::uint64_t text_events() const { return text_events_; }    // events with text: near the number of tokens
+  // The choice has begun and has no finish_reason yet.
+  bool open(std::size_t choice) const {
+    const std::uint64_t bit = std::uint64_t{1} << (choice % 64);
+    return choice < kChoicesMax && (begun_bits_[choice / 64] & ~ended_bits_[choice / 64] & bit) != 0;
+  }
+  std::uint64_t text_events() const { return text_events_; }  // events with text: near the number of tokens
 
  private:
   friend struct ChunkReader;

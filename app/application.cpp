@@ -14,6 +14,7 @@
 #include "config/describe.hpp"
 #include "core/log.hpp"
 #include "core/run_loop.hpp"
+#include "metering/budget_history.hpp"
 
 namespace ganglion::app {
 namespace {
@@ -48,6 +49,8 @@ Application::Application(std::shared_ptr<const config::Config> config)
       batch_records_(metrics_.registry().shared().histogram(metrics::Family::ledger_batch_records)),
       ledger_bytes_(metrics_.registry().shared().counter(metrics::Family::ledger_bytes_total)),
       ledger_errors_(metrics_.registry().shared().counter(metrics::Family::ledger_errors_total)),
+      budget_watch_(metrics_.registry()),
+      budgets_(clock_, budget_watch_),
       limiter_(config_->limiter, clock_),
       admission_(config_->admission, config_->gateway.tiers),
       cache_(config_->cache, clock_),
@@ -124,11 +127,14 @@ core::Result<void> Application::start() {
   if (auto done = open_ledger(); !done) return done;
   idempotency_ = std::make_unique<gateway::Idempotency>(config_->idempotency, config_->ledger.directory, *ledger_,
                                                         clock_, metrics_.registry());
+  if (auto done = open_alerts(); !done) return done;
+  if (auto done = apply_budgets(*config_); !done) return done;
   services_.emplace(gateway::Services{
       .clock = clock_,
       .metrics = metrics_,
       .ledger = *ledger_,
       .limiter = limiter_,
+      .budgets = budgets_,
       .admission = admission_,
       .cache_options = config_->cache,
       .cache = cache_,
@@ -157,6 +163,25 @@ core::Result<void> Application::make_sinks() {
     return core::fail(core::ErrorKind::internal, std::string{"sinks: "} + error.what());
   }
   return {};
+}
+
+core::Result<void> Application::open_alerts() {
+  auto journal = gateway::AlertJournal::open(config_->ledger.directory + "/budget-alerts.jsonl", clock_.wall());
+  if (!journal) return std::unexpected(std::move(journal.error()));
+  alerts_ = std::make_unique<gateway::AlertSender>(control_, config_->budget_alerts, std::move(*journal), clock_,
+                                                   metrics_.registry());
+  budget_watch_.send_to([this](const metering::BudgetAlert& alert) { alerts_->push(alert); });
+  return {};
+}
+
+core::Result<void> Application::apply_budgets(const config::Config& config) {
+  std::vector<std::string> free_only;
+  for (const gateway::TenantOptions& tenant : config.gateway.tenants) {
+    if (tenant.free_only) free_only.push_back(tenant.name);
+  }
+  auto rules = metering::BudgetRules::make(config.gateway.budgets, free_only, config.pricing.daily_free_neurons);
+  if (!rules) return std::unexpected(std::move(rules.error()));
+  return metering::apply_rules(budgets_, std::move(*rules), clock_, config_->ledger.directory);
 }
 
 core::Result<void> Application::load_models() {
@@ -210,6 +235,7 @@ core::Result<void> Application::listen() {
                     .sinks_json = [this] { return sinks_->json(); }};
   usage_endpoint_.emplace(config_->ledger.directory, [this] { return metering::free_allocation(config_->pricing); });
   admin_sources_.routes["/admin/usage"] = usage_endpoint_->handler();
+  admin_sources_.routes["/admin/budgets"] = gateway::budgets_page(budgets_);
   admin_ = std::make_unique<net::Server>(
       config_->admin,
       std::vector<net::ServerWorker>{{.io = &control_, .handler = gateway::admin_handler(admin_sources_)}},
@@ -277,6 +303,11 @@ void Application::apply(const config::Reload& reload) {
     metrics_.config_reload_failed();
     core::log(LogLevel::error, "config_rejected",
               {{"problem", "it has no keys, and the gateway listens beyond loopback until it is restarted"}});
+    return;
+  }
+  if (auto done = apply_budgets(*reload.snapshot); !done) {
+    metrics_.config_reload_failed();
+    core::log(LogLevel::error, "config_rejected", {{"problem", done.error().message}});
     return;
   }
   config_ = reload.snapshot;

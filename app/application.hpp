@@ -20,6 +20,8 @@
 #include "gateway/admin.hpp"
 #include "gateway/admin_usage.hpp"
 #include "gateway/idempotency.hpp"
+#include "gateway/alert_sender.hpp"
+#include "gateway/budget_watch.hpp"
 #include "gateway/net_hooks.hpp"
 #include "gateway/pipeline.hpp"
 #include "gateway/redis_metrics.hpp"
@@ -55,6 +57,8 @@ class Application final : private metering::LedgerHooks {
   core::Result<void> load_models();
   core::Result<void> open_access_log();
   core::Result<void> listen();
+  core::Result<void> open_alerts();
+  core::Result<void> apply_budgets(const config::Config& config);
   void publish_prices(const metering::PriceBook& prices);
   void apply(const config::Reload& reload);
   void settle_config();
@@ -73,6 +77,8 @@ class Application final : private metering::LedgerHooks {
   std::atomic<core::SteadyTime> committed_at_{};  // the last commit
   std::unique_ptr<metering::Ledger> ledger_;
   std::unique_ptr<metering::LedgerKeeper> keeper_;
+  gateway::BudgetWatch budget_watch_;
+  metering::Budgets budgets_;
   ratelimit::Limiter limiter_;
   ratelimit::Admission admission_;
   cache::MemoryCache cache_;
@@ -89,6 +95,7 @@ class Application final : private metering::LedgerHooks {
   boost::asio::io_context control_{1};  // signals, reloads, admin listener
   boost::asio::signal_set signals_;
   boost::asio::steady_timer drain_timer_, settle_timer_;
+  std::unique_ptr<gateway::AlertSender> alerts_;
   std::unique_ptr<config::Reloader> reloader_;
   std::optional<boost::asio::posix::stream_descriptor> reload_fd_;
   bool draining_ = false;

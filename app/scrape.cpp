@@ -51,6 +51,7 @@ void Application::scrape(metrics::Scrape& out) const {
   out.set(Family::cache_expirations_total, static_cast<double>(cache.expired));
   out.set(Family::singleflight_followers_total, static_cast<double>(flights_.stats().followed));
   out.set(Family::limiter_buckets, static_cast<double>(limiter_.holders()));
+  gateway::scrape_budgets(budgets_, out);
   const metering::LedgerStats ledger = ledger_->stats();
   out.set(Family::ledger_open_intents, static_cast<double>(ledger.open_intents));
   for (const auto& [state, name] : {std::pair{metering::LedgerState::ok, "ok"},

@@ -39,6 +39,9 @@ struct Target {
   std::string upstream_model;        // what the backend calls the model
   std::uint32_t weight = 1;
   AttemptHooks* hooks = nullptr;  // of the backend; outlives the set; null: nobody counts
+  // For what is reserved before a dispatch; 0: not known.
+  std::uint64_t output_tokens_max = 0;   // of the longest answer
+  std::uint64_t context_tokens_max = 0;  // of prompt and answer; known of models served here
 };
 
 struct Started {

@@ -39,6 +39,7 @@ struct Config {
   idempotency::IdempotencyOptions idempotency;
   net::RedisOptions redis;
   std::vector<sinks::SinkOptions> sinks;
+  metering::BudgetAlertOptions budget_alerts;
   gateway::GatewayOptions gateway;
   std::vector<backends::RemoteOptions> remotes;
   std::vector<backends::LocalModelOptions> local_models;

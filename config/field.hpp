@@ -34,6 +34,7 @@ struct TypeInfo {
     rate,
     listen,
     strings,
+    integers,
     object,
     objects
   };
@@ -129,6 +130,7 @@ Codec<core::Secret> secret();
 Codec<ratelimit::RateSpec> rate();
 Codec<Listen> listen();
 Codec<std::vector<std::string>> model_patterns();
+Codec<std::vector<std::uint32_t>> percentages();  // 1 to 1000, at most 16
 
 bool is_model_name(std::string_view name);
 

@@ -76,6 +76,8 @@ Json type_schema(const TypeInfo& type) {
       return {{"type", "string"}};
     case Kind::strings:
       return {{"type", "array"}, {"items", {{"type", "string"}}}, {"minItems", 1}};
+    case Kind::integers:
+      return {{"type", "array"}, {"items", {{"type", "integer"}, {"minimum", *type.min}, {"maximum", *type.max}}}};
     case Kind::object: {
       Json section = object_schema(type.children);
       section["type"] = {"object", "null"};

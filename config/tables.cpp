@@ -261,6 +261,8 @@ Table<Config> root_table() {
   const auto keys = [](auto& c) -> auto& { return c.gateway.keys; };
   const auto tenants = [](auto& c) -> auto& { return c.gateway.tenants; };
   const auto gateways = [](auto& c) -> auto& { return c.gateway.gateways; };
+  const auto budgets = [](auto& c) -> auto& { return c.gateway.budgets; };
+  const auto reserve = [](auto& c) -> auto& { return c.gateway.reserve; };
   using T = Config;
   return {{
       section<T>("server", &T::server, server_table(), "The proxy listener, where applications connect."),
@@ -284,6 +286,16 @@ Table<Config> root_table() {
       objects<T>(
           "gateways", gateways, gateway_table(), "Named policies that keys use; `default` is always there.",
           {.example = "- name: production\n  cache: {ttl: 1h, only_deterministic: true}\n  retry: {attempts: 3}"}),
+      objects<T>(
+          "budgets", budgets, budget_table(),
+          "Hard limits on what may be spent. A request must fit every budget that binds it, and reserves the "
+          "most that it may cost before it is dispatched.",
+          {.example = "- name: acme-monthly\n  tenant: default\n  usd: 200\n- name: each-key-daily\n  per: key\n  "
+                      "neurons: 10000\n  window: day"}),
+      section<T>("budget_reserve", reserve, budget_reserve_table(),
+                 "What is reserved where a request does not say how long its answer may be."),
+      section<T>("budget_alerts", &T::budget_alerts, budget_alerts_table(),
+                 "A webhook that is told when a budget's use passes one of its percentages."),
       section<T>("request", request, request_table(), "Bounds of every request."),
       section<T>("admission", &T::admission, admission_table(), "Caps of the whole process."),
       section<T>("tiers", tiers, tiers_table(), "What regular and fast requests get when capacity is short."),

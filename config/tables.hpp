@@ -20,6 +20,9 @@ Table<gateway::ModelLimits> model_limits_table();
 Table<metering::ModelPrice> price_table();
 Table<net::RedisOptions> redis_table();
 Table<sinks::SinkOptions> sink_table();
+Table<metering::BudgetOptions> budget_table();
+Table<metering::ReserveOptions> budget_reserve_table();
+Table<metering::BudgetAlertOptions> budget_alerts_table();
 
 // A provider's model as a plain string.
 void read_plain_model(Reader& reader, const Node& node, backends::ModelAlias& model);

@@ -64,6 +64,9 @@ Table<backends::ModelAlias> alias_table() {
   return {{
       entry<T>("name", &T::name, model_name(), "What clients ask for.", kRequired),
       entry<T>("upstream", &T::upstream, model_name(), "What the provider is asked for; unset: the same name."),
+      entry<T>(
+          "max_output", &T::output_tokens_max, integer_or("unknown", 0, 0, 100'000'000),
+          "Tokens of the longest answer, reasoning included: what budgets reserve for a request without a maximum."),
   }};
 }
 
@@ -169,8 +172,10 @@ Table<gateway::KeyOptions> key_table() {
 
 Table<gateway::TenantOptions> tenant_table() {
   using T = gateway::TenantOptions;
-  return {
-      {entry<T>("name", &T::name, identifier(), "The account.", kRequired), limits_field<T>("all its keys together")}};
+  return {{entry<T>("name", &T::name, identifier(), "The account.", kRequired),
+           limits_field<T>("all its keys together"),
+           entry<T>("free_only", &T::free_only, boolean(),
+                    "Requests are refused once the daily free neurons are used (`pricing.daily_free_neurons`).")}};
 }
 
 Table<gateway::GatewayPolicy> gateway_table() {

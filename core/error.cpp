@@ -26,7 +26,7 @@ constexpr auto kFaces = std::to_array<ErrorFace>({
     {"unsupported_media", 415, "invalid_request_error", "unsupported_media_type", ErrorSource::client, false},
     {"header_too_large", 431, "invalid_request_error", "header_too_large", ErrorSource::client, false},
     {"rate_limited", 429, "rate_limit_error", "rate_limit_exceeded", ErrorSource::client, false},
-    {"quota_exceeded", 429, "insufficient_quota", "insufficient_quota", ErrorSource::client, false},
+    {"quota_exceeded", 429, "insufficient_quota", "budget_exceeded", ErrorSource::client, false},
     {"internal", 500, "server_error", "internal_error", ErrorSource::gateway, false},
     {"overloaded", 503, "server_error", "overloaded", ErrorSource::gateway, true},
     {"queue_full", 429, "rate_limit_error", "queue_full", ErrorSource::gateway, true},

@@ -61,6 +61,7 @@ BilledCall::BilledCall(Services& services, CallSpec spec) : services_(services),
 
 BilledCall::~BilledCall() {
   abandon();
+  settle_budget();
 }
 
 void BilledCall::abandon() {
@@ -75,6 +76,7 @@ core::Result<std::string_view> BilledCall::before_dispatch(const backends::Targe
   const std::string_view backend = target.backend->name();
   bill_.backend = backend;
   ++bill_.attempts;
+  if (auto fits = spec_.budget.check(target); !fits) return std::unexpected(std::move(fits.error()));
   if (!intent_) {
     auto intent = services_.ledger.intent(
         subject_of(spec_.id, *spec_.who, *spec_.model, spec_.view.endpoint, spec_.tier, spec_.tags), backend);
@@ -220,15 +222,24 @@ metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason
 void BilledCall::settle_now(Outcome outcome, std::string_view reason, int status) {
   const metering::Terminal record = terminal(outcome, reason, status);
   if (intent_) services_.ledger.terminal_async(intent_, record);
+  settle_budget();
+}
+
+// After the record was appended: what the ledger filed under one window is never counted under an earlier one.
+void BilledCall::settle_budget() {
+  spec_.budget.settle(budget_subject(*spec_.who, *spec_.model, spec_.tags), bill_.charge, spec_.id.view());
 }
 
 boost::asio::awaitable<core::Result<void>> BilledCall::settle(Outcome outcome, std::string_view reason, int status) {
   const metering::Terminal record = terminal(outcome, reason, status);
   if (record.charge.exact == 0) {
     services_.ledger.terminal_async(intent_, record);
+    settle_budget();
     co_return core::Result<void>{};
   }
-  co_return co_await services_.ledger.terminal(intent_, record);
+  auto durable = co_await services_.ledger.terminal(intent_, record);
+  settle_budget();
+  co_return durable;
 }
 
 // Ends the call after an error while the answer was coming.
@@ -253,7 +264,7 @@ void BilledCall::annotate(const api::SseEvent& event, const api::ChunkFacts& fac
 StreamPiece BilledCall::take_events() {
   StreamPiece piece;
   out_.clear();
-  while (usage_event_.empty() && done_event_.empty() && out_.size() < core::kStreamBufferBytesMax) {
+  while (usage_event_.empty() && done_event_.empty() && !cut_ && out_.size() < core::kStreamBufferBytesMax) {
     const auto event = parser_.next();
     if (!event) {
       ended_ = true;  // one event over the maximum: next() reports it
@@ -261,6 +272,7 @@ StreamPiece BilledCall::take_events() {
     }
     if (!*event) break;
     const api::ChunkFacts facts = inspector_.inspect(**event);
+    if (facts.text_bytes > 0 && !within_budget()) break;
     piece.text = piece.text || facts.first_text;
     if (facts.done) {
       done_event_ = (*event)->raw;
@@ -277,10 +289,39 @@ StreamPiece BilledCall::take_events() {
   return piece;
 }
 
+// What has just been read may be handed out; else the stream is cut before it.
+bool BilledCall::within_budget() {
+  const auto count = [this] {
+    return tape_.size() < kTapeBytesMax ? count_stream_tokens(tape_, services_.token_counter)
+                                        : inspector_.text_events();
+  };
+  auto fits = spec_.budget.go_on(inspector_, count);
+  if (!fits) {
+    cut_ = std::move(fits.error());
+    cut_->message = "The answer was cut. " + cut_->message;
+  }
+  return fits.has_value();
+}
+
+// Of a cut stream: the bill for what was handed out, then a last chunk that says why, then the error.
+boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::end_cut() {
+  if (bill_.settled) co_return std::unexpected(*cut_);
+  ended_ = true;
+  count_usage(true);
+  bill_.usage = spec_.budget.cap(bill_.usage);
+  auto durable = co_await settle(Outcome::cancelled, "budget_exceeded", head_.status);
+  answer_.reset();  // the upstream stops at once
+  if (!durable) co_return std::unexpected(std::move(durable.error()));
+  if (tape_.empty()) co_return std::unexpected(*cut_);
+  out_ = budget_end(spec_.view.endpoint, tape_, spec_.id.view(), spec_.model->name, inspector_);
+  co_return StreamPiece{.bytes = out_};
+}
+
 boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
   for (;;) {
     StreamPiece piece = take_events();
     if (!piece.bytes.empty()) co_return piece;
+    if (cut_) co_return co_await end_cut();
     if (ended_)
       co_return std::unexpected(
           broken(core::make_error(ErrorKind::upstream_protocol, "the provider sent an event over the size limit")));

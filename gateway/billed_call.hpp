@@ -16,6 +16,7 @@
 #include "api/tags.hpp"
 #include "backends/backend_set.hpp"
 #include "core/ids.hpp"
+#include "gateway/call_budget.hpp"
 #include "gateway/runtime.hpp"
 #include "metering/record.hpp"
 #include "metrics/worker_metrics.hpp"
@@ -40,6 +41,7 @@ struct CallSpec {
   core::CancelSource* cancel = nullptr;
   core::SteadyTime began;
   ratelimit::Permit permit;
+  CallBudget budget;
   metrics::BillCounters counters;  // of this tenant, model and tier
   // Called when the answer is whole and good, before it is billed and before its last bytes, `rest`, are handed out.
   std::function<boost::asio::awaitable<void>(std::string_view rest)> before_bill;
@@ -98,6 +100,9 @@ class BilledCall {
   core::Error broken(core::Error error);
   StreamPiece take_events();
   void annotate(const api::SseEvent& event, const api::ChunkFacts& facts);
+  bool within_budget();
+  boost::asio::awaitable<core::Result<StreamPiece>> end_cut();
+  void settle_budget();
 
   Services& services_;
   CallSpec spec_;
@@ -120,6 +125,7 @@ class BilledCall {
   std::string done_event_;
   std::string tape_;  // the first text events, kept to count tokens if the provider reports none
   bool ended_ = false;
+  std::optional<core::Error> cut_;  // by a budget
   std::uint64_t vectors_ = 0;
 };
 

@@ -35,6 +35,7 @@ struct KeyOptions {
 
 struct TenantOptions {
   std::string name;
+  bool free_only = false;  // stops at its daily free allocation
   ratelimit::LimitSet limits;
 };
 
@@ -62,6 +63,8 @@ struct GatewayOptions {
   std::vector<TenantOptions> tenants;
   std::vector<GatewayPolicy> gateways;
   std::vector<ModelLimits> model_limits;
+  std::vector<metering::BudgetOptions> budgets;
+  metering::ReserveOptions reserve;
   RequestOptions request;
   ratelimit::TierOptions tiers;
 };

@@ -217,6 +217,22 @@ Worker::Done Worker::admit(Request& request) {
   return {};
 }
 
+// Within its budgets: the most that an upstream call may cost is held before there is one. What is answered from the
+// cache or by another's call costs nothing and does not come here.
+Worker::Done Worker::reserve(Request& request) {
+  auto budget = CallBudget::reserve(services_, *request.runtime,
+                                    {.who = *request.who,
+                                     .model = *request.model,
+                                     .tier = request.tier,
+                                     .tags = request.tags,
+                                     .view = request.view,
+                                     .body = request.body});
+  if (!budget) return std::unexpected(std::move(budget.error()));
+  request.budget = std::move(*budget);
+  request.budgets = request.budget.handle();
+  return {};
+}
+
 boost::asio::awaitable<Worker::Done> Worker::list_models(Request& request) {
   const Snapshot& snapshot = request.runtime->snapshot();
   std::vector<api::ModelCard> cards;
@@ -252,6 +268,9 @@ boost::asio::awaitable<void> Worker::answer_error(Request& request) {
     headers.text("allow", request.exchange.head().path.starts_with("/v1/models") ? "GET, HEAD" : "POST");
   }
   if (error.kind == ErrorKind::unauthorized) headers.text("www-authenticate", "Bearer");
+  // Official SDKs would retry a 429 by themselves; a budget does not come back within seconds.
+  if (error.kind == ErrorKind::quota_exceeded && error.retry_after != std::chrono::seconds{1})
+    headers.text("x-should-retry", "false");
   if (error.kind == ErrorKind::rate_limited) headers.rate_limits(services_.limiter.view(request.limits));
   request.status = status;
   const std::string body = api::openai_error_body(error);

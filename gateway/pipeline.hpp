@@ -43,6 +43,10 @@ struct Request {
   core::Deadline deadline;
   ratelimit::LimiterHandle limits;
   ratelimit::Permit permit;
+  CallBudget budget;
+  metering::BudgetHandle budgets;  // that bind it; known once an upstream call is due
+  std::string budget_header;
+  int turns = 0;  // flights followed whose leader had no budget
   cache::CacheDecision caching;
   bool replayed = false;  // the answer of an earlier request with the same Idempotency-Key
 
@@ -77,6 +81,7 @@ class Worker {
   boost::asio::awaitable<Done> read(Request& request);
   Done resolve(Request& request);
   Done admit(Request& request);
+  Done reserve(Request& request);
   boost::asio::awaitable<Done> list_models(Request& request);
 
   bool has_idempotency_key(const Request& request) const;

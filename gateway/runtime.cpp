@@ -51,6 +51,21 @@ void BackendRegistry::each(const std::function<void(std::string_view name, const
   for (const auto& [name, backend] : backends_) visit(name, backend);
 }
 
+namespace {
+
+std::uint64_t context_max(const Services& services, const Destination& to, std::string_view name) {
+  const auto local = services.local_models.find(name);
+  if (!to.local || local == services.local_models.end()) return 0;
+  return static_cast<std::uint64_t>(std::max(local->second->context_max(), 0));
+}
+
+std::uint64_t output_max(const Services& services, const Destination& to, std::string_view name) {
+  if (!to.local) return to.output_tokens_max;
+  return std::min<std::uint64_t>(context_max(services, to, name), backends::kDefaultCompletionTokensMax);
+}
+
+}  // namespace
+
 Runtime::Runtime(const boost::asio::any_io_executor& executor, Services& services,
                  std::shared_ptr<const Snapshot> snapshot)
     : services_(services), snapshot_(std::move(snapshot)), auth_(snapshot_->keys()) {
@@ -79,7 +94,9 @@ Runtime::Runtime(const boost::asio::any_io_executor& executor, Services& service
                          .latency = services.backends.latency(backend->name(), to.upstream_model),
                          .upstream_model = to.upstream_model,
                          .weight = to.weight,
-                         .hooks = shared.attempts.get()});
+                         .hooks = shared.attempts.get(),
+                         .output_tokens_max = output_max(services, to, backend->name()),
+                         .context_tokens_max = context_max(services, to, backend->name())});
     }
     sets_.push_back(std::make_unique<backends::BackendSet>(model.name, std::move(targets)));
   }
@@ -102,6 +119,19 @@ core::Result<ratelimit::LimiterHandle> Runtime::limits(const Principal& who, con
   }
   auto handle = services_.limiter.resolve(limits, snapshot_->version());
   if (handle) handles_.emplace(key, *handle);
+  return handle;
+}
+
+core::Result<metering::BudgetHandle> Runtime::budgets(const Principal& who, const ModelEntry& model,
+                                                      const api::Tags& tags) {
+  const metering::BudgetSubject subject{
+      .key = who.key_id, .tenant = who.tenant, .gateway = who.gateway, .model = model.name, .tags = tags};
+  const std::pair<const void*, const void*> key{&who, &model};
+  const auto it = budgets_.find(key);
+  if (it != budgets_.end() && it->second.generation() == services_.budgets.generation() && !it->second.by_tag())
+    return it->second;
+  auto handle = services_.budgets.resolve(subject);
+  if (handle && !handle->by_tag()) budgets_.insert_or_assign(key, *handle);
   return handle;
 }
 

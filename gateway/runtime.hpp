@@ -24,6 +24,8 @@ class Runtime {
   backends::BackendSet& backends_of(const ModelEntry& model);
   // The buckets that bind this principal on this model; resolved once, then a look-up. Error: overloaded.
   core::Result<ratelimit::LimiterHandle> limits(const Principal& who, const ModelEntry& model);
+  // The budgets that bind a request, likewise.
+  core::Result<metering::BudgetHandle> budgets(const Principal& who, const ModelEntry& model, const api::Tags& tags);
 
  private:
   struct PairHash {
@@ -38,6 +40,7 @@ class Runtime {
   std::vector<std::unique_ptr<backends::Backend>> locals_;
   std::vector<std::unique_ptr<backends::BackendSet>> sets_;  // as snapshot_->models()
   std::unordered_map<std::pair<const void*, const void*>, ratelimit::LimiterHandle, PairHash> handles_;
+  std::unordered_map<std::pair<const void*, const void*>, metering::BudgetHandle, PairHash> budgets_;
 };
 
 }  // namespace ganglion::gateway

@@ -25,6 +25,7 @@ CallSpec Worker::call_spec(Request& request) {
           .cancel = &request.exchange.cancel(),
           .began = request.exchange.received_at(),
           .permit = std::move(request.permit),
+          .budget = std::move(request.budget),
           .counters = metrics_.bills(request.who->tenant, request.model->name, api::name(request.tier))};
 }
 
@@ -51,11 +52,16 @@ void Worker::fill_head(Request& request, net::ResponseHead& head, AnswerHeaders&
   headers.number("x-ganglion-overhead-us",
                  std::max<std::int64_t>(std::chrono::duration_cast<std::chrono::microseconds>(overhead).count(), 0));
   headers.rate_limits(services_.limiter.view(request.limits));
+  if (!request.budgets.empty()) {
+    request.budget_header = budget_header(services_.budgets.view(request.budgets));
+    if (!request.budget_header.empty()) headers.text("x-ganglion-budget", request.budget_header);
+  }
   for (const auto& [name, value] : answer.headers) headers.text(name, value);
   request.status = answer.status;
 }
 
 boost::asio::awaitable<Worker::Done> Worker::serve_direct(Request& request) {
+  if (auto fits = reserve(request); !fits) co_return fits;
   request.dispatched = true;
   BilledCall call(services_, call_spec(request));
   Done done = co_await call.start();

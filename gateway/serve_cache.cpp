@@ -26,6 +26,9 @@ std::string annotated(std::string_view usage_event, Price price) {
       api::with_neurons(**event, facts, neurons_text(price(inspector.usage().value_or(api::Usage{}))), out)};
 }
 
+// A follower whose leader is refused by its budget joins again; so many times, then it calls for itself.
+constexpr int kTurnsMax = 3;
+
 // One flight's upstream call, apart from every client: lives until the answer is whole or nobody wants it.
 struct Pump {
   Services& services;
@@ -147,6 +150,10 @@ boost::asio::awaitable<Worker::Done> Worker::serve_flight(Request& request, cach
                                                           const cache::CacheKey& key) {
   std::shared_ptr<Bill> bill;  // null for followers, whose share of the call is free
   if (join.recorder) {
+    if (auto fits = reserve(request); !fits) {
+      join.recorder->fail(fits.error());
+      co_return fits;
+    }
     bill = std::make_shared<Bill>();
     request.dispatched = true;
     auto pump = std::make_unique<Pump>(Pump{.services = services_,
@@ -184,6 +191,11 @@ boost::asio::awaitable<Worker::Done> Worker::serve_flight(Request& request, cach
     // The first client left and the call goes on for others: its bill is the ledger's to tell.
     if (!bill->settled) request.bill.outcome = metering::Outcome::cancelled;
     co_return done;
+  }
+  if (!done && done.error().kind == ErrorKind::quota_exceeded && !request.exchange.started()) {
+    // Its leader had no budget, which says nothing about this one's.
+    if (++request.turns < kTurnsMax) co_return co_await serve_from_cache(request);
+    co_return co_await serve_direct(request);
   }
   record_follower(request, done);
   co_return done;

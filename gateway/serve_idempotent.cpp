@@ -157,8 +157,10 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
   auto known = services_.idempotency->look(key, asked, io_.get_executor());
   if (known.kind == Kind::fresh) {
     if (auto done = admit(request); !done) co_return done;
+    if (auto fits = reserve(request); !fits) co_return fits;
     known = services_.idempotency->claim(key, asked, request.id.view(), io_.get_executor());
   }
+  if (known.kind != Kind::lead) request.budget = {};  // another's call answers it
   if (known.kind == Kind::refused) co_return std::unexpected(std::move(known.error));
   if (known.kind == Kind::replay) co_return co_await serve_replay(request, key);
   std::shared_ptr<Bill> bill;  // null for followers, to whom the answer is free

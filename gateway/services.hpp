@@ -17,6 +17,7 @@
 #include "cache/options.hpp"
 #include "cache/single_flight.hpp"
 #include "core/clock.hpp"
+#include "metering/budgets.hpp"
 #include "metering/ledger.hpp"
 #include "metrics/metrics.hpp"
 #include "net/hooks.hpp"
@@ -71,6 +72,7 @@ struct Services {
   metrics::Metrics& metrics;
   metering::Ledger& ledger;
   ratelimit::Limiter& limiter;
+  metering::Budgets& budgets;
   ratelimit::Admission& admission;
   cache::CacheOptions cache_options;
   cache::MemoryCache& cache;

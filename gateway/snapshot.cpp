@@ -39,7 +39,8 @@ core::Result<std::shared_ptr<const Snapshot>> Snapshot::make(SnapshotInput input
       by_name[alias.name].push_back({.local = false,
                                      .index = i,
                                      .upstream_model = alias.upstream.empty() ? alias.name : alias.upstream,
-                                     .weight = input.remotes[i].weight});
+                                     .weight = input.remotes[i].weight,
+                                     .output_tokens_max = alias.output_tokens_max});
     }
   }
   for (std::size_t i = 0; i < input.local_models.size(); ++i) {

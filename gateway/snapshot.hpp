@@ -22,6 +22,7 @@ struct Destination {
   std::size_t index = 0;
   std::string upstream_model;
   std::uint32_t weight = 1;
+  std::uint64_t output_tokens_max = 0;  // 0: not known
 };
 
 struct ModelEntry {
@@ -48,6 +49,7 @@ class Snapshot {
   const RequestOptions& request() const { return input_.gateway.request; }
   const std::shared_ptr<const KeyRing>& keys() const { return keys_; }
   const metering::PriceBook& prices() const { return *prices_; }
+  const metering::ReserveOptions& reserve() const { return input_.gateway.reserve; }
   const std::vector<ModelEntry>& models() const { return models_; }  // by name
   const ModelEntry* model(std::string_view name) const;
   const GatewayPolicy& policy(std::string_view gateway) const;

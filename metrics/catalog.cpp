@@ -136,6 +136,20 @@ constexpr FamilySpec kCatalog[] = {
     counter(
         tier_shed_total, "ganglion_tier_shed_total", "", {"tier", "reason"},
         "Requests refused for want of capacity (queue_full, displaced by a fast one, waited_too_long, upstream_busy)."),
+    // Budgets.
+    counter(budget_refused_total, "ganglion_budget_refused_total", "", {"budget"},
+            "Reservations that a budget had no room for: requests refused with 429, and streams cut."),
+    counter(budget_overruns_total, "ganglion_budget_overruns_total", "", {"budget"},
+            "Requests that cost more than was reserved and took a budget past its limit (a provider that exceeds "
+            "max_tokens or max_output, or on_exceed: finish)."),
+    counter(budget_alerts_total, "ganglion_budget_alerts_total", "", {"budget", "percent"},
+            "Percentages of budgets that were passed, once a window."),
+    counter(budget_webhook_calls_total, "ganglion_budget_webhook_calls_total", "", {"outcome"},
+            "Alerts at the webhook: sent, retried, given_up, dropped (too many were waiting)."),
+    gauge(budget_spent_ratio, "ganglion_budget_spent_ratio", "", {"budget"},
+          "Share of a budget that is spent in the running window; of a `per` budget, the fullest one's."),
+    gauge(budget_reserved_ratio, "ganglion_budget_reserved_ratio", "", {"budget"},
+          "Share of a budget that running requests hold; of a `per` budget, the largest."),
     // Metering.
     {neurons_total,
      "ganglion_neurons_total",

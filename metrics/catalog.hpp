@@ -67,6 +67,13 @@ enum class Family : std::uint16_t {
   tier_waiting,
   tier_wait_seconds,
   tier_shed_total,
+  // Budgets.
+  budget_refused_total,
+  budget_overruns_total,
+  budget_alerts_total,
+  budget_webhook_calls_total,
+  budget_spent_ratio,
+  budget_reserved_ratio,
   // Metering.
   neurons_total,
   neuron_price_usd,

@@ -12,8 +12,9 @@
 namespace ganglion::backends {
 
 struct ModelAlias {
-  std::string name;      // what clients ask for
-  std::string upstream;  // what the provider is asked for; empty: the same name
+  std::string name;                     // what clients ask for
+  std::string upstream;                 // what the provider is asked for; empty: the same name
+  std::uint64_t output_tokens_max = 0;  // the longest answer that it gives here; 0: not known
 };
 
 struct RetryOptions {

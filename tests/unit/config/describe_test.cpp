@@ -102,7 +102,7 @@ TEST(Default, PrintedExamplesLoad) {
     const std::size_t indent = std::min(line.find_first_not_of(' '), line.size());
     const std::string_view rest = std::string_view(line).substr(indent);
     const bool opens = rest == "# providers:" || rest == "# keys:" || rest == "# tenants:" || rest == "# gateways:" ||
-                       rest == "# models:" || rest == "# key_pepper: ${GANGLION_KEY_PEPPER}";
+                       rest == "# models:" || rest == "# budgets:" || rest == "# key_pepper: ${GANGLION_KEY_PEPPER}";
     in_example = opens || (in_example && rest.starts_with("#   "));
     text += (in_example ? std::string(indent, ' ') + std::string(rest.substr(2)) : line) + "\n";
   }
