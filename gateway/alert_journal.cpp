@@ -98,8 +98,7 @@ core::Result<void> AlertJournal::rewrite(core::WallTime now) {
     const Entry& entry = entries_.at(id);
     text += line_of(id, entry.series, entry.raised_s, entry.body);
   }
-  if (!write_all(fd_, text) || ::fsync(fd_) != 0 || ::rename(fresh.c_str(), path_.c_str()) != 0)
-    return io_error(fresh);
+  if (!write_all(fd_, text) || ::fsync(fd_) != 0 || ::rename(fresh.c_str(), path_.c_str()) != 0) return io_error(fresh);
   return {};
 }
 

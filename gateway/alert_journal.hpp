@@ -48,7 +48,7 @@ class AlertJournal {
   std::string path_;
   int fd_ = -1;
   std::vector<std::string> order_;
-  std::unordered_map<std::string, Entry> entries_;          // by id
+  std::unordered_map<std::string, Entry> entries_;                // by id
   std::unordered_map<std::string, std::int64_t> last_by_series_;  // seconds; of sliding windows
 };
 

@@ -35,12 +35,7 @@ std::string alert_signature(std::string_view secret, std::int64_t unix_s, std::s
 
 AlertSender::AlertSender(boost::asio::io_context& io, const metering::BudgetAlertOptions& options, AlertJournal journal,
                          const core::Clock& clock, metrics::Registry& registry)
-    : io_(io),
-      options_(options),
-      journal_(std::move(journal)),
-      clock_(clock),
-      shard_(registry.shared()),
-      pause_(io) {
+    : io_(io), options_(options), journal_(std::move(journal)), clock_(clock), shard_(registry.shared()), pause_(io) {
   if (!options_.webhook.empty()) {
     const auto url = net::parse_base_url(options_.webhook);
     if (!url) throw std::invalid_argument("budget_alerts.webhook is no URL");

@@ -54,7 +54,9 @@ struct BudgetAlerts : ::testing::Test {
   }
   AlertJournal journal() const { return AlertJournal::open(directory + "/alerts", clock.wall()).value(); }
   metering::BudgetAlertOptions options(const ScriptedUpstream& upstream) const {
-    return {.webhook = upstream.base_url("/hook"), .secret = core::Secret{"s3cret"}, .attempts_max = 4,
+    return {.webhook = upstream.base_url("/hook"),
+            .secret = core::Secret{"s3cret"},
+            .attempts_max = 4,
             .backoff_base = 5ms};
   }
   // A process: takes the alerts, runs until the queue is empty or `limit` has passed.
@@ -125,8 +127,8 @@ TEST_F(BudgetAlerts, OfASlidingWindowComeOnceALength) {
 }
 
 TEST_F(BudgetAlerts, WhatWasNotSentIsSentAfterARestart) {
-  metering::BudgetAlertOptions nobody{.webhook = "http://127.0.0.1:1/hook", .secret = core::Secret{"s"},
-                                      .backoff_base = 60s};
+  metering::BudgetAlertOptions nobody{
+      .webhook = "http://127.0.0.1:1/hook", .secret = core::Secret{"s"}, .backoff_base = 60s};
   process(nobody, {alert(50), alert(80)}, 50ms);
   Hook hook({kOk});
   process(options(hook.upstream), {});
@@ -145,8 +147,8 @@ TEST_F(BudgetAlerts, ARefusalOrTooManyFailuresGiveUpAndDoNotBlockOthers) {
 }
 
 TEST_F(BudgetAlerts, TheQueueIsBounded) {
-  metering::BudgetAlertOptions nobody{.webhook = "http://127.0.0.1:1/hook", .secret = core::Secret{"s"},
-                                      .queue_max = 2, .backoff_base = 60s};
+  metering::BudgetAlertOptions nobody{
+      .webhook = "http://127.0.0.1:1/hook", .secret = core::Secret{"s"}, .backoff_base = 60s, .queue_max = 2};
   process(nobody, {alert(10), alert(20), alert(30)}, 50ms);
   EXPECT_EQ(journal().pending().size(), 2U);
   EXPECT_NE(metrics.expose().find("ganglion_budget_webhook_calls_total{outcome=\"dropped\"} 1"), std::string::npos);

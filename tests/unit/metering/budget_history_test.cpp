@@ -18,18 +18,18 @@ struct BudgetHistory : ::testing::Test {
     Subject who = subject(id);
     who.tags = tags;
     const auto intent = ledger.intent(who, "x").value();
-    ledger.terminal_async(intent, finished({.exact = neurons(amount).neurons,
-                                            .usd_pico_per_neuron = 11'000'000,
-                                            .schedule = "s"}));
+    ledger.terminal_async(
+        intent, finished({.exact = neurons(amount).neurons, .usd_pico_per_neuron = 11'000'000, .schedule = "s"}));
     ASSERT_TRUE(ledger.flush());
   }
   void check(BudgetAmount day, BudgetAmount red) {
     Budgets budgets(clock, budget_hooks);
-    const auto done = apply_rules(budgets,
-                                  rules_of({{.name = "day", .limit_neurons = "1000", .window = "day"},
-                                            {.name = "usd", .tenant = "acme", .limit_usd = "1", .window = "day"},
-                                            {.name = "red", .tag = "team=red", .limit_neurons = "1000", .window = "3h"}}),
-                                  clock, dir.ledger());
+    const auto done =
+        apply_rules(budgets,
+                    rules_of({{.name = "day", .limit_neurons = "1000", .window = "day"},
+                              {.name = "usd", .tenant = "acme", .limit_usd = "1", .window = "day"},
+                              {.name = "red", .tag = "team=red", .limit_neurons = "1000", .window = "3h"}}),
+                    clock, dir.ledger());
     ASSERT_TRUE(done) << done.error().message;
     EXPECT_EQ(state_of(budgets, "day").spent, day * kPartsPerNeuron);
     EXPECT_EQ(state_of(budgets, "usd").spent, day * kPartsPerNeuron * 11'000'000);
