@@ -9,11 +9,13 @@
 #include <csignal>
 
 #include "app/build_info.hpp"
+#include "app/cache_tiers.hpp"
 #include "app/preflight.hpp"
 #include "app/worker_thread.hpp"
 #include "config/describe.hpp"
 #include "core/log.hpp"
 #include "core/run_loop.hpp"
+#include "gateway/purge_admin.hpp"
 #include "metering/budget_history.hpp"
 
 namespace ganglion::app {
@@ -53,7 +55,7 @@ Application::Application(std::shared_ptr<const config::Config> config)
       budgets_(clock_, budget_watch_),
       limiter_(config_->limiter, clock_),
       admission_(config_->admission, config_->gateway.tiers),
-      cache_(config_->cache, clock_),
+      cache_(config_->cache, clock_, &purges_),
       flights_(&cache_, config_->cache.entry_bytes_max),
       backends_(metrics_.registry(),
                 [this](std::string_view name) {
@@ -80,6 +82,7 @@ Application::~Application() {
   keeper_.reset();
   if (ledger_) ledger_->close();
   if (idempotency_) idempotency_->stop();
+  if (cache_tiers_) cache_tiers_->stop();
   workers_.clear();
   if (access_fd_ > 2) ::close(access_fd_);
 }
@@ -129,6 +132,7 @@ core::Result<void> Application::start() {
                                                         clock_, metrics_.registry());
   if (auto done = open_alerts(); !done) return done;
   if (auto done = apply_budgets(*config_); !done) return done;
+  cache_tiers_ = make_cache_tiers(*config_, clock_, cache_, purges_, metrics_.registry(), redis_hooks_);
   services_.emplace(gateway::Services{
       .clock = clock_,
       .metrics = metrics_,
@@ -139,6 +143,7 @@ core::Result<void> Application::start() {
       .cache_options = config_->cache,
       .cache = cache_,
       .flights = flights_,
+      .tiers = *cache_tiers_,
       .cache_seed = cache::KeySeed::random(),
       .backends = backends_,
       .intents_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"intent"}),
@@ -236,6 +241,9 @@ core::Result<void> Application::listen() {
   usage_endpoint_.emplace(config_->ledger.directory, [this] { return metering::free_allocation(config_->pricing); });
   admin_sources_.routes["/admin/usage"] = usage_endpoint_->handler();
   admin_sources_.routes["/admin/budgets"] = gateway::budgets_page(budgets_);
+  admin_sources_.routes["/admin/cache/purge"] = [this](net::Exchange& exchange) {
+    return gateway::serve_purge(exchange, *cache_tiers_);
+  };
   admin_ = std::make_unique<net::Server>(
       config_->admin,
       std::vector<net::ServerWorker>{{.io = &control_, .handler = gateway::admin_handler(admin_sources_)}},

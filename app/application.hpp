@@ -81,6 +81,7 @@ class Application final : private metering::LedgerHooks {
   metering::Budgets budgets_;
   ratelimit::Limiter limiter_;
   ratelimit::Admission admission_;
+  cache::PurgeLog purges_;
   cache::MemoryCache cache_;
   cache::SingleFlight flights_;
   gateway::BackendRegistry backends_;
@@ -88,6 +89,7 @@ class Application final : private metering::LedgerHooks {
   std::unique_ptr<gateway::Idempotency> idempotency_;
   gateway::RedisMetrics redis_hooks_;
   std::unique_ptr<sinks::SinkSet> sinks_;
+  std::unique_ptr<cache::Tiers> cache_tiers_;
   std::optional<gateway::Services> services_;
   std::uint64_t snapshot_version_ = 0;
   int access_fd_ = -1;

@@ -39,6 +39,51 @@ void scrape_tiers(metrics::Scrape& out, const ratelimit::Admission& admission) {
   }
 }
 
+template <std::size_t N, class Enum>
+void scrape_counts(metrics::Scrape& out, Family family, std::string_view tier,
+                   const std::array<std::uint64_t, N>& counts, Enum) {
+  for (std::size_t i = 0; i < N; ++i) {
+    out.set(family, {tier, name(static_cast<Enum>(i))}, static_cast<double>(counts[i]));
+  }
+}
+
+void scrape_disk(metrics::Scrape& out, const cache::TierStats& stats, const cache::DiskOptions& options) {
+  if (!options.directory.empty()) {
+    out.set(Family::cache_tier_up, {"disk"}, stats.disk_on && stats.disk.writing ? 1 : 0);
+  }
+  if (!stats.disk_on) return;
+  out.set(Family::cache_disk_entries, static_cast<double>(stats.disk.entries_now));
+  out.set(Family::cache_disk_bytes, static_cast<double>(stats.disk.bytes_now));
+  out.set(Family::cache_disk_bytes_max, static_cast<double>(options.bytes_max));
+  out.set(Family::cache_disk_evictions_total, static_cast<double>(stats.disk.evicted));
+  out.set(Family::cache_disk_errors_total, {"read"}, static_cast<double>(stats.disk.read_errors));
+  out.set(Family::cache_disk_errors_total, {"write"}, static_cast<double>(stats.disk.write_errors));
+}
+
+void scrape_cache_tiers(metrics::Scrape& out, const cache::TierStats& stats, const cache::DiskOptions& disk) {
+  for (const auto tier : {cache::Tier::redis, cache::Tier::disk}) {
+    if (!(tier == cache::Tier::redis ? stats.redis_on : stats.disk_on)) continue;
+    const auto i = static_cast<std::size_t>(tier);
+    scrape_counts(out, Family::cache_tier_lookups_total, name(tier), stats.looks[i], cache::LookResult::hit);
+    scrape_counts(out, Family::cache_tier_stores_total, name(tier), stats.stores[i], cache::StoreResult::stored);
+    out.set(Family::cache_tier_bytes_total, {name(tier), "read"}, static_cast<double>(stats.bytes_read[i]));
+    out.set(Family::cache_tier_bytes_total, {name(tier), "written"}, static_cast<double>(stats.bytes_written[i]));
+  }
+  if (stats.redis_on) {
+    out.set(Family::cache_tier_up, {"redis"}, stats.redis_up ? 1 : 0);
+    out.set(Family::cache_purges_untold, static_cast<double>(stats.purges_untold));
+    for (std::size_t i = 0; i < stats.shared_flights.size(); ++i) {
+      out.set(Family::cache_shared_flights_total, {name(static_cast<cache::SharedFlight>(i))},
+              static_cast<double>(stats.shared_flights[i]));
+    }
+  }
+  scrape_disk(out, stats, disk);
+  out.set(Family::cache_queue_bytes, static_cast<double>(stats.queue_bytes_now));
+  out.set(Family::cache_queue_dropped_total, static_cast<double>(stats.queue_dropped));
+  out.set(Family::cache_purges_total, {"admin"}, static_cast<double>(stats.purges_made));
+  out.set(Family::cache_purges_total, {"cluster"}, static_cast<double>(stats.purges_heard));
+}
+
 }  // namespace
 
 void Application::scrape(metrics::Scrape& out) const {
@@ -49,6 +94,11 @@ void Application::scrape(metrics::Scrape& out) const {
   out.set(Family::cache_stores_total, static_cast<double>(cache.inserted));
   out.set(Family::cache_evictions_total, static_cast<double>(cache.evicted));
   out.set(Family::cache_expirations_total, static_cast<double>(cache.expired));
+  out.set(Family::cache_tier_lookups_total, {"memory", "hit"}, static_cast<double>(cache.hits));
+  out.set(Family::cache_tier_lookups_total, {"memory", "stale"}, static_cast<double>(cache.stale));
+  out.set(Family::cache_tier_lookups_total, {"memory", "miss"}, static_cast<double>(cache.misses));
+  out.set(Family::cache_purged_entries_total, static_cast<double>(cache.purged));
+  scrape_cache_tiers(out, cache_tiers_->stats(), config_->cache.disk);
   out.set(Family::singleflight_followers_total, static_cast<double>(flights_.stats().followed));
   out.set(Family::limiter_buckets, static_cast<double>(limiter_.holders()));
   gateway::scrape_budgets(budgets_, out);

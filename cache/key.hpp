@@ -8,7 +8,7 @@
 // Collisions: 256 bits of two independently seeded hashes and the canonical length are compared, so among 10^6 entries
 // an accidental one has odds below 10^-60. Seeds are drawn per process from the system's CSPRNG, so none can be
 // prepared offline; and an entry's tenant and gateway are compared as text at each hit (cache/entry.hpp), so that even
-// a collision cannot show one tenant another's answer.
+// a collision cannot show one tenant another's answer. Outside the process an entry has another name (store_key.hpp).
 
 #include <cstdint>
 #include <string>

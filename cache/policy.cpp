@@ -2,13 +2,17 @@
 
 #include "cache/policy.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "api/json_text.hpp"
+#include "cache/codec.hpp"
 #include "core/text.hpp"
 
 namespace ganglion::cache {
 namespace {
+
+using core::ErrorKind;
 
 std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
@@ -59,6 +63,39 @@ core::Result<bool> read_skip(const CacheHeaders& headers) {
   return core::fail(core::ErrorKind::invalid_value, "header '" + name + "' must be 'true' or 'false'", name);
 }
 
+bool tag_character(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         std::string_view{"._:/-"}.find(c) != std::string_view::npos;
+}
+
+core::Result<std::vector<std::string>> read_tags(const CacheHeaders& headers) {
+  std::vector<std::string> out;
+  if (!headers.tags) return out;
+  for (std::string_view rest = *headers.tags;;) {
+    const std::size_t comma = rest.find(',');
+    const std::string_view tag = trim(rest.substr(0, comma));
+    if (tag.empty() || tag.size() > kTagBytesMax || !std::ranges::all_of(tag, tag_character) ||
+        out.size() == kEntryTagsMax) {
+      return core::fail(ErrorKind::invalid_value,
+                        "header 'x-ganglion-cache-tags' must be 1 to 16 names with commas between, each of 1 to 64 "
+                        "letters, digits, . _ : / -",
+                        std::string{kTagsHeader});
+    }
+    if (std::ranges::find(out, tag) == out.end()) out.emplace_back(tag);
+    if (comma == std::string_view::npos) return out;
+    rest = rest.substr(comma + 1);
+  }
+}
+
+core::Result<Replay> read_replay(const CacheHeaders& headers, Replay otherwise) {
+  if (!headers.replay) return otherwise;
+  const std::string_view text = trim(*headers.replay);
+  if (core::iequals(text, "recorded")) return Replay::recorded;
+  if (core::iequals(text, "at-once")) return Replay::at_once;
+  return core::fail(ErrorKind::invalid_value, "header 'x-ganglion-cache-replay' must be 'recorded' or 'at-once'",
+                    std::string{kReplayHeader});
+}
+
 bool deterministic(const api::RequestView& request) {
   return request.endpoint == api::Endpoint::embeddings || request.seed || request.temperature == 0.0;
 }
@@ -71,7 +108,13 @@ core::Result<CacheDecision> decide(const CacheOptions& options, const CachePolic
   if (!ttl) return std::unexpected(ttl.error());
   const auto skip = read_skip(headers);
   if (!skip) return std::unexpected(skip.error());
+  auto tags = read_tags(headers);
+  if (!tags) return std::unexpected(tags.error());
+  const auto replay = read_replay(headers, policy.replay);
+  if (!replay) return std::unexpected(replay.error());
   CacheDecision out;
+  out.tags = *std::move(tags);
+  out.replay = *replay;
   if (headers.key) {
     out.custom_key = trim(*headers.key);
     if (out.custom_key.empty() || out.custom_key.size() > kCacheKeyBytesMax) {

@@ -3,7 +3,9 @@
 
 #include <chrono>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "api/openai_request.hpp"
 #include "cache/options.hpp"
@@ -14,6 +16,8 @@ namespace ganglion::cache {
 inline constexpr std::chrono::seconds kTtlMin{60};
 inline constexpr std::chrono::seconds kTtlMax{2'592'000};  // 30 days
 inline constexpr std::size_t kCacheKeyBytesMax = 1024;
+inline constexpr std::string_view kTagsHeader = "x-ganglion-cache-tags";
+inline constexpr std::string_view kReplayHeader = "x-ganglion-cache-replay";
 
 // Header values as received (trimmed); nullopt: absent.
 struct CacheHeaders {
@@ -23,6 +27,8 @@ struct CacheHeaders {
   std::optional<std::string_view> old_ttl;   // cf-cache-ttl; the new name wins
   std::optional<std::string_view> old_skip;  // cf-skip-cache; the new name wins
   std::optional<std::string_view> cache_control;
+  std::optional<std::string_view> tags;    // x-ganglion-cache-tags
+  std::optional<std::string_view> replay;  // x-ganglion-cache-replay
 };
 
 enum class CacheWhy : std::uint8_t {
@@ -39,6 +45,8 @@ struct CacheDecision {
   bool store = false;   // the answer may be kept (Cache-Control: no-cache stores and does not look)
   std::chrono::seconds ttl{0};
   std::string_view custom_key;  // "" : key from the body; borrowed from the headers
+  std::vector<std::string> tags;
+  Replay replay = Replay::at_once;
   CacheWhy why = CacheWhy::disabled;
 };
 

@@ -213,11 +213,12 @@ asio::awaitable<std::optional<std::uint64_t>> RedisStore::purge(std::string_view
   co_return generation;
 }
 
-asio::awaitable<std::optional<SharedStore::Told>> RedisStore::told_since(std::uint64_t generation) {
+asio::awaitable<std::optional<SharedStore::Told>> RedisStore::told_since(std::uint64_t generation,
+                                                                         core::Deadline until) {
   const std::string after = std::to_string(generation);
   const std::array<std::string_view, 2> keys{generation_key_, log_key_};
   const std::array<std::string_view, 1> args{after};
-  const auto reply = co_await client_->eval(told_script(), keys, args);
+  const auto reply = co_await client_->eval(told_script(), keys, args, until);
   if (!reply || !reply->is_array() || reply->items.size() != 3 || !reply->items[2].is_array()) co_return std::nullopt;
   Told out{.generation = number(reply->items[0].text)};
   for (const RedisReply& line : reply->items[2].items) {

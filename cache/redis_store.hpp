@@ -27,7 +27,7 @@ class RedisStore final : public SharedStore {
   boost::asio::awaitable<Put> put(const StoreKey& key, std::string_view token, std::string_view value,
                                   std::chrono::milliseconds lifetime) override;
   boost::asio::awaitable<std::optional<std::uint64_t>> purge(std::string_view scope) override;
-  boost::asio::awaitable<std::optional<Told>> told_since(std::uint64_t generation) override;
+  boost::asio::awaitable<std::optional<Told>> told_since(std::uint64_t generation, core::Deadline until) override;
   boost::asio::awaitable<bool> tell_again(const std::vector<std::pair<std::uint64_t, std::string>>& purges) override;
   void listen(std::function<void()> wake) override;
 

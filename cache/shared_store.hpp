@@ -60,7 +60,8 @@ class SharedStore {
     std::vector<std::pair<std::uint64_t, std::string>> purges;  // those after the generation asked for, oldest first
     bool complete = true;                                       // false: older ones after it are forgotten
   };
-  virtual boost::asio::awaitable<std::optional<Told>> told_since(std::uint64_t generation) = 0;
+  virtual boost::asio::awaitable<std::optional<Told>> told_since(std::uint64_t generation,
+                                                                 core::Deadline until = {}) = 0;
   // Purges that the store has lost. Writing one twice does nothing.
   virtual boost::asio::awaitable<bool> tell_again(const std::vector<std::pair<std::uint64_t, std::string>>& purges) = 0;
 

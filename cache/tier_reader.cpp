@@ -140,7 +140,7 @@ asio::awaitable<SharedStore::Got> TierReader::ask_store(Search& search) {
   }
   if (answer.got == Got::hit && answer.generation > tiers_->purges.generation()) {
     // There were purges that we have not heard of: first those, then the value.
-    const auto told = co_await store_->told_since(tiers_->purges.generation());
+    const auto told = co_await store_->told_since(tiers_->purges.generation(), until);
     if (!told) {
       tiers_->count(Tier::redis, LookResult::failed);
       co_return Got::failed;

@@ -240,6 +240,9 @@ void check_meaning(Reader& reader, const Node& root, const Config& config) {
   if (config.cache.entry_bytes_max > config.cache.memory_bytes_max) {
     place.error({"cache", "max_entry"}, "larger than max_memory");
   }
+  if (!config.cache.secret.empty() && config.cache.secret.reveal().size() < 16) {
+    place.warn({"cache", "secret"}, "shorter than 16 bytes; make one with `openssl rand -hex 32`");
+  }
 }
 
 void resolve_files(Reader& reader, const Node& root, Config& config) {

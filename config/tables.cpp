@@ -117,6 +117,43 @@ Table<ratelimit::TierOptions> tiers_table() {
   }};
 }
 
+Table<cache::DiskOptions> cache_disk_table() {
+  using T = cache::DiskOptions;
+  return {{
+      entry<T>("path", &T::directory, path(0),
+               "Directory of its own, for one process; empty: no disk tier. Answers lie there in the clear, readable "
+               "by the gateway's user alone.",
+               kRestart),
+      entry<T>("max_bytes", &T::bytes_max, size(kMiB, 1024 * 1024 * kGiB), "Bytes of its files, all together.",
+               kRestart),
+      entry<T>("max_entry", &T::entry_bytes_max, size(kKiB, kGiB),
+               "Larger answers are not written there (as compressed); at most a 64th of max_bytes counts.", kRestart),
+      entry<T>("timeout", &T::timeout, duration(milliseconds{1}, seconds{10}),
+               "A request waits for the disk so long at most.", kRestart),
+  }};
+}
+
+Table<cache::RedisCacheOptions> cache_redis_table() {
+  using T = cache::RedisCacheOptions;
+  return {{
+      entry<T>("enabled", &T::enabled, boolean(), "Use Redis for answers too, where `redis` says there is one.",
+               kRestart),
+      entry<T>("max_entry", &T::entry_bytes_max, size(kKiB, 256 * kMiB),
+               "Larger answers are not written there (as compressed). All together are bounded by Redis's maxmemory.",
+               kRestart),
+      entry<T>("timeout", &T::timeout, duration(milliseconds{1}, seconds{10}),
+               "A request waits for a look into Redis so long at most.", kRestart),
+      entry<T>("lease", &T::lease, duration(milliseconds{100}, seconds{300}),
+               "A gateway that fetches an answer for all holds this lease and renews it; when it dies, another takes "
+               "over after so long at most.",
+               kRestart),
+      entry<T>("wait", &T::wait, duration(milliseconds{0}, seconds{600}),
+               "A miss waits so long for another gateway's call for the same answer, then makes its own; 0: never "
+               "waits.",
+               kRestart),
+  }};
+}
+
 Table<cache::CacheOptions> cache_table() {
   using T = cache::CacheOptions;
   return {{
@@ -126,6 +163,18 @@ Table<cache::CacheOptions> cache_table() {
                kRestart),
       entry<T>("shards", &T::shards, integer(1, 1024), "Independent parts of the cache, each with its own lock.",
                kRestart),
+      entry<T>("secret", &T::secret, secret(),
+               "Names and seals what `disk` and Redis hold, so that nobody else can make or read an entry's name or "
+               "forge an answer; the same for all gateways that share a Redis. Unset: derived from `key_pepper`, and "
+               "without that the disk tier makes one of its own.",
+               {.reloads = Reloads::restart, .example = "${GANGLION_CACHE_SECRET}"}),
+      entry<T>("compress_above", &T::compress_above, size(0, kGiB),
+               "Answers larger than this are compressed on disk and in Redis; 0: none.", kRestart),
+      entry<T>("max_queue", &T::queue_bytes_max, size(kMiB, 1024 * kGiB),
+               "Memory for answers on their way to disk and Redis; past it they are dropped and counted.", kRestart),
+      section<T>("disk", &T::disk, cache_disk_table(), "Answers on this machine's disk, found again after a restart."),
+      section<T>("redis", &T::redis, cache_redis_table(),
+                 "Answers in the Redis of `redis`, shared with other gateways."),
   }};
 }
 

@@ -1,5 +1,7 @@
 // The table of fields: what operators name themselves - providers, local models, keys, tenants, gateways, prices.
 
+#include <algorithm>
+
 #include "config/tables.hpp"
 
 namespace ganglion::config {
@@ -70,6 +72,48 @@ Table<backends::ModelAlias> alias_table() {
   }};
 }
 
+// A word for each value of an enum, in its order.
+template <class E>
+Codec<E> words(std::vector<std::string> all) {
+  const Codec<std::string> text = choice(all);
+  return {.info = text.info,
+          .read = [read = text.read, all](Reader& reader, const Node& node) -> std::optional<E> {
+            const auto word = read(reader, node);
+            if (!word) return std::nullopt;
+            return static_cast<E>(std::ranges::find(all, *word) - all.begin());
+          },
+          .write = [all](const E& value, Secrets) { return Value{all[static_cast<std::size_t>(value)]}; }};
+}
+
+Codec<cache::InvalidateOn> invalidate_on() {
+  return words<cache::InvalidateOn>({"never", "policy", "price", "policy_and_price"});
+}
+
+Codec<cache::Replay> replay() {
+  return words<cache::Replay>({"at_once", "recorded"});
+}
+
+// The refusals that reach clients as the provider said them (gateway/billed_call.cpp), less 429, whose retry-after
+// would be wrong later.
+Codec<int> refusal() {
+  const std::vector<std::string> all{"400", "404", "409", "413", "415", "422"};
+  const Codec<std::string> text = choice(all);
+  return {.info = text.info,
+          .read = [read = text.read](Reader& reader, const Node& node) -> std::optional<int> {
+            const auto word = read(reader, node);
+            return word ? std::optional{std::stoi(*word)} : std::nullopt;
+          },
+          .write = [](const int& status, Secrets) { return Value{std::to_string(status)}; }};
+}
+
+Table<cache::NegativeTtl> negative_table() {
+  using T = cache::NegativeTtl;
+  return {{
+      entry<T>("status", &T::status, refusal(), "Of the upstream's answer.", kRequired),
+      entry<T>("ttl", &T::ttl, duration(seconds{1}, hours{1}, seconds{1}), "How long it is kept."),
+  }};
+}
+
 Table<cache::CachePolicy> cache_policy_table() {
   using T = cache::CachePolicy;
   return {{
@@ -82,6 +126,20 @@ Table<cache::CachePolicy> cache_policy_table() {
                "`cf-aig-cache-key`; other misses go to the backend one by one."),
       entry<T>("only_deterministic", &T::only_deterministic, boolean(),
                "Cache only requests with temperature 0 or a seed, and embeddings."),
+      entry<T>("stale_while_revalidate", &T::stale_while_revalidate, duration(seconds{0}, hours{24 * 30}, seconds{1}),
+               "After its ttl an answer is still served for so long, while one call in the background fetches a new "
+               "one, billed to the key of the request that caused it."),
+      entry<T>("stale_if_error", &T::stale_if_error, duration(seconds{0}, hours{24 * 30}, seconds{1}),
+               "After its ttl an answer is kept for so long, to be served when the backends fail."),
+      objects<T>("negative", &T::negative, negative_table(),
+                 "Refusals of the upstream that are kept as answers are, in memory only.",
+                 {.example = "- {status: 404, ttl: 10s}"}),
+      entry<T>("invalidate_on", &T::invalidate_on, invalidate_on(),
+               "What change of the configuration, beside where the model's name leads, forgets the answers kept so "
+               "far: that of this gateway's cache and retry settings, that of the model's price, both, or neither."),
+      entry<T>("replay", &T::replay, replay(),
+               "How recorded streams are sent: at once, or at the pace at which they were recorded. "
+               "`x-ganglion-cache-replay` asks for one of them."),
   }};
 }
 

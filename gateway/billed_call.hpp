@@ -79,6 +79,7 @@ class BilledCall {
   boost::asio::awaitable<core::Result<void>> start();
   const backends::AnswerHead& head() const { return head_; }
   bool streaming() const { return head_.event_stream && answer_ != nullptr; }
+  bool refused() const { return refused_; }  // the upstream refused the client's request
 
   // A streaming answer, piece by piece.
   boost::asio::awaitable<core::Result<StreamPiece>> next();

@@ -50,6 +50,8 @@ cache::CacheHeaders cache_headers(const net::RequestHead& head) {
     if (net::iequals(header.name, "cf-cache-ttl")) out.old_ttl = header.value;
     if (net::iequals(header.name, "cf-skip-cache")) out.old_skip = header.value;
     if (net::iequals(header.name, "cache-control")) out.cache_control = header.value;
+    if (net::iequals(header.name, cache::kTagsHeader)) out.tags = header.value;
+    if (net::iequals(header.name, cache::kReplayHeader)) out.replay = header.value;
   }
   return out;
 }
@@ -74,6 +76,7 @@ Worker::Worker(boost::asio::io_context& io, Services& services, int access_fd, n
       io_(io),
       redis_(redis),
       keys_(services.cache_seed),
+      tiers_(services.tiers.reader(io.get_executor())),
       metrics_(services.metrics.registry(), services.metrics.bounds()),
       access_log_(io, access_fd, metrics_.shard().counter(metrics::Family::access_log_dropped_total)) {}
 

@@ -4,6 +4,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "api/openai_request.hpp"
@@ -14,6 +15,7 @@
 #include "gateway/access_log.hpp"
 #include "gateway/answer_headers.hpp"
 #include "gateway/billed_call.hpp"
+#include "gateway/flight_pump.hpp"
 #include "gateway/idempotency.hpp"
 #include "gateway/router.hpp"
 #include "gateway/runtime.hpp"
@@ -48,7 +50,8 @@ struct Request {
   std::string budget_header;
   int turns = 0;  // flights followed whose leader had no budget
   cache::CacheDecision caching;
-  bool replayed = false;  // the answer of an earlier request with the same Idempotency-Key
+  std::string_view stale;  // x-ganglion-cache, where a stale answer is served
+  bool replayed = false;   // the answer of an earlier request with the same Idempotency-Key
 
   // How it ended.
   metrics::CacheOutcome cache = metrics::CacheOutcome::off;
@@ -91,8 +94,21 @@ class Worker {
   void record_replay(const Request& request, const Done& done);
 
   boost::asio::awaitable<Done> serve_from_cache(Request& request);
+  // A request as the cache knows it.
+  struct Asked {
+    cache::CacheKey key;
+    std::optional<cache::StoreKey> name;        // where there are tiers below memory
+    std::shared_ptr<const cache::Entry> stale;  // what memory has, past its ttl
+  };
   boost::asio::awaitable<Done> serve_entry(Request& request, const std::shared_ptr<const cache::Entry>& entry);
-  boost::asio::awaitable<Done> serve_flight(Request& request, cache::Join join, const cache::CacheKey& key);
+  boost::asio::awaitable<Done> serve_paced(Request& request, const cache::Entry& entry, const net::ResponseHead& head);
+  boost::asio::awaitable<Done> serve_stale(Request& request, const Asked& asked, bool after_error);
+  boost::asio::awaitable<Done> serve_flight(Request& request, cache::Join join, Asked asked);
+  boost::asio::awaitable<Done> serve_found(Request& request, Asked asked, const cache::RecordedHead& head,
+                                           FlightLead* lead);
+  std::unique_ptr<Pump> make_pump(Request& request, std::unique_ptr<cache::Recorder> recorder, const Asked& asked);
+  void start_refresh(Request& request, const Asked& asked);
+  void record_hit(const Request& request, int status);
   boost::asio::awaitable<Done> serve_direct(Request& request);
 
   boost::asio::awaitable<Done> relay_stream(Request& request, BilledCall& call);
@@ -109,6 +125,7 @@ class Worker {
   std::shared_ptr<Runtime> runtime_;
   core::RequestIds ids_;
   cache::KeyMaker keys_;
+  std::unique_ptr<cache::TierReader> tiers_;  // null: there are none below memory
   metrics::WorkerMetrics metrics_;
   AccessLog access_log_;
 };

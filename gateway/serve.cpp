@@ -40,6 +40,7 @@ void Worker::fill_head(Request& request, net::ResponseHead& head, AnswerHeaders&
   switch (request.cache) {
     case metrics::CacheOutcome::hit:
     case metrics::CacheOutcome::follower:
+    case metrics::CacheOutcome::stale:
       headers.text("cf-aig-cache-status", "HIT");
       break;
     case metrics::CacheOutcome::miss:

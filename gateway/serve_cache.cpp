@@ -4,6 +4,7 @@
 #include <boost/asio/detached.hpp>
 
 #include "api/error_body.hpp"
+#include "gateway/free_usage.hpp"
 #include "gateway/pipeline.hpp"
 #include "gateway/subject.hpp"
 
@@ -29,167 +30,183 @@ std::string annotated(std::string_view usage_event, Price price) {
 // A follower whose leader is refused by its budget joins again; so many times, then it calls for itself.
 constexpr int kTurnsMax = 3;
 
-// One flight's upstream call, apart from every client: lives until the answer is whole or nobody wants it.
-struct Pump {
-  Services& services;
-  std::unique_ptr<cache::Recorder> recorder;
-  std::shared_ptr<cache::Entry> meta;  // null: share, do not store
-  std::shared_ptr<Bill> bill;          // of the client that led; same thread
-  std::string body;
-  std::string client_model;
-  CallSpec spec;
-};
-
-boost::asio::awaitable<core::Result<void>> pump_stream(Pump& pump, BilledCall& call) {
-  for (;;) {
-    if (auto room = co_await pump.recorder->writable(); !room) co_return room;
-    auto piece = co_await call.next();
-    *pump.bill = call.bill();
-    if (!piece) co_return std::unexpected(std::move(piece.error()));
-    if (piece->usage_event) {
-      pump.recorder->append_usage_event(piece->bytes);
-    } else if (!piece->bytes.empty()) {
-      pump.recorder->append(piece->bytes);
-    }
-    if (piece->last) co_return core::Result<void>{};
-  }
-}
-
-boost::asio::awaitable<void> run_pump(std::unique_ptr<Pump> pump) {
-  BilledCall call(pump->services, std::move(pump->spec));
-  core::Result<void> done = co_await call.start();
-  *pump->bill = call.bill();
-  if (done) {
-    pump->recorder->set_head({.status = call.head().status,
-                              .content_type = call.head().content_type,
-                              .event_stream = call.streaming(),
-                              .headers = call.head().headers});
-    if (call.streaming()) {
-      done = co_await pump_stream(*pump, call);
-    } else {
-      auto body = co_await call.whole();
-      if (body) {
-        *pump->bill = call.bill();
-        pump->recorder->append(*body);
-      } else {
-        done = std::unexpected(std::move(body.error()));
-      }
-    }
-  }
-  call.abandon();
-  *pump->bill = call.bill();
-  if (!done) {
-    pump->recorder->fail(std::move(done.error()));
-    co_return;
-  }
-  if (pump->meta) pump->meta->usage = call.bill().usage;
-  pump->services.flights.finish(*pump->recorder, call.bill().complete ? std::move(pump->meta) : nullptr);
-}
-
 }  // namespace
 
+std::string free_usage_event(std::string_view usage_event) {
+  return annotated(usage_event, [](const api::Usage&) { return 0; });
+}
+
 boost::asio::awaitable<Worker::Done> Worker::serve_from_cache(Request& request) {
+  const GatewayPolicy& policy = request.runtime->snapshot().policy(request.who->gateway);
   const cache::KeyScope scope{.tenant = request.who->tenant,
                               .gateway = request.who->gateway,
                               .endpoint = request.route.endpoint,
                               .model = request.model->name,
-                              .policy_version = request.model->version};
-  cache::CacheKey key;
+                              .policy_version = request.runtime->snapshot().cache_version(policy, *request.model)};
+  Asked asked;
   if (!request.caching.custom_key.empty()) {
-    key = keys_.from_text(scope, request.caching.custom_key);
+    asked.key = keys_.from_text(scope, request.caching.custom_key);
   } else if (auto made = keys_.from_body(scope, request.body)) {
-    key = *made;
+    asked.key = *made;
   } else {
     co_return std::unexpected(std::move(made.error()));
   }
   request.cache = metrics::CacheOutcome::miss;
-  if (!request.caching.lookup)
-    co_return co_await serve_flight(request, services_.flights.lead_alone(io_.get_executor()), key);
-  if (const auto entry = services_.cache.lookup(key, request.who->tenant, request.who->gateway)) {
-    co_return co_await serve_entry(request, entry);
+  cache::Found found;
+  if (request.caching.lookup) {
+    found = services_.cache.find(asked.key, request.who->tenant, request.who->gateway);
+    if (found.freshness == cache::Freshness::fresh) co_return co_await serve_entry(request, found.entry);
+    if (!request.caching.store) co_return co_await serve_direct(request);
   }
-  if (!request.caching.store) co_return co_await serve_direct(request);
-  auto join = services_.flights.join(key, request.view.stream, request.who->tenant, request.who->gateway,
+  if (tiers_) asked.name = keys_.store_key(services_.tiers.secret());
+  asked.stale = std::move(found.entry);
+  if (!request.caching.lookup) {
+    co_return co_await serve_flight(request, services_.flights.lead_alone(io_.get_executor()), asked);
+  }
+  if (found.freshness == cache::Freshness::revalidate) co_return co_await serve_stale(request, asked, false);
+  auto join = services_.flights.join(asked.key, request.view.stream, request.who->tenant, request.who->gateway,
                                      io_.get_executor(), request.tier == api::Tier::fast);
   if (join.hit) co_return co_await serve_entry(request, join.hit);
-  co_return co_await serve_flight(request, std::move(join), key);
+  co_return co_await serve_flight(request, std::move(join), asked);
+}
+
+// Past its ttl, within its windows. Unless an upstream has just failed, one call fetches a new one for those who come
+// later.
+boost::asio::awaitable<Worker::Done> Worker::serve_stale(Request& request, const Asked& asked, bool after_error) {
+  if (!after_error) start_refresh(request, asked);
+  request.stale = after_error ? "stale; reason=error" : "stale; reason=revalidate";
+  co_return co_await serve_entry(request, asked.stale);
 }
 
 boost::asio::awaitable<Worker::Done> Worker::serve_entry(Request& request,
                                                          const std::shared_ptr<const cache::Entry>& entry) {
   const auto rendered = services_.cache.render(entry, request.view.stream);
   if (!rendered) co_return co_await serve_direct(request);  // no such form of this recording
-  request.cache = metrics::CacheOutcome::hit;
-  request.streamed = request.view.stream;
-  std::string edited;
-  std::string_view body = rendered->body;
-  if (const api::Span at = rendered->usage_event; request.view.stream && !at.empty()) {
-    edited = body.substr(0, at.offset);
-    if (request.view.include_usage) edited += annotated(at.of(body), [](const api::Usage&) { return 0; });
-    edited += body.substr(at.offset + at.length);
-    body = edited;
-  }
+  request.cache = request.stale.empty() ? metrics::CacheOutcome::hit : metrics::CacheOutcome::stale;
+  request.streamed = request.view.stream && !entry->refusal;
   net::ResponseHead head;
   AnswerHeaders headers(head);
   const backends::AnswerHead stored{.status = entry->status, .content_type = std::string{rendered->content_type}};
   fill_head(request, head, headers, stored);
   headers.neurons(0);
   headers.number("age", entry->age(services_.clock.steady()).count());
+  if (!request.stale.empty()) headers.text("x-ganglion-cache", request.stale);
+  record_hit(request, entry->status);
+  if (request.streamed && request.caching.replay == cache::Replay::recorded && !entry->pace.empty() &&
+      entry->recorded_as == cache::RecordedAs::stream) {
+    co_return co_await serve_paced(request, *entry, head);
+  }
+  std::string edited;
+  std::string_view body = rendered->body;
+  if (const api::Span at = rendered->usage_event; request.view.stream && !at.empty()) {
+    edited = body.substr(0, at.offset);
+    if (request.view.include_usage) edited += free_usage_event(at.of(body));
+    edited += body.substr(at.offset + at.length);
+    body = edited;
+  }
+  co_return co_await request.exchange.respond(head, body);
+}
+
+void Worker::record_hit(const Request& request, int status) {
+  // The client that led has its record already: of the call that failed.
+  if (request.dispatched) return;
   services_.terminals_written.add();
   services_.ledger.record_async(
       subject_of(request.id, *request.who, *request.model, request.route.endpoint, request.tier, request.tags),
       {.outcome = metering::Outcome::cache_hit,
+       .reason = request.stale.empty() ? "" : "stale",
        .charge = request.runtime->snapshot().prices().free(request.tier),
-       .http_status = entry->status,
+       .http_status = status,
        .latency = std::chrono::duration_cast<std::chrono::microseconds>(services_.clock.steady() -
                                                                         request.exchange.received_at())});
-  co_return co_await request.exchange.respond(head, body);
 }
 
-boost::asio::awaitable<Worker::Done> Worker::serve_flight(Request& request, cache::Join join,
-                                                          const cache::CacheKey& key) {
-  std::shared_ptr<Bill> bill;  // null for followers, whose share of the call is free
+// The call of a flight that outlives this request, so it reads its own copies.
+std::unique_ptr<Pump> Worker::make_pump(Request& request, std::unique_ptr<cache::Recorder> recorder,
+                                        const Asked& asked) {
+  const Snapshot& snapshot = request.runtime->snapshot();
+  auto pump = std::make_unique<Pump>(Pump{.services = services_,
+                                          .recorder = std::move(recorder),
+                                          .lead = std::make_shared<FlightLead>(),
+                                          .body = std::string{request.body},
+                                          .client_model = std::string{request.view.model},
+                                          .name = asked.name,
+                                          .stale = asked.stale});
+  CallSpec& call = pump->lead->call.emplace(call_spec(request));
+  call.body = pump->body;
+  call.view.model = pump->client_model;
+  call.view.user = call.view.service_tier = {};
+  call.usage_events = UsageEvents::raw;
+  // Each reader keeps its own deadline. The call may outlive its first reader's by one more, for those who joined
+  // late; when nobody reads any more it is cancelled.
+  call.deadline = core::Deadline::after(2 * snapshot.request().timeout);
+  call.cancel = &pump->recorder->cancel();
+  if (!request.caching.store) return pump;
+  const cache::CachePolicy& policy = snapshot.policy(request.who->gateway).cache;
+  pump->negative = policy.negative;
+  pump->meta = std::make_shared<cache::Entry>();
+  pump->meta->key = asked.key;
+  pump->meta->tenant = request.who->tenant;
+  pump->meta->gateway = request.who->gateway;
+  pump->meta->model = request.model->name;
+  pump->meta->endpoint = request.route.endpoint;
+  pump->meta->custom_key = request.caching.custom_key;
+  pump->meta->tags = request.caching.tags;
+  pump->meta->ttl = request.caching.ttl;
+  pump->meta->stale_while_revalidate = policy.stale_while_revalidate;
+  pump->meta->stale_if_error = policy.stale_if_error;
+  pump->meta->purge_sequence = services_.tiers.purges().sequence();
+  pump->meta->generation = services_.tiers.purges().generation();
+  return pump;
+}
+
+// Billed to this request's key, with an id of its own: the request itself is a hit and costs nothing.
+void Worker::start_refresh(Request& request, const Asked& asked) {
+  const core::SteadyTime now = services_.clock.steady();
+  if (!asked.stale->claim_refresh(now)) return;
+  if (!reserve(request)) {  // no budget for it: somebody else's may be larger
+    asked.stale->refresh_failed(now + std::chrono::seconds{1});
+    return;
+  }
+  auto recorder = services_.flights.refresh(asked.key, request.view.stream, io_.get_executor());
+  if (!recorder) return;
+  auto pump = make_pump(request, std::move(recorder), asked);
+  pump->refresh = true;
+  pump->reader = tiers_.get();
+  pump->lead->call->id = ids_.next(services_.clock.wall());
+  pump->lead->call->began = now;
+  boost::asio::co_spawn(io_, run_pump(std::move(pump)), boost::asio::detached);
+}
+
+boost::asio::awaitable<Worker::Done> Worker::serve_flight(Request& request, cache::Join join, Asked asked) {
+  std::shared_ptr<FlightLead> lead;  // null for followers, whose share of the call is free
   if (join.recorder) {
+    // Before the tiers below are asked: the request that led may be gone when they have answered.
     if (auto fits = reserve(request); !fits) {
       join.recorder->fail(fits.error());
       co_return fits;
     }
-    bill = std::make_shared<Bill>();
+    auto pump = make_pump(request, std::move(join.recorder), asked);
+    lead = pump->lead;
+    if (request.caching.lookup) pump->reader = tiers_.get();
     request.dispatched = true;
-    auto pump = std::make_unique<Pump>(Pump{.services = services_,
-                                            .recorder = std::move(join.recorder),
-                                            .bill = bill,
-                                            .body = std::string{request.body},
-                                            .client_model = std::string{request.view.model},
-                                            .spec = call_spec(request)});
-    // The call outlives this request, so it reads its own copies.
-    pump->spec.body = pump->body;
-    pump->spec.view.model = pump->client_model;
-    pump->spec.view.user = pump->spec.view.service_tier = {};
-    pump->spec.usage_events = UsageEvents::raw;
-    // Each reader keeps its own deadline. The call may outlive its first reader's by one more, for those who joined
-    // late; when nobody reads any more it is cancelled.
-    pump->spec.deadline = core::Deadline::after(2 * request.runtime->snapshot().request().timeout);
-    pump->spec.cancel = &pump->recorder->cancel();
-    if (request.caching.store) {
-      pump->meta = std::make_shared<cache::Entry>();
-      pump->meta->key = key;
-      pump->meta->tenant = request.who->tenant;
-      pump->meta->gateway = request.who->gateway;
-      pump->meta->model = request.model->name;
-      pump->meta->endpoint = request.route.endpoint;
-      pump->meta->ttl = request.caching.ttl;
-    }
     boost::asio::co_spawn(io_, run_pump(std::move(pump)), boost::asio::detached);
   } else {
     request.cache = metrics::CacheOutcome::follower;
   }
-  Done done = co_await relay_flight(request, *join.reader, bill);
+  if (auto head = co_await join.reader->head(request.exchange.cancel(), request.deadline); head && (*head)->entry) {
+    join.reader.reset();
+    co_return co_await serve_found(request, std::move(asked), **head, lead.get());
+  }
+  const std::shared_ptr<Bill> bill{lead, lead ? &lead->bill : nullptr};
+  Done done = co_await relay_flight(request, *join.reader, lead ? bill : nullptr);
   join.reader.reset();
-  if (bill) {
+  if (lead) {
     request.bill = *bill;
     // The first client left and the call goes on for others: its bill is the ledger's to tell.
     if (!bill->settled) request.bill.outcome = metering::Outcome::cancelled;
+    // It left while the tiers below were asked: there was no call.
+    if (lead->call) request.dispatched = false;
     co_return done;
   }
   if (!done && done.error().kind == ErrorKind::quota_exceeded && !request.exchange.started()) {
@@ -199,6 +216,24 @@ boost::asio::awaitable<Worker::Done> Worker::serve_flight(Request& request, cach
   }
   record_follower(request, done);
   co_return done;
+}
+
+// The flight ended at a stored answer: of another tier, or a stale one because the upstream failed.
+boost::asio::awaitable<Worker::Done> Worker::serve_found(Request& request, Asked asked, const cache::RecordedHead& head,
+                                                         FlightLead* lead) {
+  if (lead != nullptr) {
+    request.bill = lead->bill;
+    if (lead->call) {
+      // There was no call: its permit is the request's again, and its budget free.
+      request.dispatched = false;
+      request.permit = std::move(lead->call->permit);
+      lead->call.reset();
+    }
+  }
+  asked.stale = head.entry;
+  if (head.after_error) co_return co_await serve_stale(request, asked, true);
+  if (!head.entry->fresh(services_.clock.steady())) co_return co_await serve_stale(request, asked, false);
+  co_return co_await serve_entry(request, head.entry);
 }
 
 void Worker::record_follower(const Request& request, const Done& done) {

@@ -16,6 +16,7 @@
 #include "cache/memory_cache.hpp"
 #include "cache/options.hpp"
 #include "cache/single_flight.hpp"
+#include "cache/tiers.hpp"
 #include "core/clock.hpp"
 #include "metering/budgets.hpp"
 #include "metering/ledger.hpp"
@@ -77,6 +78,7 @@ struct Services {
   cache::CacheOptions cache_options;
   cache::MemoryCache& cache;
   cache::SingleFlight& flights;
+  cache::Tiers& tiers;
   cache::KeySeed cache_seed;
   BackendRegistry& backends;
   metrics::Counter intents_written, terminals_written;

@@ -31,6 +31,7 @@ struct ModelEntry {
   // Of where the name leads: equal while it means the same, so that a reload that remaps a name forgets its cached
   // answers and any other reload keeps them.
   std::uint64_t version = 0;
+  std::uint64_t price_version = 0;  // of what it costs
 };
 
 struct SnapshotInput {
@@ -53,6 +54,9 @@ class Snapshot {
   const std::vector<ModelEntry>& models() const { return models_; }  // by name
   const ModelEntry* model(std::string_view name) const;
   const GatewayPolicy& policy(std::string_view gateway) const;
+  // What an answer of this model under this gateway's policy is kept as: another value forgets the answers kept so
+  // far. The same in every process with the same configuration.
+  std::uint64_t cache_version(const GatewayPolicy& policy, const ModelEntry& model) const;
   const ratelimit::LimitSet* tenant_limits(std::string_view tenant) const;
   const ratelimit::LimitSet* model_limits(std::string_view model) const;
   std::uint64_t version() const { return version_; }
@@ -69,6 +73,7 @@ class Snapshot {
   std::vector<ModelEntry> models_;
   std::map<std::string, std::size_t, std::less<>> by_name_;
   GatewayPolicy default_policy_;
+  std::vector<std::uint64_t> policy_versions_;  // as input_.gateway.gateways
   std::uint64_t version_ = 0;
   std::int64_t created_s_ = 0;
 };

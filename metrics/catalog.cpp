@@ -21,6 +21,8 @@ constexpr double kOverheadBuckets[] = {0.00001, 0.00002, 0.00003, 0.00005, 0.000
                                        0.0005,  0.001,   0.0025,  0.005,   0.01,     0.025,  0.1};
 // One group commit of the ledger (write + fdatasync).
 constexpr double kCommitBuckets[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1};
+// A look into Redis or onto the disk.
+constexpr double kTierBuckets[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1};
 constexpr double kBatchBuckets[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
 constexpr FamilySpec counter(Family f, std::string_view name, std::string_view unit, Labels labels,
@@ -40,9 +42,9 @@ using enum Family;
 
 constexpr FamilySpec kCatalog[] = {
     // Requests.
-    counter(
-        requests_total, "ganglion_requests_total", "", {"endpoint", "model", "tenant", "tier", "code", "cache"},
-        "Requests that ended, by HTTP status sent (0: none was) and cache outcome (off, skip, miss, hit, follower)."),
+    counter(requests_total, "ganglion_requests_total", "", {"endpoint", "model", "tenant", "tier", "code", "cache"},
+            "Requests that ended, by HTTP status sent (0: none was) and cache outcome (off, skip, miss, hit, follower, "
+            "stale)."),
     seconds(request_duration_seconds, "ganglion_request_duration_seconds", {"endpoint", "model", "tier"},
             kRequestBuckets, "From the first byte of the request's head to the last byte of its answer."),
     seconds(request_time_to_first_token_seconds, "ganglion_request_time_to_first_token_seconds", {"model", "tier"},
@@ -73,7 +75,8 @@ constexpr FamilySpec kCatalog[] = {
             "Client connections closed before their first request (limit, tls, accept)."),
     // Cache.
     counter(cache_lookups_total, "ganglion_cache_lookups_total", "", {"result"},
-            "Requests by cache outcome (skip, miss, hit, follower); requests that cannot be cached are not counted."),
+            "Requests by cache outcome (skip, miss, hit, follower, stale); requests that cannot be cached are not "
+            "counted."),
     gauge(cache_entries, "ganglion_cache_entries", "", {}, "Answers held in memory."),
     gauge(cache_bytes, "ganglion_cache_bytes", "bytes", {}, "Memory taken by the answers held, overhead included."),
     gauge(cache_bytes_max, "ganglion_cache_bytes_max", "bytes", {}, "Configured bound of ganglion_cache_bytes."),
@@ -83,6 +86,39 @@ constexpr FamilySpec kCatalog[] = {
             "Answers dropped because their TTL passed."),
     counter(singleflight_followers_total, "ganglion_singleflight_followers_total", "", {},
             "Requests that joined the upstream call of an identical request instead of making their own."),
+    counter(cache_tier_lookups_total, "ganglion_cache_tier_lookups_total", "", {"tier", "result"},
+            "Looks into a tier (memory, redis, disk) by result: hit, stale, miss, purged, foreign (another tenant's or "
+            "another version's), corrupt, timeout, failed, off (known to be lost, so not asked)."),
+    seconds(cache_tier_lookup_seconds, "ganglion_cache_tier_lookup_seconds", {"tier"}, kTierBuckets,
+            "Time of one look into a tier below memory."),
+    counter(cache_tier_stores_total, "ganglion_cache_tier_stores_total", "", {"tier", "result"},
+            "Answers on their way into a tier below memory by result: stored, fenced (another gateway had taken over), "
+            "refused (too large, purged or expired meanwhile), failed."),
+    counter(cache_tier_bytes_total, "ganglion_cache_tier_bytes_total", "bytes", {"tier", "direction"},
+            "Bytes read from and written to a tier below memory, compressed."),
+    gauge(cache_tier_up, "ganglion_cache_tier_up", "", {"tier"},
+          "1 while a configured tier below memory can be used, else 0."),
+    gauge(cache_disk_entries, "ganglion_cache_disk_entries", "", {}, "Answers held on disk."),
+    gauge(cache_disk_bytes, "ganglion_cache_disk_bytes", "bytes", {}, "Bytes of the disk tier's files."),
+    gauge(cache_disk_bytes_max, "ganglion_cache_disk_bytes_max", "bytes", {},
+          "Configured bound of ganglion_cache_disk_bytes."),
+    counter(cache_disk_evictions_total, "ganglion_cache_disk_evictions_total", "", {},
+            "Answers dropped from disk to make room."),
+    counter(cache_disk_errors_total, "ganglion_cache_disk_errors_total", "", {"operation"},
+            "Reads and writes of the disk tier that failed, damaged records included (operation: read or write)."),
+    gauge(cache_queue_bytes, "ganglion_cache_queue_bytes", "bytes", {},
+          "Memory taken by answers on their way to tiers below memory."),
+    counter(cache_queue_dropped_total, "ganglion_cache_queue_dropped_total", "", {},
+            "Answers that no tier below memory got because too many were on their way."),
+    counter(cache_shared_flights_total, "ganglion_cache_shared_flights_total", "", {"result"},
+            "Misses that Redis coordinated between gateways: led (made the call for all), waited (got another "
+            "gateway's answer), took_over (the other gateway lost or gave up its call), gave_up (waited too long)."),
+    counter(cache_purges_total, "ganglion_cache_purges_total", "", {"source"},
+            "Purges by where they came from (admin: made here; cluster: made at another gateway)."),
+    gauge(cache_purges_untold, "ganglion_cache_purges_untold", "", {},
+          "Purges made here that other gateways could not be told of yet."),
+    counter(cache_purged_entries_total, "ganglion_cache_purged_entries_total", "", {},
+            "Answers that purges dropped from memory."),
     // Idempotency keys.
     counter(
         idempotency_requests_total, "ganglion_idempotency_requests_total", "", {"result"},

@@ -68,6 +68,8 @@ std::string_view name(CacheOutcome outcome) {
       return "hit";
     case CacheOutcome::follower:
       return "follower";
+    case CacheOutcome::stale:
+      return "stale";
     case CacheOutcome::kCount:
       break;
   }

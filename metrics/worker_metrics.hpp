@@ -21,6 +21,7 @@ enum class CacheOutcome : std::uint8_t {
   miss,      // looked up, not found: a backend was asked
   hit,       // served from the cache
   follower,  // joined the flight of an identical request
+  stale,     // served from the cache although its time was over, because the policy says so
   kCount
 };
 std::string_view name(CacheOutcome outcome);

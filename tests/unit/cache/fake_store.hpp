@@ -118,7 +118,7 @@ class FakeStore final : public SharedStore {
     }
     co_return generation;
   }
-  boost::asio::awaitable<std::optional<Told>> told_since(std::uint64_t after) override {
+  boost::asio::awaitable<std::optional<Told>> told_since(std::uint64_t after, core::Deadline) override {
     if (!co_await answers()) co_return std::nullopt;
     co_return server_->with([&] {
       Told out{.generation = server_->generation};

@@ -3,6 +3,7 @@
 #include "cache/memory_cache.hpp"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cmath>
@@ -59,6 +60,29 @@ TEST(MemoryCache, FindsWhatWasStoredUntilItsTimeIsOver) {
   EXPECT_EQ(stats.entries_now, 0U);
   EXPECT_EQ(stats.bytes_now, 0U);
 }
+
+#if !defined(__has_feature)
+#define __has_feature(x) 0
+#endif
+#if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer)
+TEST(MemoryCache, AHundredThousandAnswersStayWithinTheBoundOnTheHeap) {
+  constexpr std::size_t kMax = 64UL << 20;
+  const std::size_t before = ::mallinfo2().uordblks;
+  Fixture f{kMax, 4};
+  for (std::uint64_t n = 0; n < 100'000; ++n) {
+    auto entry = entry_of(n, 200 + n % 1500);
+    entry->tags = {"a tag that is longer than a small string"};
+    entry->pace.assign(n % 8, PaceMark{});
+    f.cache.insert(std::move(entry));
+  }
+  const MemoryStats stats = f.cache.stats();
+  const std::size_t heap = ::mallinfo2().uordblks - before;
+  EXPECT_LE(stats.bytes_now, kMax);
+  EXPECT_GT(stats.entries_now, 20'000U);
+  EXPECT_GT(stats.evicted, 10'000U);
+  EXPECT_LE(heap, kMax + kMax / 8) << "what is charged is what is taken";
+}
+#endif
 
 TEST(MemoryCache, KeepsAStaleAnswerForItsWindows) {
   Fixture f{1 << 20};

@@ -64,6 +64,22 @@ TEST(CachePolicy, RefusesBadHeadersByName) {
   EXPECT_EQ(run({.key = long_key}).error().param, "cf-aig-cache-key");
 }
 
+TEST(CachePolicy, TagsAndReplayComeFromHeaders) {
+  EXPECT_EQ(run({.tags = " a, b:1 ,a,c/d"})->tags, (std::vector<std::string>{"a", "b:1", "c/d"}));
+  EXPECT_TRUE(run({})->tags.empty());
+  for (const std::string& bad : {std::string{}, std::string{"a,,b"}, std::string{"a b"}, std::string(65, 'x'),
+                                 std::string{"1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17"}}) {
+    const auto refused = run({.tags = bad});
+    ASSERT_FALSE(refused) << bad;
+    EXPECT_EQ(refused.error().param, "x-ganglion-cache-tags");
+  }
+  EXPECT_EQ(run({})->replay, Replay::at_once);
+  EXPECT_EQ(run({}, {.replay = Replay::recorded})->replay, Replay::recorded);
+  EXPECT_EQ(run({.replay = "recorded"})->replay, Replay::recorded);
+  EXPECT_EQ(run({.replay = "At-Once"}, {.replay = Replay::recorded})->replay, Replay::at_once);
+  EXPECT_EQ(run({.replay = "slow"}).error().param, "x-ganglion-cache-replay");
+}
+
 TEST(CachePolicy, SkipAndCacheControl) {
   EXPECT_FALSE(run({.skip = "true"})->store);
   EXPECT_FALSE(run({.old_skip = "True"})->lookup);
