@@ -4,7 +4,9 @@ Sizes: `ci` on every change, `release` before a release (scripts/faults --releas
 import json
 import os
 import pathlib
+import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -420,5 +422,149 @@ def isolation(run):
     return f"{count} requests of 3 tenants, {len(first)} distinct, a herd of {len(herd)} made 1 call"
 
 
-ALL = {f.__name__: f for f in (kill, power, syscalls, disk_full, cuts, disconnects, usage, retries, clock, isolation)}
+class Redis:
+    """A real redis-server on a free port; forgets everything when it is killed."""
+
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                                         "--dir", str(self.directory)], stdout=subprocess.DEVNULL)
+        wait_until(lambda: self.call("PING") == "PONG", 10, "redis-server did not start")
+
+    def call(self, *words):
+        done = subprocess.run(["redis-cli", "-p", str(self.port), *words], capture_output=True, text=True, check=False, timeout=10)
+        return done.stdout.strip()
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def limited_gateways(run, redis, upstream, count, rate, burst):
+    """Gateways that share the limits of keys k0..k3."""
+    keys = "".join(f"  - {{id: k{i}, secret: sk-limited-{i}, limits: {{requests: {{rate: {rate}/s, burst: {burst}}}}}}}\n" for i in range(4))
+    gateways = []
+    for index in range(count):
+        directory = run.directory / f"gateway{index}"
+        directory.mkdir()
+        gateways.append(Gateway("providers:\n" + provider(upstream) + NO_CACHE + "key_pepper: some-pepper-for-tests-only\nkeys:\n" + keys +
+                                (f'redis: {{addresses: ["127.0.0.1:{redis.port}"]}}\n' if redis else ""), directory=directory).start())
+    return gateways
+
+
+class Flood:
+    """Asks with every key on every gateway, `per_key` times as often as the limit allows, until stopped."""
+
+    def __init__(self, gateways, keys, clients):
+        self.answers = []  # (key, status, sent, answered, retry after)
+        self.lock = threading.Lock()
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(gateways[i % len(gateways)].ports["proxy"], keys[i // len(gateways) % len(keys)]), daemon=True)
+                        for i in range(clients)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, port, key):
+        while not self.stopping.is_set():
+            sent = time.monotonic()
+            answer = ask(port, {"deltas": 1}, key=f"sk-limited-{key}")
+            with self.lock:
+                self.answers.append((key, answer.status, sent, time.monotonic(), answer.error or answer.body[:200]))
+            self.stopping.wait(0.004)
+
+    def stop(self):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(timeout=30)
+        return self.answers
+
+
+def admitted(answers, key, since=0.0, until=float("inf")):
+    return sum(1 for k, status, sent, _, _ in answers if k == key and status == 200 and since <= sent < until)
+
+
+def limits(run):
+    """F15. Limits are exact: one gateway alone, then two that share them through Redis."""
+    seconds = {"ci": 4, "release": 60}[run.size]
+    upstream = Upstream()
+    rate, burst = 40, 20
+    facts = []
+    redis = Redis(run.directory)
+    try:
+        for count in (1, 2):
+            gateways = limited_gateways(run, redis if count == 2 else None, upstream, count, rate, burst)
+            time.sleep(0.5)  # leases and gateways are known to each other
+            flood = Flood(gateways, [0, 1], 12)
+            time.sleep(seconds)
+            answers = flood.stop()
+            must({s for _, s, _, _, _ in answers} <= {200, 429}, f"statuses {sorted({(s, e) for _, s, _, _, e in answers if s not in (200, 429)}, key=str)[:3]}")
+            lasted = max(a[3] for a in answers) - min(a[2] for a in answers)
+            for key in (0, 1):
+                got, most = admitted(answers, key), burst + rate * lasted
+                must(got <= most * (1.01 if count == 2 else 1.0) + 1, f"{count} gateway(s): {got} admitted of at most {most:.0f}")
+                must(got >= (most - rate * 0.2) * 0.97, f"{count} gateway(s): only {got} admitted of {most:.0f}: the limit is not used")
+                facts.append(f"{got}/{most:.0f}")
+            for gateway in gateways:
+                gateway.stop()
+                shutil.rmtree(gateway.directory)
+    finally:
+        redis.kill()
+        upstream.stop()
+    return f"admitted of allowed, 2 keys on 1 gateway, 2 keys on 2 gateways: {', '.join(facts)}"
+
+
+def redis(run):
+    """F14. Redis is killed, hung, emptied, read-only or without its scripts, while two gateways share limits."""
+    turns = {"ci": 1, "release": 20}[run.size]
+    upstream = Upstream()
+    server = Redis(run.directory)
+    rate, burst = 40, 20
+    gateways = limited_gateways(run, server, upstream, 2, rate, burst)
+    facts = {}
+    try:
+        time.sleep(0.5)
+        for turn in range(turns):
+            for name, hurt, heal in (("killed", server.kill, server.start),
+                                     ("hung", lambda: server.signal(signal.SIGSTOP), lambda: server.signal(signal.SIGCONT)),
+                                     ("emptied", lambda: server.call("FLUSHALL"), lambda: None),
+                                     ("without scripts", lambda: server.call("SCRIPT", "FLUSH"), lambda: None),
+                                     ("read-only", lambda: server.call("REPLICAOF", "127.0.0.1", "1"), lambda: server.call("REPLICAOF", "NO", "ONE"))):
+                flood = Flood(gateways, [turn % 4], 8)
+                time.sleep(0.7)
+                hurt()
+                time.sleep(1.5)
+                heal()
+                time.sleep(1.5)
+                answers = flood.stop()
+                bad = [(s, e) for _, s, _, _, e in answers if s not in (200, 429)]
+                must(not bad, f"redis {name}: {len(bad)} requests failed, first {bad[:1]}")
+                lasted = max(a[3] for a in answers) - min(a[2] for a in answers)
+                got, most = admitted(answers, turn % 4), 2 * burst + rate * lasted * 1.1
+                must(got <= most, f"redis {name}: {got} admitted of at most {most:.0f}")
+                must(got >= rate * lasted * 0.5, f"redis {name}: only {got} admitted in {lasted:.1f} s")
+                took = sorted(a[3] - a[2] for a in answers)
+                facts[name] = f"{got}/{most:.0f}, p99 {took[len(took) * 99 // 100] * 1e3:.0f} ms"
+                time.sleep(burst / rate + 0.3)  # the bucket is full again
+        for gateway in gateways:
+            gateway.stop()
+            verify(gateway, [])
+        billed = sum(1 for g in gateways for r in g.records() if r["outcome"] == "completed")
+        must(billed == len(upstream.attempts), f"{billed} billed, the upstream answered {len(upstream.attempts)}")
+    finally:
+        server.signal(signal.SIGCONT)
+        server.kill()
+        upstream.stop()
+    return f"{turns} turns, {facts}"
+
+
+ALL = {f.__name__: f for f in (kill, power, syscalls, disk_full, cuts, disconnects, usage, retries, clock, isolation, limits, redis)}
 NEEDS_FUSE = {"power", "disk_full"}
