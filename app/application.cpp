@@ -53,7 +53,7 @@ Application::Application(std::shared_ptr<const config::Config> config)
       ledger_errors_(metrics_.registry().shared().counter(metrics::Family::ledger_errors_total)),
       budget_watch_(metrics_.registry()),
       budgets_(clock_, budget_watch_),
-      limiter_(config_->limiter, clock_),
+      limiter_(config_->limiter, clock_, config_->redis.enabled() && config_->limiter.shared),
       admission_(config_->admission, config_->gateway.tiers),
       cache_(config_->cache, clock_, &purges_),
       flights_(&cache_, config_->cache.entry_bytes_max),
@@ -83,6 +83,7 @@ Application::~Application() {
   if (ledger_) ledger_->close();
   if (idempotency_) idempotency_->stop();
   if (cache_tiers_) cache_tiers_->stop();
+  limiter_.drop_waiters();
   workers_.clear();
   if (access_fd_ > 2) ::close(access_fd_);
 }
@@ -139,6 +140,7 @@ core::Result<void> Application::start() {
       .ledger = *ledger_,
       .limiter = limiter_,
       .budgets = budgets_,
+      .lease_metrics = gateway::lease_metrics(metrics_.registry()),
       .admission = admission_,
       .cache_options = config_->cache,
       .cache = cache_,

@@ -106,6 +106,10 @@ class Application final : private metering::LedgerHooks {
   gateway::AdminSources admin_sources_;
   std::optional<gateway::UsageEndpoint> usage_endpoint_;
   std::vector<std::unique_ptr<WorkerThread>> workers_;
+  // Limits shared through Redis; null: none are.
+  std::unique_ptr<net::RedisClient> control_redis_;
+  std::unique_ptr<ratelimit::RedisLeases> lease_store_;
+  std::unique_ptr<ratelimit::LeaseKeeper> lease_keeper_;
   std::unique_ptr<net::Server> admin_;
   std::unique_ptr<net::Server> proxy_;
   metrics::Registry::Token scrape_token_;

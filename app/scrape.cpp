@@ -102,6 +102,13 @@ void Application::scrape(metrics::Scrape& out) const {
   out.set(Family::singleflight_followers_total, static_cast<double>(flights_.stats().followed));
   out.set(Family::limiter_buckets, static_cast<double>(limiter_.holders()));
   gateway::scrape_budgets(budgets_, out);
+  out.set(Family::limiter_gateways, limiter_.gateways());
+  const auto local = static_cast<double>(limiter_.local_holders());
+  out.set(Family::limiter_leased_buckets, {"shared"}, static_cast<double>(limiter_.listed_holders()) - local);
+  out.set(Family::limiter_leased_buckets, {"local_share"}, local);
+  const auto [admitted, limited] = limiter_.local_decisions();
+  out.set(Family::limiter_local_share_total, {"admitted"}, static_cast<double>(admitted));
+  out.set(Family::limiter_local_share_total, {"limited"}, static_cast<double>(limited));
   const metering::LedgerStats ledger = ledger_->stats();
   out.set(Family::ledger_open_intents, static_cast<double>(ledger.open_intents));
   for (const auto& [state, name] : {std::pair{metering::LedgerState::ok, "ok"},

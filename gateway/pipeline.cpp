@@ -74,7 +74,7 @@ core::Error name_cancel(core::Error error, core::CancelReason reason) {
 Worker::Worker(boost::asio::io_context& io, Services& services, int access_fd, net::RedisClient* redis)
     : services_(services),
       io_(io),
-      redis_(redis),
+      leases_(redis != nullptr && services.limiter.shared() ? std::make_unique<Leases>(io, services, *redis) : nullptr),
       keys_(services.cache_seed),
       tiers_(services.tiers.reader(io.get_executor())),
       metrics_(services.metrics.registry(), services.metrics.bounds()),
@@ -120,6 +120,8 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
   // Asked before under the same Idempotency-Key: the same answer, once more and free.
   if (has_idempotency_key(request)) co_return co_await serve_idempotent(request);
   // Within its limits: estimated now, settled after the answer.
+  if (auto done = weigh(request); !done) co_return done;
+  if (!leased(request)) co_await borrow(request);
   if (auto done = admit(request); !done) co_return done;
   // From the cache, from an identical call in flight, or from a backend.
   if (request.caching.lookup || request.caching.store) co_return co_await serve_from_cache(request);
@@ -196,7 +198,7 @@ Worker::Done Worker::resolve(Request& request) {
   return {};
 }
 
-Worker::Done Worker::admit(Request& request) {
+Worker::Done Worker::weigh(Request& request) {
   auto handle = request.runtime->limits(*request.who, *request.model);
   if (!handle) return std::unexpected(std::move(handle.error()));
   request.limits = *handle;
@@ -206,8 +208,18 @@ Worker::Done Worker::admit(Request& request) {
   const api::Usage usage{.input_tokens = input, .output_tokens = output};
   const auto units = metering::units_of(request.route.endpoint, usage, embeddings ? request.view.prompt_items : 0);
   const auto charge = request.runtime->snapshot().prices().price(request.model->name, request.tier, units);
-  auto permit =
-      services_.limiter.admit(request.limits, {.tokens = input + output, .nano_neurons = charge.nano_neurons});
+  request.estimate = {.tokens = input + output, .nano_neurons = charge.nano_neurons};
+  return {};
+}
+
+// The limits are shared and the slice that lies here is too small: one exchange with Redis, tens of microseconds away,
+// milliseconds at most.
+boost::asio::awaitable<void> Worker::borrow(const Request& request) {
+  return leases_->broker.wait(request.limits, request.estimate);
+}
+
+Worker::Done Worker::admit(Request& request) {
+  auto permit = services_.limiter.admit(request.limits, request.estimate);
   if (!permit) {
     // The limiter names the empty bucket's scope and kind in `param`; the client has no such parameter.
     const std::string where = std::exchange(permit.error().param, {});

@@ -22,6 +22,8 @@
 #include "metrics/worker_metrics.hpp"
 #include "net/exchange.hpp"
 #include "net/redis_client.hpp"
+#include "ratelimit/lease_broker.hpp"
+#include "ratelimit/redis_leases.hpp"
 
 namespace ganglion::gateway {
 
@@ -44,6 +46,7 @@ struct Request {
   api::Tags tags;  // of cf-aig-metadata
   core::Deadline deadline;
   ratelimit::LimiterHandle limits;
+  ratelimit::Estimate estimate;
   ratelimit::Permit permit;
   CallBudget budget;
   metering::BudgetHandle budgets;  // that bind it; known once an upstream call is due
@@ -83,6 +86,9 @@ class Worker {
   static Done label(Request& request);
   boost::asio::awaitable<Done> read(Request& request);
   Done resolve(Request& request);
+  Done weigh(Request& request);
+  bool leased(const Request& request) { return !leases_ || leases_->broker.ready(request.limits, request.estimate); }
+  boost::asio::awaitable<void> borrow(const Request& request);
   Done admit(Request& request);
   Done reserve(Request& request);
   boost::asio::awaitable<Done> list_models(Request& request);
@@ -121,7 +127,14 @@ class Worker {
 
   Services& services_;
   boost::asio::io_context& io_;
-  [[maybe_unused]] net::RedisClient* const redis_;
+  // Limits shared with other gateways; null: this process alone.
+  struct Leases {
+    Leases(boost::asio::io_context& io, Services& services, net::RedisClient& redis)
+        : store(redis), broker(io.get_executor(), services.limiter, store, services.lease_metrics) {}
+    ratelimit::RedisLeases store;
+    ratelimit::LeaseBroker broker;
+  };
+  std::unique_ptr<Leases> leases_;
   std::shared_ptr<Runtime> runtime_;
   core::RequestIds ids_;
   cache::KeyMaker keys_;

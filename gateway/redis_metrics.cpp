@@ -11,6 +11,14 @@ using net::RedisDown;
 using net::RedisFailure;
 using net::RedisState;
 
+ratelimit::LeaseMetrics lease_metrics(metrics::Registry& registry) {
+  metrics::Shard& shard = registry.shared();
+  return {.granted = shard.counter(Family::limiter_exchanges_total, {"granted"}),
+          .refused = shard.counter(Family::limiter_exchanges_total, {"refused"}),
+          .failed = shard.counter(Family::limiter_exchanges_total, {"failed"}),
+          .wait = shard.histogram(Family::limiter_wait_seconds)};
+}
+
 RedisMetrics::RedisMetrics(metrics::Registry& registry) {
   metrics::Shard& shard = registry.shared();
   for (std::size_t i = 0; i < states_.size(); ++i) {

@@ -8,8 +8,11 @@
 
 #include "metrics/registry.hpp"
 #include "net/redis_hooks.hpp"
+#include "ratelimit/lease_broker.hpp"
 
 namespace ganglion::gateway {
+
+ratelimit::LeaseMetrics lease_metrics(metrics::Registry& registry);
 
 class RedisMetrics final : public net::RedisHooks {
  public:

@@ -156,6 +156,8 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
   request.cache = metrics::CacheOutcome::off;
   auto known = services_.idempotency->look(key, asked, io_.get_executor());
   if (known.kind == Kind::fresh) {
+    if (auto done = weigh(request); !done) co_return done;
+    if (!leased(request)) co_await borrow(request);
     if (auto done = admit(request); !done) co_return done;
     if (auto fits = reserve(request); !fits) co_return fits;
     known = services_.idempotency->claim(key, asked, request.id.view(), io_.get_executor());

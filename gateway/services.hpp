@@ -23,6 +23,7 @@
 #include "metrics/metrics.hpp"
 #include "net/hooks.hpp"
 #include "ratelimit/admission.hpp"
+#include "ratelimit/lease_broker.hpp"
 #include "ratelimit/limiter.hpp"
 
 namespace ganglion::gateway {
@@ -74,6 +75,7 @@ struct Services {
   metering::Ledger& ledger;
   ratelimit::Limiter& limiter;
   metering::Budgets& budgets;
+  ratelimit::LeaseMetrics lease_metrics;
   ratelimit::Admission& admission;
   cache::CacheOptions cache_options;
   cache::MemoryCache& cache;

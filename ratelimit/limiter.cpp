@@ -7,30 +7,18 @@
 #include <utility>
 #include <vector>
 
+#include "ratelimit/limiter_detail.hpp"
+
 namespace ganglion::ratelimit {
 
-namespace detail {
-
-constexpr std::size_t kKinds = static_cast<std::size_t>(Kind::kCount);
-constexpr std::size_t kHoldersMax = 8;  // of one request; scopes are four
-
-struct BucketSet {
-  mutable std::mutex mutex;
-  Scope scope = Scope::key;
-  std::array<Bucket, kKinds> buckets;  // guarded by mutex
-  LimitSet limits;                     // same; as written, for messages
-  std::uint64_t version = 0;           // same; of the configuration that wrote them
-};
-
-struct Group {
-  std::vector<std::shared_ptr<BucketSet>> sets;  // sorted by address, unique, at most kHoldersMax
-};
-
-}  // namespace detail
+std::array<std::uint64_t, detail::kKinds> detail::costs_of(const Estimate& estimate) {
+  return {1, estimate.tokens, static_cast<std::uint64_t>(std::max<api::NanoNeurons>(estimate.nano_neurons, 0))};
+}
 
 namespace {
 
 using detail::BucketSet;
+using detail::costs_of;
 using detail::Group;
 using detail::kKinds;
 
@@ -64,10 +52,6 @@ Rate rate_of(const RateSpec& spec, std::uint64_t scale) {
 
 std::array<Rate, kKinds> rates_of(const LimitSet& limits) {
   return {rate_of(limits.requests, 1), rate_of(limits.tokens, 1), rate_of(limits.neurons, api::kNanoPerNeuron)};
-}
-
-std::array<std::uint64_t, kKinds> costs_of(const Estimate& estimate) {
-  return {1, estimate.tokens, static_cast<std::uint64_t>(std::max<api::NanoNeurons>(estimate.nano_neurons, 0))};
 }
 
 const RateSpec& spec_of(const LimitSet& limits, std::size_t kind) {
@@ -112,11 +96,46 @@ RateView tighter(const RateView& a, const RateView& b) {
   return a.reset >= b.reset ? a : b;
 }
 
-void give_or_take(Bucket& bucket, std::uint64_t estimated, std::uint64_t actual) {
+// One kind of a holder, shared or not; refilled.
+std::chrono::nanoseconds wait_for(BucketSet& set, std::size_t kind, std::uint64_t units, core::SteadyTime now) {
+  if (set.shared == nullptr) {
+    set.buckets[kind].refill(now);
+    return set.buckets[kind].wait_for(units);
+  }
+  Lease& lease = set.shared->leases[kind];
+  if (lease.covers(units, now)) return std::chrono::nanoseconds{0};
+  // There may be enough in the store, and somebody else was quicker to borrow it: worth asking again at once.
+  return std::max<std::chrono::nanoseconds>(lease.wait_for(units, now), std::chrono::milliseconds{1});
+}
+
+void take(BucketSet& set, std::size_t kind, std::uint64_t units, core::SteadyTime now) {
+  if (set.shared == nullptr)
+    set.buckets[kind].take(units);
+  else
+    set.shared->leases[kind].take(units, now);
+}
+
+void give_or_take(BucketSet& set, std::size_t kind, std::uint64_t estimated, std::uint64_t actual,
+                  core::SteadyTime now) {
+  if (set.shared != nullptr) {
+    if (actual > estimated)
+      set.shared->leases[kind].take(actual - estimated, now);
+    else
+      set.shared->leases[kind].give(estimated - actual, now);
+    return;
+  }
+  Bucket& bucket = set.buckets[kind];
+  bucket.refill(now);
   if (actual > estimated)
     bucket.take(actual - estimated);
   else
     bucket.give(estimated - actual);
+}
+
+RateView view_of(BucketSet& set, std::size_t kind, core::SteadyTime now) {
+  if (set.shared != nullptr) return set.shared->leases[kind].view(now);
+  set.buckets[kind].refill(now);
+  return set.buckets[kind].view();
 }
 
 }  // namespace
@@ -132,14 +151,14 @@ std::string_view name(Kind kind) {
 }
 
 Permit::Permit(Permit&& other) noexcept
-    : handle_(std::move(other.handle_)), estimate_(other.estimate_), clock_(std::exchange(other.clock_, nullptr)) {}
+    : handle_(std::move(other.handle_)), estimate_(other.estimate_), limiter_(std::exchange(other.limiter_, nullptr)) {}
 
 Permit& Permit::operator=(Permit&& other) noexcept {
   if (this == &other) return *this;
   settle(0, 0);
   handle_ = std::move(other.handle_);
   estimate_ = other.estimate_;
-  clock_ = std::exchange(other.clock_, nullptr);
+  limiter_ = std::exchange(other.limiter_, nullptr);
   return *this;
 }
 
@@ -148,22 +167,23 @@ Permit::~Permit() {
 }
 
 void Permit::settle(std::uint64_t tokens, api::NanoNeurons nano_neurons) {
-  const core::Clock* const clock = std::exchange(clock_, nullptr);
-  if (clock == nullptr) return;
+  Limiter* const limiter = std::exchange(limiter_, nullptr);
+  if (limiter == nullptr) return;
   const auto estimated = costs_of(estimate_);
   const auto actual = costs_of({.tokens = tokens, .nano_neurons = nano_neurons});
   for (const auto& set : handle_.group_->sets) {
     const std::lock_guard lock(set->mutex);
-    const core::SteadyTime now = clock->steady();
+    const core::SteadyTime now = limiter->clock_.steady();
+    if (set->shared != nullptr) limiter->list(set);
     for (std::size_t kind = 1; kind < kKinds; ++kind) {  // the request itself stays counted
-      set->buckets[kind].refill(now);
-      give_or_take(set->buckets[kind], estimated[kind], actual[kind]);
+      give_or_take(*set, kind, estimated[kind], actual[kind], now);
     }
   }
   handle_.group_.reset();
 }
 
-Limiter::Limiter(const LimiterOptions& options, const core::Clock& clock) : options_(options), clock_(clock) {}
+Limiter::Limiter(const LimiterOptions& options, const core::Clock& clock, bool shared)
+    : options_(options), clock_(clock), shared_(shared), gateways_(std::max(options.gateways, 1U)) {}
 Limiter::~Limiter() = default;
 
 core::Result<LimiterHandle> Limiter::resolve(std::span<const ScopedLimits> limits, std::uint64_t version) {
@@ -186,12 +206,21 @@ core::Result<LimiterHandle> Limiter::resolve(std::span<const ScopedLimits> limit
       auto fresh = std::make_shared<BucketSet>();
       fresh->scope = scoped.scope;
       for (std::size_t kind = 0; kind < kKinds; ++kind) fresh->buckets[kind] = Bucket{rates[kind], now};
+      if (shared_) {
+        fresh->shared = std::make_unique<detail::SharedState>();
+        // The holder is the hash tag, so that all that belongs to it lies on one node of a cluster.
+        fresh->shared->key = "limit:{" + std::string{name(scoped.scope)} + ":" + std::string{scoped.id} + "}";
+        for (std::size_t kind = 0; kind < kKinds; ++kind) fresh->shared->leases[kind] = Lease{rates[kind], now};
+      }
       found = sets_.emplace(std::move(id), std::move(fresh)).first;
     }
     BucketSet& set = *found->second;
     const std::lock_guard set_lock(set.mutex);
     if (version >= set.version) {
-      for (std::size_t kind = 0; kind < kKinds; ++kind) set.buckets[kind].change(rates[kind], now);
+      for (std::size_t kind = 0; kind < kKinds; ++kind) {
+        set.buckets[kind].change(rates[kind], now);
+        if (set.shared != nullptr) set.shared->leases[kind].change(rates[kind], now);
+      }
       set.limits = scoped.limits;
       set.version = version;
     }
@@ -206,6 +235,10 @@ bool Limiter::forget_idle(core::SteadyTime now) {
   return std::erase_if(sets_, [&](const auto& entry) {
            if (entry.second.use_count() != 1) return false;
            const std::lock_guard lock(entry.second->mutex);
+           if (entry.second->shared != nullptr) {
+             return std::ranges::all_of(entry.second->shared->leases,
+                                        [&](const Lease& lease) { return lease.idle(now); });
+           }
            return std::ranges::all_of(entry.second->buckets, [&](Bucket& bucket) {
              bucket.refill(now);
              return bucket.full();
@@ -224,21 +257,22 @@ core::Result<Permit> Limiter::admit(const LimiterHandle& handle, const Estimate&
   std::chrono::nanoseconds longest{0};
   for (const auto& set : handle.group_->sets) {
     for (std::size_t kind = 0; kind < kKinds; ++kind) {
-      Bucket& bucket = set->buckets[kind];
-      bucket.refill(now);
-      const auto wait = bucket.wait_for(costs[kind]);
+      const auto wait = wait_for(*set, kind, costs[kind], now);
       if (wait <= longest) continue;
       longest = wait;
       tightest = set.get();
       tightest_kind = kind;
     }
   }
+  const bool local =
+      shared_ && std::ranges::any_of(handle.group_->sets, [](const auto& set) { return set->shared->local; });
+  if (local) (tightest == nullptr ? local_admitted_ : local_limited_).fetch_add(1, std::memory_order_relaxed);
   if (tightest != nullptr) return std::unexpected(refusal(*tightest, tightest_kind, longest));
   for (const auto& set : handle.group_->sets)
-    for (std::size_t kind = 0; kind < kKinds; ++kind) set->buckets[kind].take(costs[kind]);
+    for (std::size_t kind = 0; kind < kKinds; ++kind) take(*set, kind, costs[kind], now);
   permit.handle_ = handle;
   permit.estimate_ = estimate;
-  permit.clock_ = &clock_;
+  permit.limiter_ = this;
   return permit;
 }
 
@@ -249,13 +283,29 @@ RateLimitView Limiter::view(const LimiterHandle& handle) const {
     const std::lock_guard lock(set->mutex);
     const core::SteadyTime now = clock_.steady();
     for (const std::size_t kind : {0, 1}) {
-      Bucket& bucket = set->buckets[kind];
-      bucket.refill(now);
       RateView& view = kind == 0 ? out.requests : out.tokens;
-      view = tighter(view, bucket.view());
+      view = tighter(view, view_of(*set, kind, now));
     }
   }
   return out;
+}
+
+void Limiter::drop_waiters() {
+  std::vector<std::move_only_function<void()>> dropped;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, set] : sets_) {
+    const std::lock_guard set_lock(set->mutex);
+    if (set->shared == nullptr) continue;
+    for (auto& waiter : set->shared->waiters) dropped.push_back(std::move(waiter));
+    set->shared->waiters.clear();
+  }
+}
+
+void Limiter::list(const std::shared_ptr<detail::BucketSet>& set) {
+  if (std::exchange(set->shared->listed, true)) return;
+  const std::lock_guard lock(listed_mutex_);
+  listed_.push_back(set);
+  listed_count_.fetch_add(1, std::memory_order_relaxed);
 }
 
 std::size_t Limiter::holders() const {

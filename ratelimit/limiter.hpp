@@ -3,7 +3,9 @@
 // takes from all that apply or from none. Handles are resolved once per (key, model) and kept by workers, so the
 // request path neither hashes nor allocates.
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -11,6 +13,8 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "api/types.hpp"
 #include "core/clock.hpp"
@@ -43,6 +47,8 @@ struct RateLimitView {
   RateView tokens;
 };
 
+class Limiter;
+
 namespace detail {
 struct BucketSet;
 struct Group;
@@ -56,6 +62,7 @@ class LimiterHandle {
  private:
   friend class Limiter;
   friend class Permit;
+  friend class LeaseBroker;
   explicit LimiterHandle(std::shared_ptr<const detail::Group> group) : group_(std::move(group)) {}
   std::shared_ptr<const detail::Group> group_;
 };
@@ -76,12 +83,13 @@ class Permit {
   friend class Limiter;
   LimiterHandle handle_;
   Estimate estimate_;
-  const core::Clock* clock_ = nullptr;
+  Limiter* limiter_ = nullptr;
 };
 
 class Limiter {
  public:
-  Limiter(const LimiterOptions& options, const core::Clock& clock);
+  // `shared`: the buckets belong to several gateways together; whoever admits asks a LeaseBroker first.
+  Limiter(const LimiterOptions& options, const core::Clock& clock, bool shared = false);
   ~Limiter();
 
   // Cold path (key or model seen first, after a reload). Existing buckets keep their state; changed limits keep what
@@ -95,12 +103,37 @@ class Limiter {
 
   RateLimitView view(const LimiterHandle& handle) const;
   std::size_t holders() const;
+  // Requests that wait for a lease are dropped where they wait. After the last worker has stopped, before its context
+  // goes.
+  void drop_waiters();
+  bool shared() const { return shared_; }
+  // Holders that have something to put right in the store, and those of them on their local share.
+  std::int64_t listed_holders() const { return listed_count_.load(std::memory_order_relaxed); }
+  std::int64_t local_holders() const { return local_count_.load(std::memory_order_relaxed); }
+  // Requests admitted and refused while a holder of theirs was on its local share.
+  std::pair<std::uint64_t, std::uint64_t> local_decisions() const {
+    return {local_admitted_.load(std::memory_order_relaxed), local_limited_.load(std::memory_order_relaxed)};
+  }
+  // How many share the limits, as far as is known.
+  std::uint32_t gateways() const { return gateways_.load(std::memory_order_relaxed); }
+  void set_gateways(std::uint32_t count) { gateways_.store(std::max(count, 1U), std::memory_order_relaxed); }
 
  private:
+  friend class LeaseBroker;
+  friend class LeaseKeeper;
+  friend class Permit;
+  void list(const std::shared_ptr<detail::BucketSet>& set);  // with the set's lock held
   bool forget_idle(core::SteadyTime now);
 
   const LimiterOptions options_;
   const core::Clock& clock_;
+  const bool shared_;
+  std::atomic<std::uint32_t> gateways_;
+  std::atomic<std::uint64_t> local_admitted_{0}, local_limited_{0};
+  // Holders with something to put right in the store: guarded by its own mutex, which nobody waits under.
+  std::mutex listed_mutex_;
+  std::vector<std::shared_ptr<detail::BucketSet>> listed_;
+  std::atomic<std::int64_t> listed_count_{0}, local_count_{0};
   mutable std::mutex mutex_;  // guards sets_; never held while a bucket waits
   std::unordered_map<std::string, std::shared_ptr<detail::BucketSet>> sets_;
 };

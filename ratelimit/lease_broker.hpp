@@ -1,0 +1,78 @@
+#pragma once
+// Sees to it that what a request needs has been borrowed before the limiter decides: at once from what lies here, ahead
+// of need in the background, and by waiting one exchange only where a slice has run out and the shared bucket is
+// thought to hold more. A request never waits longer than the store's own limit, and never fails because of the store:
+// then the holder goes over to this gateway's own part of the limit until an exchange succeeds again.
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <string>
+
+#include "metrics/registry.hpp"
+#include "ratelimit/lease_store.hpp"
+#include "ratelimit/limiter.hpp"
+
+namespace ganglion::ratelimit {
+
+// Default-made handles count nothing.
+struct LeaseMetrics {
+  metrics::Counter granted, refused, failed;
+  metrics::Histogram wait;
+};
+
+// One a thread, on which its store lives. Everything is borrowed.
+class LeaseBroker {
+ public:
+  LeaseBroker(boost::asio::any_io_executor executor, Limiter& limiter, LeaseStore& store, LeaseMetrics metrics = {});
+
+  // True: admit() can decide now. May begin exchanges in the background.
+  bool ready(const LimiterHandle& handle, const Estimate& estimate);
+  // Until ready() is likely to be true; bounded.
+  boost::asio::awaitable<void> wait(LimiterHandle handle, Estimate estimate);
+
+ private:
+  friend class LeaseKeeper;
+  using SetPtr = std::shared_ptr<detail::BucketSet>;
+  using Costs = std::array<std::uint64_t, kLeaseKinds>;
+  enum class Look : std::uint8_t { decide, wait };
+
+  Look look(const SetPtr& set, const Costs& costs);
+  boost::asio::awaitable<void> wait_for(SetPtr set, Costs costs);
+  // With the set's lock held; the exchange itself begins when it is released.
+  LeaseAsk begin(detail::BucketSet& set, const Costs& costs, core::SteadyTime now);
+  void send(const SetPtr& set, LeaseAsk ask);
+  void finished(const SetPtr& set, const LeaseResult& result);
+  void go_local(const SetPtr& set, core::SteadyTime now);
+  // One look of the keeper; false: there is nothing more to put right.
+  bool tend(const SetPtr& set);
+
+  boost::asio::any_io_executor executor_;
+  Limiter& limiter_;
+  LeaseStore& store_;
+  LeaseMetrics metrics_;
+};
+
+// The one of the process that gives back what lies unused, charges what was overspent, brings holders back from their
+// local share, and counts the gateways.
+class LeaseKeeper {
+ public:
+  LeaseKeeper(boost::asio::any_io_executor executor, Limiter& limiter, LeaseStore& store, LeaseMetrics metrics = {});
+  ~LeaseKeeper();
+  LeaseKeeper(const LeaseKeeper&) = delete;
+  LeaseKeeper& operator=(const LeaseKeeper&) = delete;
+  void start();  // ticks by itself from then on
+  void tick();
+
+ private:
+  void schedule();
+
+  LeaseBroker broker_;
+  const std::string id_;  // of this gateway, for the count
+  boost::asio::steady_timer timer_;
+  unsigned ticks_ = 0;
+  std::shared_ptr<int> alive_ = std::make_shared<int>(0);
+};
+
+}  // namespace ganglion::ratelimit
