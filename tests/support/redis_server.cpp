@@ -105,9 +105,9 @@ bool RedisServer::wait_ready(const std::string& answer) {
       pid_ = -1;
       return false;
     }
-    if (tls_ || answer.empty()) {
+    if (tls_) {
       if (RawSocket::connect(port_).valid()) return true;
-    } else if (say({"PING"}).starts_with(answer)) {
+    } else if (const std::string said = say({"PING"}); !said.empty() && said.starts_with(answer)) {
       return true;
     }
     std::this_thread::sleep_for(5ms);

@@ -120,9 +120,12 @@ class SharedLimits : public ::testing::Test {
  protected:
   static constexpr std::uint32_t kGateways = 2;
 
-  void use(const std::string& address) {
+  // `patient`: where the machine's being busy must not look like an illness of Redis.
+  void use(const std::string& address, bool patient = false) {
+    net::RedisOptions options{.addresses = {address}};
+    if (patient) options.command_timeout = options.hung_after = 2s;
     for (std::uint32_t i = 0; i < kGateways; ++i) {
-      gateways_.push_back(std::make_unique<Gateway>(io_, net::RedisOptions{.addresses = {address}}, kGateways));
+      gateways_.push_back(std::make_unique<Gateway>(io_, options, kGateways));
     }
   }
   LimiterHandle resolve(Gateway& gateway, const RateSpec& requests, const std::string& id = "k") {
@@ -192,6 +195,8 @@ class SharedLimits : public ::testing::Test {
       admitted += after + co_await flood(spec, 600ms);
       const double all = std::chrono::duration<double>(SteadyClock::now() - began).count();
       EXPECT_LE(static_cast<double>(admitted), 300 + 300 * all + 300 + 5);  // one burst over
+      const auto end = SteadyClock::now();
+      while (!none_local() && SteadyClock::now() < end + 2s) co_await flood(spec, 20ms);
       EXPECT_TRUE(none_local());
     };
     test::run_coroutine(io_, body, 30s);
@@ -203,23 +208,29 @@ class SharedLimits : public ::testing::Test {
 
 TEST_F(SharedLimits, TwoGatewaysAdmitWhatOneBucketWouldAndNearlyAllOfIt) {
   const RedisServer server;
-  use(server.address());
+  use(server.address(), true);
   const RateSpec spec{.amount = 400, .period_s = 1, .burst = 200};
   const auto body = [&]() -> asio::awaitable<void> {
     const auto began = SteadyClock::now();
-    const std::uint64_t admitted = co_await flood(spec, 3s);
+    std::uint64_t admitted = co_await flood(spec, 3s);
+    // A busy machine may have kept the last askers from asking: what is left is taken, so that it can be counted.
+    for (int refused = 0; refused < 4;) {
+      auto& gateway = *gateways_[static_cast<std::size_t>(refused) % kGateways];
+      auto permit = co_await gateway.admit(resolve(gateway, spec));
+      refused = permit ? 0 : refused + 1;
+      admitted += permit ? 1 : 0;
+    }
     const double time = std::chrono::duration<double>(SteadyClock::now() - began).count();
     const double most = 200 + 400 * time;
     EXPECT_LE(static_cast<double>(admitted), most * 1.01);
-    // The last turn of the loop may have come late.
-    EXPECT_GE(static_cast<double>(admitted), (most - 400 * 0.03) * 0.99);
+    EXPECT_GE(static_cast<double>(admitted), most * 0.99 - 1);
   };
   test::run_coroutine(io_, body, 20s);
 }
 
 TEST_F(SharedLimits, FarFromTheLimitRequestsHardlyEverWait) {
   const RedisServer server;
-  use(server.address());
+  use(server.address(), true);
   const auto body = [&]() -> asio::awaitable<void> {
     const RateSpec spec{.amount = 1'000'000, .period_s = 60};
     co_await flood(spec, 300ms);
@@ -235,7 +246,7 @@ TEST_F(SharedLimits, FarFromTheLimitRequestsHardlyEverWait) {
 
 TEST_F(SharedLimits, RetryAfterAndViewSayWhatTheOthersLeft) {
   const RedisServer server;
-  use(server.address());
+  use(server.address(), true);
   const RateSpec spec{.amount = 10, .period_s = 1, .burst = 10};
   const auto body = [&]() -> asio::awaitable<void> {
     const LimiterHandle first = resolve(*gateways_[0], spec);
@@ -260,7 +271,7 @@ TEST_F(SharedLimits, RetryAfterAndViewSayWhatTheOthersLeft) {
 
 TEST_F(SharedLimits, UnspentSlicesComeBackForTheOther) {
   const RedisServer server;
-  use(server.address());
+  use(server.address(), true);
   const RateSpec spec{.amount = 1, .period_s = 3600, .burst = 1000};
   const auto body = [&]() -> asio::awaitable<void> {
     std::uint64_t admitted = 0;
