@@ -1,0 +1,50 @@
+#pragma once
+// Matrix products through cuBLASLt, which is looked for at run time: a build with CUDA starts where it is not
+// installed, and says so when a GPU model is loaded. One caller at a time.
+
+#include <cuda_runtime_api.h>
+
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "backends/local/device/arena.hpp"
+#include "core/error.hpp"
+
+namespace ganglion::local {
+
+class Blas {
+ public:
+  // unsupported: the library is not installed.
+  static core::Result<std::unique_ptr<Blas>> make(Arena& arena);
+  ~Blas();
+  Blas(const Blas&) = delete;
+  Blas& operator=(const Blas&) = delete;
+
+  struct Call {
+    const void* x = nullptr;          // [m][k], bf16; or e4m3 with x_scales
+    const void* w = nullptr;          // [n][k], bf16; or e4m3 with w_scales
+    const float* x_scales = nullptr;  // one a row of x
+    const float* w_scales = nullptr;  // one a row of w
+    void* y = nullptr;                // [m][y_stride], bf16, or fp32 when `wide`
+    int m = 0, n = 0, k = 0, y_stride = 0;
+    bool wide = false;
+  };
+  // y = x w^T. e4m3 needs compute capability 9.0 and m, n, k in multiples of 16. Plans are kept by shape; the first
+  // call of a shape asks the library for one (some tens of microseconds).
+  core::Result<void> multiply(cudaStream_t stream, const Call& call);
+
+ private:
+  struct Library;
+  struct Plan;
+  Blas() = default;
+  core::Result<const Plan*> plan_for(const Call& call);
+
+  std::unique_ptr<Library> library_;
+  void* handle_ = nullptr;
+  DeviceBuffer workspace_;
+  using Key = std::tuple<int, int, int, int, bool, bool>;
+  std::map<Key, std::unique_ptr<Plan>> plans_;
+};
+
+}  // namespace ganglion::local

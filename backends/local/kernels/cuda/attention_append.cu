@@ -1,0 +1,85 @@
+// After the query/key/value product: per-head RMS normalisation where the model has it, rotary embedding, queries to
+// their padded place, keys and values to the pages. One warp a head.
+
+#include <cuda_fp8.h>
+
+#include "backends/local/kernels/cuda/common.cuh"
+#include "backends/local/kernels/cuda/launch.cuh"
+
+namespace ganglion::local::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+
+__device__ __forceinline__ void store2(const KvLayout& kv, char* tile, int at, float x, float y) {
+  if (kv.fp8) {
+    const auto low = __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+    const auto high = __nv_cvt_float_to_fp8(y, __NV_SATFINITE, __NV_E4M3);
+    *reinterpret_cast<unsigned short*>(tile + at) = static_cast<unsigned short>(low | high << 8);
+  } else {
+    *reinterpret_cast<std::uint32_t*>(tile + 2 * at) = pack(x, y);
+  }
+}
+
+__global__ void __launch_bounds__(kWarps * 32) append_kernel(RotateAppend r) {
+  let_next_start();
+  const int row = blockIdx.y, head = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int position = r.positions[row];  // there before the step's first kernel
+  wait_for_previous();
+  if (head >= r.heads + 2 * r.kv.kv_heads || position < 0) return;
+  // Lane i holds elements 2i and 2i + 1 of both halves of the head: what is rotated together.
+  const int dim = r.kv.head_dim, half = dim / 2, i = 2 * lane;
+  const bf16* from = static_cast<const bf16*>(r.qkv) + static_cast<std::int64_t>(row) * r.stride + head * dim;
+  const bool is_query = head < r.heads, is_value = head >= r.heads + r.kv.kv_heads, mine = i < half;
+  float2 a = {0, 0}, b = {0, 0};
+  if (mine) {
+    a = unpack(*reinterpret_cast<const std::uint32_t*>(from + i));
+    b = unpack(*reinterpret_cast<const std::uint32_t*>(from + half + i));
+  }
+  const float* norm = is_query ? r.q_norm : is_value ? nullptr : r.k_norm;
+  if (norm != nullptr) {
+    const float squares = warp_sum(a.x * a.x + a.y * a.y + b.x * b.x + b.y * b.y);
+    const float inverse = rsqrtf(squares / static_cast<float>(dim) + r.eps);
+    if (mine) {
+      a.x *= inverse * norm[i], a.y *= inverse * norm[i + 1];
+      b.x *= inverse * norm[half + i], b.y *= inverse * norm[half + i + 1];
+    }
+  }
+  if (!is_value && mine) {
+    const float2 c = {r.cos[row * half + i], r.cos[row * half + i + 1]};
+    const float2 s = {r.sin[row * half + i], r.sin[row * half + i + 1]};
+    const float2 x = a, y = b;
+    a = {x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y};
+    b = {y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y};
+  }
+  if (is_query) {
+    bf16* to = static_cast<bf16*>(r.query) + (static_cast<std::int64_t>(row) * r.heads + head) * r.kv.head_width;
+    if (mine) {
+      *reinterpret_cast<std::uint32_t*>(to + i) = pack(a.x, a.y);
+      *reinterpret_cast<std::uint32_t*>(to + half + i) = pack(b.x, b.y);
+    }
+    for (int k = dim + lane; k < r.kv.head_width; k += 32) to[k] = __float2bfloat16(0.0f);
+    return;
+  }
+  const int kv_head = is_value ? head - r.heads - r.kv.kv_heads : head - r.heads;
+  const std::int64_t tile_bytes = std::int64_t{kPageTokens} * r.kv.head_width * (r.kv.fp8 ? 1 : 2);
+  char* tile = static_cast<char*>(r.kv.base) + r.pages[row] * r.kv.page_bytes +
+               ((2 * r.layer + (is_value ? 1 : 0)) * r.kv.kv_heads + kv_head) * tile_bytes;
+  const int slot = position % kPageTokens * r.kv.head_width;
+  if (mine) {
+    store2(r.kv, tile, slot + i, a.x, a.y);
+    store2(r.kv, tile, slot + half + i, b.x, b.y);
+  }
+  for (int k = dim + 2 * lane; k < r.kv.head_width; k += 64) store2(r.kv, tile, slot + k, 0.0f, 0.0f);
+}
+
+}  // namespace
+
+cudaError_t rotate_append(Queue queue, const RotateAppend& r) {
+  const int heads = r.heads + 2 * r.kv.kv_heads;
+  if (r.kv.head_dim > 128 || r.kv.head_dim % 4 != 0) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>((heads + kWarps - 1) / kWarps), static_cast<unsigned>(r.rows));
+  return launch(queue, append_kernel, grid, kWarps * 32, 0, r);
+}
+
+}  // namespace ganglion::local::cuda

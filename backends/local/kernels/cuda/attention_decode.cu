@@ -1,0 +1,287 @@
+// Attention of one new token per sequence over its pages. Keys and values go from memory straight into tensor-core
+// fragments: a page's 16 tokens are the 16 rows of a fragment, the query heads that share a key/value head its columns
+// (so grouped heads cost no more than one), and values are transposed in registers. A sequence's pages are split over
+// blocks and warps; the last block of a sequence to arrive puts the parts together, always in the same order.
+
+#include <cuda_fp8.h>
+
+#include "backends/local/kernels/cuda/common.cuh"
+#include "backends/local/kernels/cuda/launch.cuh"
+
+namespace ganglion::local::cuda {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr float kLog2e = 1.4426950408889634f;
+
+// Eight consecutive elements as they lie in memory; zero where the token does not count, since what lies there may be
+// anything.
+template <bool Fp8>
+struct Eight {
+  uint4 v;
+  __device__ __forceinline__ void load(const char* at, bool valid) {
+    v = {0, 0, 0, 0};
+    if (valid) v = *reinterpret_cast<const uint4*>(at);
+  }
+  __device__ __forceinline__ void pairs(std::uint32_t (&out)[4]) const {
+    out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
+  }
+};
+template <>
+struct Eight<true> {
+  uint2 v;
+  __device__ __forceinline__ void load(const char* at, bool valid) {
+    v = {0, 0};
+    if (valid) v = *reinterpret_cast<const uint2*>(at);
+  }
+  __device__ __forceinline__ void pairs(std::uint32_t (&out)[4]) const {
+    out[0] = bf16_of_fp8<0>(v.x), out[1] = bf16_of_fp8<1>(v.x);
+    out[2] = bf16_of_fp8<0>(v.y), out[3] = bf16_of_fp8<1>(v.y);
+  }
+};
+
+// A lane's share of one page: tokens g and g + 8.
+template <int Width, bool Fp8>
+struct PageShare {
+  static constexpr int kChunks = Width / 32, kBytes = Fp8 ? 1 : 2;
+  Eight<Fp8> k0[kChunks], k1[kChunks], v0[kChunks], v1[kChunks];
+
+  __device__ __forceinline__ void load(const char* at, std::int64_t values_after, bool valid0, bool valid1) {
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      k0[c].load(at + c * 32 * kBytes, valid0);
+      k1[c].load(at + (8 * Width + c * 32) * kBytes, valid1);
+    }
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      v0[c].load(at + values_after + c * 32 * kBytes, valid0);
+      v1[c].load(at + values_after + (8 * Width + c * 32) * kBytes, valid1);
+    }
+  }
+};
+
+struct Part {
+  const DecodeAttention& a;
+  int row, kv_head, head, heads;  // query heads [head, head + heads)
+};
+
+// One block's result, [heads][Width] in `sums` relative to the maxima `tops`, with the weights' sum in `totals`.
+template <int Width>
+struct Merged {
+  float sums[kWarps][8][Width];
+  float tops[kWarps][8];
+  float totals[kWarps][8];
+};
+
+template <int Width, bool Fp8>
+__device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Part& part, int first, int last, int low,
+                                             int length, Merged<Width>& merged) {
+  constexpr int kChunks = Width / 32;  // of 32 elements
+  constexpr int kBytes = Fp8 ? 1 : 2;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  std::uint32_t q[kChunks][4];
+  const auto* query = static_cast<const char*>(a.query) +
+                      ((static_cast<std::int64_t>(part.row) * a.heads + part.head + g) * Width + 8 * t) * 2;
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    Eight<false> eight;
+    eight.load(query + c * 64, g < part.heads);
+    eight.pairs(q[c]);
+  }
+
+  const std::int64_t tile_bytes = std::int64_t{kPageTokens} * Width * kBytes;
+  const char* keys = static_cast<const char*>(a.kv.base) +
+                     (static_cast<std::int64_t>(2 * a.layer) * a.kv.kv_heads + part.kv_head) * tile_bytes;
+  const std::int64_t values_after = a.kv.kv_heads * tile_bytes;
+  const std::int32_t* table = a.page_table + a.page_from[part.row];
+  const float scale = a.scale * kLog2e;
+  float out[2 * kChunks][4] = {};
+  float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
+
+  const auto valid = [&](int token) { return token >= low && token < length; };
+  const auto load = [&](PageShare<Width, Fp8>& share, int page) {
+    const int token = page * kPageTokens + g;
+    const char* at = keys + table[page] * a.kv.page_bytes + (g * Width + 8 * t) * kBytes;
+    share.load(at, values_after, valid(token), valid(token + 8));
+  };
+  // The next page is on its way while this one is computed with.
+  PageShare<Width, Fp8> share, next;
+  if (first + warp < last) load(next, first + warp);
+  for (int page = first + warp; page < last; page += kWarps) {
+    const int token = page * kPageTokens + g;
+    const bool valid0 = valid(token), valid1 = valid(token + 8);
+    share = next;
+    if (page + kWarps < last) load(next, page + kWarps);
+    float s[4] = {0, 0, 0, 0};
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      std::uint32_t k0[4], k1[4];
+      share.k0[c].pairs(k0), share.k1[c].pairs(k1);
+      mma(s, k0[0], k1[0], k0[1], k1[1], q[c][0], q[c][1]);
+      mma(s, k0[2], k1[2], k0[3], k1[3], q[c][2], q[c][3]);
+    }
+    // s: tokens g and g + 8 (rows) of heads 2t and 2t + 1.
+    float p[4];
+    float fade[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const float a0 = valid0 ? s[h] * scale : -INFINITY, a1 = valid1 ? s[2 + h] * scale : -INFINITY;
+      float m = fmaxf(a0, a1);
+#pragma unroll
+      for (int d = 4; d < 32; d *= 2) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, d));
+      m = fmaxf(m, top[h]);
+      fade[h] = exp2f(top[h] - m);
+      top[h] = m;
+      p[h] = exp2f(a0 - m);
+      p[2 + h] = exp2f(a1 - m);
+      total[h] = total[h] * fade[h] + p[h] + p[2 + h];
+    }
+    const std::uint32_t p0 = transpose8x8(pack(p[0], p[1])), p1 = transpose8x8(pack(p[2], p[3]));
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      std::uint32_t v0[4], v1[4];
+      share.v0[c].pairs(v0), share.v1[c].pairs(v1);
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float(&o)[4] = out[2 * c + j];
+        o[0] *= fade[0], o[1] *= fade[1], o[2] *= fade[0], o[3] *= fade[1];
+        mma(o, transpose8x8(v0[2 * j]), transpose8x8(v0[2 * j + 1]), transpose8x8(v1[2 * j]),
+            transpose8x8(v1[2 * j + 1]), p0, p1);
+      }
+    }
+  }
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+#pragma unroll
+    for (int d = 4; d < 32; d *= 2) total[h] += __shfl_xor_sync(0xffffffffu, total[h], d);
+    const int head = 2 * t + h;
+    if (g == 0) merged.tops[warp][head] = top[h], merged.totals[warp][head] = total[h];
+    if (head >= part.heads) continue;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int element = 32 * c + 8 * (g / 2) + 4 * j + g % 2;  // fragment row g; row g + 8 is two further
+        merged.sums[warp][head][element] = out[2 * c + j][h];
+        merged.sums[warp][head][element + 2] = out[2 * c + j][2 + h];
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ float weight_of(float top, float best) {
+  return top == -INFINITY ? 0.0f : exp2f(top - best);
+}
+
+__device__ __forceinline__ void write_out(const DecodeAttention& a, int row, int head, int element, float v) {
+  if (element >= a.kv.head_dim) return;
+  static_cast<bf16*>(a.out)[static_cast<std::int64_t>(row) * a.out_stride + head * a.kv.head_dim + element] =
+      __float2bfloat16(v);
+}
+
+// Puts this block's part beside the others; the last one to do so for its sequence and heads joins them.
+template <int Width>
+__device__ __forceinline__ void join(const DecodeAttention& a, const Part& part, const Merged<Width>& merged,
+                                     bool& last_block) {
+  const int split = blockIdx.x;
+  for (int i = threadIdx.x; i < part.heads * Width; i += kWarps * 32) {
+    const int head = i / Width, element = i % Width;
+    float best = -INFINITY, total = 0, sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) best = fmaxf(best, merged.tops[w][head]);
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const float f = weight_of(merged.tops[w][head], best);
+      total += f * merged.totals[w][head];
+      if (f > 0) sum += f * merged.sums[w][head][element];
+    }
+    if (a.splits == 1) {
+      write_out(a, part.row, part.head + head, element, sum / total);
+      continue;
+    }
+    float* to = a.partial +
+                ((static_cast<std::int64_t>(part.row) * a.heads + part.head + head) * a.splits + split) * (Width + 2);
+    to[element] = sum;
+    if (element == 0) to[Width] = best, to[Width + 1] = total;
+  }
+  if (a.splits == 1) return;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    std::uint32_t* counter = a.arrived + static_cast<std::int64_t>(part.row) * gridDim.y + blockIdx.y;
+    last_block = atomicAdd(counter, 1u) == static_cast<unsigned>(a.splits) - 1;
+    if (last_block) *counter = 0;
+  }
+  __syncthreads();
+  if (!last_block) return;
+  __threadfence();
+  for (int i = threadIdx.x; i < part.heads * Width; i += kWarps * 32) {
+    const int head = i / Width, element = i % Width;
+    const float* from =
+        a.partial + (static_cast<std::int64_t>(part.row) * a.heads + part.head + head) * a.splits * (Width + 2);
+    float best = -INFINITY, total = 0, sum = 0;
+    for (int s = 0; s < a.splits; ++s) best = fmaxf(best, __ldcg(from + s * (Width + 2) + Width));
+    for (int s = 0; s < a.splits; ++s) {
+      const float f = weight_of(__ldcg(from + s * (Width + 2) + Width), best);
+      if (f == 0) continue;
+      total += f * __ldcg(from + s * (Width + 2) + Width + 1);
+      sum += f * __ldcg(from + s * (Width + 2) + element);
+    }
+    write_out(a, part.row, part.head + head, element, sum / total);
+  }
+}
+
+template <int Width, bool Fp8>
+__global__ void __launch_bounds__(kWarps * 32) decode_kernel(DecodeAttention a) {
+  __shared__ Merged<Width> merged;
+  __shared__ bool last_block;
+  let_next_start();
+  // Positions and page tables were there before the step's first kernel.
+  const int row = blockIdx.z, position = a.positions[row];
+  wait_for_previous();
+  if (position < 0) return;  // the whole sequence's blocks go together
+  const int group = a.heads / a.kv.kv_heads, tiles = (group + 7) / 8;
+  const int kv_head = blockIdx.y / tiles, tile = blockIdx.y % tiles;
+  const Part part{a, row, kv_head, kv_head * group + 8 * tile, min(8, group - 8 * tile)};
+  const int length = position + 1, low = a.window > 0 ? max(0, length - a.window) : 0;
+  const int first = low / kPageTokens, end = (length + kPageTokens - 1) / kPageTokens;
+  const int share = (end - first + a.splits - 1) / a.splits, from = first + static_cast<int>(blockIdx.x) * share;
+  attend_pages<Width, Fp8>(a, part, from, min(from + share, end), low, length, merged);
+  __syncthreads();
+  join<Width>(a, part, merged, last_block);
+}
+
+template <bool Fp8>
+cudaError_t decode_of(Queue queue, const DecodeAttention& a) {
+  const dim3 grid(static_cast<unsigned>(a.splits),
+                  static_cast<unsigned>(a.kv.kv_heads * head_tiles(a.heads, a.kv.kv_heads)),
+                  static_cast<unsigned>(a.rows));
+  switch (a.kv.head_width) {
+    case 32:
+      return launch(queue, decode_kernel<32, Fp8>, grid, kWarps * 32, 0, a);
+    case 64:
+      return launch(queue, decode_kernel<64, Fp8>, grid, kWarps * 32, 0, a);
+    case 96:
+      return launch(queue, decode_kernel<96, Fp8>, grid, kWarps * 32, 0, a);
+    case 128:
+      return launch(queue, decode_kernel<128, Fp8>, grid, kWarps * 32, 0, a);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace
+
+int decode_splits(int rows, int heads, int kv_heads, int context, int multiprocessors) {
+  // A warp should have a page at least, and the card a few blocks a multiprocessor at most.
+  const int blocks = rows * kv_heads * head_tiles(heads, kv_heads), pages = (context + kPageTokens - 1) / kPageTokens;
+  int splits = 1;
+  while (splits < 32 && splits * 2 * kWarps <= pages && blocks * splits * 2 <= multiprocessors * 4) splits *= 2;
+  return splits;
+}
+
+cudaError_t attend_decode(Queue queue, const DecodeAttention& a) {
+  return a.kv.fp8 ? decode_of<true>(queue, a) : decode_of<false>(queue, a);
+}
+
+}  // namespace ganglion::local::cuda

@@ -1,0 +1,243 @@
+// Checkpoint tensors into the layouts that the products read, quantised on the way: symmetric, to the nearest, with a
+// scale a row (int8, e4m3) or a row and group of columns (int4). Runs at load; one block a row.
+
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+
+#include "backends/local/kernels/cuda/common.cuh"
+#include "backends/local/kernels/cuda/launch.cuh"
+
+namespace ganglion::local::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ __forceinline__ float element(const void* from, Source type, std::int64_t at) {
+  switch (type) {
+    case Source::f32:
+      return static_cast<const float*>(from)[at];
+    case Source::bf16:
+      return __bfloat162float(static_cast<const bf16*>(from)[at]);
+    default:
+      return __half2float(static_cast<const __half*>(from)[at]);
+  }
+}
+
+// Where column c of a row lies in int4: word and bit. Within 128 columns a lane of the product kernel (four share a
+// row) has 16 of the first 64 and 16 of the second; a word's even columns are in its low half.
+__device__ __forceinline__ void int4_place(int column, int& word, int& bit) {
+  const int block = column / 128, in = column % 128, half = in / 64, lane = in % 64 / 16, eight = in % 16 / 8;
+  const int e = in % 8;
+  word = block * 16 + lane * 4 + half * 2 + eight;
+  bit = 4 * (e / 2 + (e % 2) * 4);
+}
+
+__device__ __forceinline__ void pack_int4(const void* source, Source type, std::int64_t from, int cols,
+                                          const Matrix& to, std::int64_t row) {
+  __shared__ std::uint32_t words[16];
+  auto* out = reinterpret_cast<std::uint32_t*>(const_cast<void*>(to.data)) + row * (to.cols / 8);
+  auto* scales = static_cast<__half*>(const_cast<void*>(to.scales));
+  // 128 columns at a time by the first 128 threads.
+  for (int begin = 0; begin < to.cols; begin += 128) {
+    const int column = begin + static_cast<int>(threadIdx.x);
+    if (threadIdx.x < 16) words[threadIdx.x] = 0;
+    __shared__ float tops[4];
+    float v = 0;
+    if (threadIdx.x < 128) {
+      v = column < cols ? element(source, type, from + column) : 0.0f;
+      const float top = warp_max(fabsf(v));
+      if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top;
+    }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+      const int half = threadIdx.x / 64;
+      float top = fmaxf(tops[2 * half], tops[2 * half + 1]);
+      if (to.group == 128) top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
+      const __half scale = __float2half(top / 7.0f);
+      const float s = __half2float(scale);
+      const int q = s > 0 ? min(max(__float2int_rn(v / s), -8), 7) : 0;
+      int word, bit;
+      int4_place(static_cast<int>(threadIdx.x), word, bit);
+      atomicOr(&words[word], static_cast<std::uint32_t>(q + 8) << bit);
+      if (threadIdx.x % to.group == 0) {
+        scales[int4_scale_place(row, column / to.group, to.cols / to.group)] = scale;
+      }
+    }
+    __syncthreads();
+    if (threadIdx.x < 16) out[begin / 8 + threadIdx.x] = words[threadIdx.x];
+    __syncthreads();
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    pack_kernel(const void* source, Source type, int cols, Matrix to, PackPlace place) {
+  __shared__ float reduce[32];
+  const std::int64_t from = static_cast<std::int64_t>(blockIdx.x) * cols;
+  const int r = place.first + static_cast<int>(blockIdx.x);
+  const std::int64_t row = static_cast<std::int64_t>(r / 8) * 8 * place.spread + r % 8 + place.offset;
+  if (to.format == Format::int4) {
+    pack_int4(source, type, from, cols, to, row);
+    return;
+  }
+  if (to.format == Format::bf16) {
+    auto* out = static_cast<bf16*>(const_cast<void*>(to.data)) + row * to.cols;
+    for (int i = threadIdx.x; i < cols; i += kThreads) out[i] = __float2bfloat16(element(source, type, from + i));
+    return;
+  }
+  float top = 0;
+  for (int i = threadIdx.x; i < cols; i += kThreads) top = fmaxf(top, fabsf(element(source, type, from + i)));
+  top = block_reduce<true>(top, reduce);
+  const float scale = top / (to.format == Format::int8 ? 127.0f : 448.0f), inverse = scale > 0 ? 1.0f / scale : 0.0f;
+  if (threadIdx.x == 0) static_cast<float*>(const_cast<void*>(to.scales))[row] = scale;
+  auto* out = static_cast<unsigned char*>(const_cast<void*>(to.data)) + row * to.cols;
+  for (int i = threadIdx.x; i < cols; i += kThreads) {
+    const float v = element(source, type, from + i) * inverse;
+    out[i] = to.format == Format::int8 ? static_cast<unsigned char>(min(max(__float2int_rn(v), -127), 127))
+                                       : __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3);
+  }
+}
+
+__global__ void fill_words_kernel(std::uint32_t* to, std::int64_t n, std::uint32_t v) {
+  for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < n;
+       i += std::int64_t{gridDim.x} * blockDim.x)
+    to[i] = v;
+}
+
+__global__ void widen_kernel(const void* from, Source type, std::int64_t n, float* to) {
+  for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < n;
+       i += std::int64_t{gridDim.x} * blockDim.x) {
+    to[i] = element(from, type, i);
+  }
+}
+
+__global__ void narrow_kernel(const void* from, Source type, int cols, bf16* to, int stride) {
+  for (int i = threadIdx.x; i < cols; i += blockDim.x) {
+    to[static_cast<std::int64_t>(blockIdx.x) * stride + i] =
+        __float2bfloat16(element(from, type, static_cast<std::int64_t>(blockIdx.x) * cols + i));
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) unpack_kernel(Matrix from, bf16* to) {
+  let_next_start();
+  wait_for_previous();
+  const std::int64_t row = blockIdx.x;
+  bf16* out = to + row * from.cols;
+  if (from.format == Format::int4) {
+    const auto* words = static_cast<const std::uint32_t*>(from.data) + row * (from.cols / 8);
+    const auto* scales = static_cast<const __half*>(from.scales);
+    for (int i = threadIdx.x; i < from.cols / 8; i += kThreads) {
+      // Eight consecutive columns are one word.
+      int word, bit;
+      int4_place(8 * i, word, bit);
+      const std::uint32_t w = words[word];
+      const float s = __half2float(scales[int4_scale_place(row, 8 * i / from.group, from.cols / from.group)]);
+      uint4 v;
+      std::uint32_t* pairs = &v.x;
+      const std::uint32_t q[4] = {bf16_of_int4<0>(w), bf16_of_int4<1>(w), bf16_of_int4<2>(w), bf16_of_int4<3>(w)};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float2 f = unpack(q[j]);
+        pairs[j] = pack(f.x * s, f.y * s);
+      }
+      reinterpret_cast<uint4*>(out)[i] = v;
+    }
+    return;
+  }
+  const auto* words = reinterpret_cast<const std::uint32_t*>(static_cast<const char*>(from.data) + row * from.cols);
+  const float s = static_cast<const float*>(from.scales)[row];
+  for (int i = threadIdx.x; i < from.cols / 4; i += kThreads) {
+    const std::uint32_t w = words[i];
+    const bool int8 = from.format == Format::int8;
+    const float2 a = unpack(int8 ? bf16_of_int8<0>(w) : bf16_of_fp8<0>(w)),
+                 b = unpack(int8 ? bf16_of_int8<1>(w) : bf16_of_fp8<1>(w));
+    reinterpret_cast<uint2*>(out)[i] = {pack(a.x * s, a.y * s), pack(b.x * s, b.y * s)};
+  }
+}
+
+__device__ __forceinline__ std::uint64_t mix(std::uint64_t x) {  // splitmix64's finaliser
+  x += 0x9e3779b97f4a7c15ull;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+__global__ void normal_kernel(void* to, Source type, std::int64_t n, float deviation, std::uint64_t seed) {
+  for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < n;
+       i += std::int64_t{gridDim.x} * blockDim.x) {
+    const std::uint64_t bits = mix(mix(seed) ^ static_cast<std::uint64_t>(i));
+    const float u = (static_cast<float>(bits >> 40) + 0.5f) * 0x1p-24f,
+                w = static_cast<float>(bits & 0xffffff) * 0x1p-24f;
+    const float v = deviation * sqrtf(-2.0f * __logf(u)) * __cosf(6.2831853f * w);
+    if (type == Source::f32) {
+      static_cast<float*>(to)[i] = v;
+    } else if (type == Source::bf16) {
+      static_cast<bf16*>(to)[i] = __float2bfloat16(v);
+    } else {
+      static_cast<__half*>(to)[i] = __float2half(v);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(512) read_kernel(const uint4* from, std::int64_t n, std::uint32_t* sum) {
+  constexpr int kUnroll = 8;
+  std::uint32_t total = 0;
+  const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
+  std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
+  for (; i + (kUnroll - 1) * stride < n; i += kUnroll * stride) {
+    uint4 v[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) v[u] = load_stream(from + i + u * stride);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) total += v[u].x ^ v[u].y ^ v[u].z ^ v[u].w;
+  }
+  for (; i < n; i += stride) {
+    const uint4 v = load_stream(from + i);
+    total += v.x ^ v.y ^ v.z ^ v.w;
+  }
+  if (total == 0x12345678u) atomicAdd(sum, total);  // keeps the loads
+}
+
+constexpr unsigned kManyBlocks = 2048;
+
+}  // namespace
+
+cudaError_t pack_weights(Queue queue, const void* source, Source type, int rows, int cols, const Matrix& to,
+                         PackPlace place) {
+  return launch(queue, pack_kernel, static_cast<unsigned>(rows), kThreads, 0, source, type, cols, to, place);
+}
+
+cudaError_t pack_empty(Queue queue, const Matrix& to) {
+  const std::uint32_t zero = to.format == Format::int4 ? 0x88888888u : 0u;
+  const std::int64_t words = matrix_bytes(to.format, to.rows, to.cols) / 4;
+  auto* data = static_cast<std::uint32_t*>(const_cast<void*>(to.data));
+  if (const auto status = launch(queue, fill_words_kernel, kManyBlocks, kThreads, 0, data, words, zero);
+      status != cudaSuccess) {
+    return status;
+  }
+  const auto bytes = static_cast<std::size_t>(scale_bytes(to.format, to.rows, to.cols, to.group == 0 ? 64 : to.group));
+  return bytes == 0 ? cudaSuccess : cudaMemsetAsync(const_cast<void*>(to.scales), 0, bytes, queue.stream);
+}
+
+cudaError_t widen_to_float(Queue queue, const void* source, Source type, std::int64_t n, float* to) {
+  return launch(queue, widen_kernel, 64, kThreads, 0, source, type, n, to);
+}
+
+cudaError_t narrow_to_bf16(Queue queue, const void* source, Source type, int rows, int cols, void* to, int stride) {
+  return launch(queue, narrow_kernel, static_cast<unsigned>(rows), kThreads, 0, source, type, cols,
+                static_cast<bf16*>(to), stride);
+}
+
+cudaError_t unpack_weights(Queue queue, const Matrix& from, void* to) {
+  if (from.format == Format::bf16) return cudaErrorInvalidValue;
+  return launch(queue, unpack_kernel, static_cast<unsigned>(from.rows), kThreads, 0, from, static_cast<bf16*>(to));
+}
+
+cudaError_t fill_normal(Queue queue, void* to, Source type, std::int64_t n, float deviation, std::uint64_t seed) {
+  return launch(queue, normal_kernel, kManyBlocks, kThreads, 0, to, type, n, deviation, seed);
+}
+
+cudaError_t read_all(Queue queue, const void* from, std::int64_t bytes, std::uint32_t* sum) {
+  return launch(queue, read_kernel, kManyBlocks, 512, 0, static_cast<const uint4*>(from), bytes / 16, sum);
+}
+
+}  // namespace ganglion::local::cuda

@@ -1,0 +1,225 @@
+// Row-wise work around the products: embedding look-up with the step's rotary angles, residual sum with RMS
+// normalisation, the gated activation, and quantisation of activations to e4m3 with one scale a row. One block a row.
+
+#include <cuda_fp8.h>
+
+#include "backends/local/kernels/cuda/common.cuh"
+#include "backends/local/kernels/cuda/launch.cuh"
+
+namespace ganglion::local::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr float kFp8Max = 448.0f;
+constexpr float kScaleMin = 1e-12f;  // an all-zero row
+
+__device__ __forceinline__ unsigned char fp8_of(float v) {
+  return __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3);
+}
+
+// A row of fp32 in shared memory to its place, as bf16 or as e4m3 with a scale. `top`: largest magnitude.
+__device__ __forceinline__ void write_row(const float* row, int width, float top, void* out, std::int64_t at,
+                                          float* scales, int index) {
+  if (scales == nullptr) {
+    auto* to = static_cast<bf16*>(out) + at;
+    if (width % 4 == 0) {
+      for (int i = threadIdx.x; i < width / 4; i += kThreads) {
+        const float4 v = reinterpret_cast<const float4*>(row)[i];
+        reinterpret_cast<uint2*>(to)[i] = {pack(v.x, v.y), pack(v.z, v.w)};
+      }
+      return;
+    }
+    for (int i = threadIdx.x; i < width; i += kThreads) to[i] = __float2bfloat16(row[i]);
+    return;
+  }
+  const float scale = fmaxf(top / kFp8Max, kScaleMin);
+  if (threadIdx.x == 0) scales[index] = scale;
+  const float inverse = 1.0f / scale;
+  auto* to = static_cast<unsigned char*>(out) + at;
+  if (width % 4 == 0) {
+    for (int i = threadIdx.x; i < width / 4; i += kThreads) {
+      const float4 v = reinterpret_cast<const float4*>(row)[i];
+      uchar4 q = {fp8_of(v.x * inverse), fp8_of(v.y * inverse), fp8_of(v.z * inverse), fp8_of(v.w * inverse)};
+      reinterpret_cast<uchar4*>(to)[i] = q;
+    }
+    return;
+  }
+  for (int i = threadIdx.x; i < width; i += kThreads) to[i] = fp8_of(row[i] * inverse);
+}
+
+__global__ void __launch_bounds__(kThreads) embed_kernel(Embed e) {
+  let_next_start();
+  wait_for_previous();
+  const int row = blockIdx.x, position = e.positions[row];
+  const auto* from = static_cast<const bf16*>(e.table) + static_cast<std::int64_t>(e.tokens[row]) * e.stride;
+  float* to = e.hidden + static_cast<std::int64_t>(row) * e.width;
+  for (int i = threadIdx.x; i < e.width; i += kThreads) to[i] = position < 0 ? 0.0f : __bfloat162float(from[i]);
+  for (int i = threadIdx.x; i < e.half; i += kThreads) {
+    const float angle = static_cast<float>(max(position, 0)) * e.frequencies[i];
+    float s, c;
+    sincosf(angle, &s, &c);
+    e.cos[row * e.half + i] = c;
+    e.sin[row * e.half + i] = s;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) normalise_kernel(Normalise n) {
+  extern __shared__ float row[];
+  __shared__ float reduce[32];
+  let_next_start();
+  wait_for_previous();
+  const int index = blockIdx.x, source = n.pick != nullptr ? n.pick[index] : index;
+  float* hidden = n.hidden + static_cast<std::int64_t>(source) * n.width;
+  const auto* add =
+      n.add == nullptr ? nullptr : static_cast<const bf16*>(n.add) + static_cast<std::int64_t>(index) * n.add_stride;
+  float squares = 0;
+  if (n.width % 4 == 0) {
+    for (int i = threadIdx.x; i < n.width / 4; i += kThreads) {
+      float4 v = reinterpret_cast<const float4*>(hidden)[i];
+      if (add != nullptr) {
+        const uint2 a = reinterpret_cast<const uint2*>(add)[i];
+        const float2 a0 = unpack(a.x), a1 = unpack(a.y);
+        v.x += a0.x, v.y += a0.y, v.z += a1.x, v.w += a1.y;
+        reinterpret_cast<float4*>(hidden)[i] = v;
+      }
+      reinterpret_cast<float4*>(row)[i] = v;
+      squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+    }
+  } else {
+    for (int i = threadIdx.x; i < n.width; i += kThreads) {
+      float v = hidden[i];
+      if (add != nullptr) hidden[i] = v += __bfloat162float(add[i]);
+      row[i] = v;
+      squares += v * v;
+    }
+  }
+  const float inverse = rsqrtf(block_reduce<false>(squares, reduce) / static_cast<float>(n.width) + n.eps);
+  // Each thread goes on with what it wrote to `row` itself.
+  float top = 0;
+  if (n.width % 4 == 0) {
+    for (int i = threadIdx.x; i < n.width / 4; i += kThreads) {
+      float4& v = reinterpret_cast<float4*>(row)[i];
+      const float4 w = reinterpret_cast<const float4*>(n.weight)[i];
+      v.x *= inverse * w.x, v.y *= inverse * w.y, v.z *= inverse * w.z, v.w *= inverse * w.w;
+      top = fmaxf(top, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+      if (n.out_scales == nullptr) {
+        reinterpret_cast<uint2*>(static_cast<bf16*>(n.out) + static_cast<std::int64_t>(index) * n.out_stride)[i] = {
+            pack(v.x, v.y), pack(v.z, v.w)};
+      }
+    }
+    if (n.out_scales == nullptr) return;
+  } else {
+    for (int i = threadIdx.x; i < n.width; i += kThreads) {
+      const float v = row[i] * inverse * n.weight[i];
+      row[i] = v;
+      top = fmaxf(top, fabsf(v));
+    }
+  }
+  if (n.out_scales != nullptr) top = block_reduce<true>(top, reduce);
+  __syncthreads();
+  write_row(row, n.width, top, n.out, static_cast<std::int64_t>(index) * n.out_stride, n.out_scales, index);
+}
+
+__global__ void __launch_bounds__(kThreads) gate_kernel(Gate a) {
+  extern __shared__ float row[];
+  __shared__ float reduce[32];
+  let_next_start();
+  wait_for_previous();
+  const int index = blockIdx.x;
+  const auto* from = static_cast<const bf16*>(a.gate_up) + static_cast<std::int64_t>(index) * a.in_stride;
+  float top = 0;
+  for (int i = threadIdx.x; i < (a.width + 7) / 8; i += kThreads) {
+    const uint4 gates = reinterpret_cast<const uint4*>(from)[2 * i],
+                ups = reinterpret_cast<const uint4*>(from)[2 * i + 1];
+    const std::uint32_t gw[4] = {gates.x, gates.y, gates.z, gates.w}, uw[4] = {ups.x, ups.y, ups.z, ups.w};
+    float v[8];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float2 g = unpack(gw[j]), u = unpack(uw[j]);
+      v[2 * j] = g.x / (1.0f + __expf(-g.x)) * u.x;
+      v[2 * j + 1] = g.y / (1.0f + __expf(-g.y)) * u.y;
+    }
+    if (a.out_scales == nullptr && 8 * i + 8 <= a.width) {
+      reinterpret_cast<uint4*>(static_cast<bf16*>(a.out) + static_cast<std::int64_t>(index) * a.out_stride)[i] = {
+          pack(v[0], v[1]), pack(v[2], v[3]), pack(v[4], v[5]), pack(v[6], v[7])};
+      continue;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float v0 = v[2 * j], v1 = v[2 * j + 1];
+      if (8 * i + 2 * j < a.width) row[8 * i + 2 * j] = v0, top = fmaxf(top, fabsf(v0));
+      if (8 * i + 2 * j + 1 < a.width) row[8 * i + 2 * j + 1] = v1, top = fmaxf(top, fabsf(v1));
+    }
+  }
+  if (a.out_scales == nullptr && a.width % 8 == 0) return;
+  if (a.out_scales != nullptr) top = block_reduce<true>(top, reduce);
+  __syncthreads();
+  write_row(row, a.width, top, a.out, static_cast<std::int64_t>(index) * a.out_stride, a.out_scales, index);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    quantise_kernel(const bf16* x, int stride, int width, void* out, int out_stride, float* scales) {
+  extern __shared__ float row[];
+  __shared__ float reduce[32];
+  let_next_start();
+  wait_for_previous();
+  const int index = blockIdx.x;
+  const bf16* from = x + static_cast<std::int64_t>(index) * stride;
+  float top = 0;
+  for (int i = threadIdx.x; i < width; i += kThreads) {
+    const float v = __bfloat162float(from[i]);
+    row[i] = v;
+    top = fmaxf(top, fabsf(v));
+  }
+  top = block_reduce<true>(top, reduce);
+  write_row(row, width, top, out, static_cast<std::int64_t>(index) * out_stride, scales, index);
+}
+
+__global__ void __launch_bounds__(kThreads) bias_kernel(const bf16* bias, int width, bf16* y, int stride) {
+  let_next_start();
+  wait_for_previous();
+  for (int i = threadIdx.x; i < width; i += kThreads) {
+    bf16& to = y[static_cast<std::int64_t>(blockIdx.x) * stride + i];
+    to = __float2bfloat16(__bfloat162float(to) + __bfloat162float(bias[i]));
+  }
+}
+
+// A row must fit in shared memory.
+template <class Kernel>
+cudaError_t allow_shared(Kernel kernel, std::size_t bytes) {
+  if (bytes <= 40 * 1024) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
+
+}  // namespace
+
+cudaError_t embed(Queue queue, const Embed& e) {
+  return launch(queue, embed_kernel, static_cast<unsigned>(e.rows), kThreads, 0, e);
+}
+
+cudaError_t normalise(Queue queue, const Normalise& n) {
+  const std::size_t bytes = static_cast<std::size_t>(n.width) * 4;
+  if (const auto status = allow_shared(normalise_kernel, bytes); status != cudaSuccess) return status;
+  return launch(queue, normalise_kernel, static_cast<unsigned>(n.rows), kThreads, bytes, n);
+}
+
+cudaError_t gate(Queue queue, const Gate& a) {
+  const std::size_t bytes = static_cast<std::size_t>(padded(a.width, 8)) * 4;
+  if (const auto status = allow_shared(gate_kernel, bytes); status != cudaSuccess) return status;
+  return launch(queue, gate_kernel, static_cast<unsigned>(a.rows), kThreads, bytes, a);
+}
+
+cudaError_t quantise_rows(Queue queue, const void* x, int stride, int width, int rows, void* out, int out_stride,
+                          float* scales) {
+  const std::size_t bytes = static_cast<std::size_t>(width) * 4;
+  if (const auto status = allow_shared(quantise_kernel, bytes); status != cudaSuccess) return status;
+  return launch(queue, quantise_kernel, static_cast<unsigned>(rows), kThreads, bytes, static_cast<const bf16*>(x),
+                stride, width, out, out_stride, scales);
+}
+
+cudaError_t add_bias(Queue queue, const void* bias, int width, int rows, void* y, int y_stride) {
+  return launch(queue, bias_kernel, static_cast<unsigned>(rows), kThreads, 0, static_cast<const bf16*>(bias), width,
+                static_cast<bf16*>(y), y_stride);
+}
+
+}  // namespace ganglion::local::cuda

@@ -1,0 +1,362 @@
+// Making a decoder, and a step's way in and out: laying out its inputs, running or replaying it, fetching the outcome.
+// The layers themselves are in cuda_layers.cpp.
+
+#include "backends/local/models/cuda/cuda_decoder.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backends/local/models/cuda/cuda_step.hpp"
+
+namespace ganglion::local {
+
+using core::ErrorKind;
+using core::Result;
+
+namespace {
+
+constexpr std::size_t kAdjustMax = std::size_t{1} << 18;  // adjustments of one step
+
+int to_int(std::int64_t v) {
+  return static_cast<int>(v);
+}
+
+// Steps of decode tokens alone are padded to one of these sizes, so that few graphs serve them all.
+int bucket_of(int rows) {
+  if (rows <= 2) return rows;
+  for (int size : {4, 8, 16, 24, 32, 48, 64}) {
+    if (rows <= size) return size;
+  }
+  return to_int(cuda::padded(rows, rows <= 512 ? 32 : 64));
+}
+
+// The longest sequence of a step, in classes that share a graph.
+int context_class(int context) {
+  return context <= 512 ? 512 : context <= 2048 ? 2048 : 1 << 20;
+}
+
+Result<void> supported(const ModelConfig& config) {
+  if (config.family == ModelFamily::bert) {
+    return core::fail(ErrorKind::unsupported, "a bert model makes embeddings; it cannot generate text");
+  }
+  if (config.activation != Activation::silu) {
+    return core::fail(ErrorKind::unsupported, "config.json: hidden_act must be silu for this model family");
+  }
+  if (config.head_dim % 4 != 0 || cuda::head_width(to_int(config.head_dim)) == 0) {
+    return core::fail(ErrorKind::unsupported, "config.json: head_dim must be a multiple of 4 and at most 128 on a GPU");
+  }
+  return {};
+}
+
+}  // namespace
+
+CudaDecoder::CudaDecoder(const ModelConfig& config, const CudaOptions& options)
+    : config_(config), options_(options), arena_(options.device) {}
+
+CudaDecoder::~CudaDecoder() {
+  if (stream_) cudaStreamSynchronize(stream_.get());
+}
+
+Result<std::unique_ptr<CudaDecoder>> CudaDecoder::load(const Checkpoint& checkpoint, const ModelConfig& config,
+                                                       const CudaOptions& options) {
+  return make(&checkpoint, config, options, 0);
+}
+
+Result<std::unique_ptr<CudaDecoder>> CudaDecoder::random(const ModelConfig& config, const CudaOptions& options,
+                                                         std::uint64_t seed) {
+  return make(nullptr, config, options, seed);
+}
+
+Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpoint, const ModelConfig& config,
+                                                       const CudaOptions& options, std::uint64_t seed) {
+  if (auto ok = supported(config); !ok) return std::unexpected(ok.error());
+  std::unique_ptr<CudaDecoder> out(new CudaDecoder(config, options));
+  CudaDecoder& d = *out;
+  d.options_.batch_max = std::clamp(options.batch_max, 1, 4096);
+  d.options_.rows_max = std::clamp(options.rows_max, std::max(d.options_.batch_max, 16), 65536);
+  d.context_max_ = config.max_position;
+  if (config.rope.type == RopeType::dynamic && config.rope.original_max_position > 0) {
+    d.context_max_ = std::min(d.context_max_, config.rope.original_max_position);
+  }
+  if (options.context_max > 0) d.context_max_ = std::min<std::int64_t>(d.context_max_, options.context_max);
+  cudaDeviceProp properties{};
+  auto ok = check(cudaSetDevice(options.device), "choosing the GPU");
+  if (ok) ok = check(cudaGetDeviceProperties(&properties, options.device), "reading the GPU's properties");
+  if (!ok) return std::unexpected(ok.error());
+  d.multiprocessors_ = properties.multiProcessorCount;
+  d.capability_ = 10 * properties.major + properties.minor;
+  d.overlap_ = d.capability_ >= 90;
+  auto stream = make_stream();
+  auto begun = make_event(true, false), ended = make_event(true, options.sleep);
+  if (!stream || !begun || !ended) return core::fail(ErrorKind::overloaded, "the GPU cannot make a stream");
+  d.stream_ = std::move(*stream), d.begun_ = std::move(*begun), d.ended_ = std::move(*ended);
+  auto blas = Blas::make(d.arena_);
+  if (!blas) return std::unexpected(blas.error());
+  d.blas_ = std::move(*blas);
+  auto weights = CudaWeightLoader(d.arena_, checkpoint, config, options.format, options.int4_group, seed).load();
+  if (!weights) return std::unexpected(weights.error());
+  d.weights_ = std::move(*weights);
+  ok = d.reserve_rows();
+  if (ok) ok = d.reserve_meta();
+  if (!ok) return std::unexpected(ok.error());
+  return out;
+}
+
+Result<void> CudaDecoder::reserve_rows() {
+  const auto& layer = weights_.layers.front();
+  width_stride_ = layer.qkv.cols, heads_stride_ = layer.out.cols, inner_stride_ = layer.down.cols;
+  rows_cap_ = to_int(cuda::padded(options_.rows_max, 64));
+  const int dim = to_int(config_.head_dim), width = cuda::head_width(dim), samples = sample_rows(options_.batch_max);
+  kv_ = {.layers = to_int(config_.layers),
+         .kv_heads = to_int(config_.kv_heads),
+         .head_dim = dim,
+         .head_width = width,
+         .fp8 = options_.kv_fp8};
+  kv_.page_bytes = cuda::kv_page_bytes(kv_.layers, kv_.kv_heads, width, kv_.fp8);
+  const int widest = std::max({width_stride_, heads_stride_, inner_stride_});
+  std::size_t unpacked = 0;
+  if (options_.format == cuda::Format::int8 || options_.format == cuda::Format::int4 || capability_ < 90) {
+    const cuda::Matrix* const all[] = {&layer.qkv, &layer.out, &layer.gate_up, &layer.down, &weights_.head};
+    for (const auto* m : all) {
+      unpacked = std::max(unpacked, static_cast<std::size_t>(m->rows) * static_cast<std::size_t>(m->cols) * 2);
+    }
+  }
+  const auto rows = static_cast<std::size_t>(rows_cap_);
+  const auto of = [](std::int64_t a) { return static_cast<std::size_t>(a); };
+  struct Want {
+    DeviceBuffer& to;
+    std::size_t bytes;
+  };
+  const std::size_t parts = of(cuda::decode_partial_floats(1, to_int(config_.heads / config_.kv_heads), width, 1)) *
+                            of(4 * multiprocessors_) * 4;
+  const Want wants[] = {
+      {hidden_, rows * of(config_.hidden_size) * 4},
+      {normed_, rows * of(width_stride_) * 2},
+      {qkv_, rows * of(layer.qkv.rows) * 2},
+      {query_, rows * of(config_.heads * width) * 2},
+      {attended_, rows * of(heads_stride_) * 2},
+      {gate_up_, rows * of(layer.gate_up.rows) * 2},
+      {gated_, rows * of(inner_stride_) * 2},
+      {added_, rows * of(layer.out.rows) * 2},
+      {squares_, of(cuda::kFusedRowsMax) * of(layer.out.rows)},
+      {cos_, rows * of(dim / 2) * 4},
+      {sin_, rows * of(dim / 2) * 4},
+      {eight_, rows * of(widest)},
+      {eight_scales_, rows * 4},
+      {logits_, of(samples) * of(weights_.head.rows) * 4},
+      {partial_, parts},
+      {arrived_, of(samples) * of(config_.heads) * 4},
+      {unpacked_, std::max<std::size_t>(unpacked, 1)},
+  };
+  for (const Want& want : wants) {
+    auto buffer = arena_.take(want.bytes, "the activations of one step");
+    if (!buffer) return std::unexpected(buffer.error());
+    want.to = std::move(*buffer);
+  }
+  return {};
+}
+
+Result<void> CudaDecoder::reserve_meta() {
+  const int pages_each = to_int((context_max_ + cuda::kPageTokens - 1) / cuda::kPageTokens);
+  const MetaSizes sizes{rows_cap_, sample_rows(options_.batch_max),
+                        rows_cap_ / cuda::kPrefillRows + options_.batch_max + 1,
+                        static_cast<std::int64_t>(options_.batch_max + 8) * pages_each};
+  const std::size_t bytes = Meta::bytes(sizes);
+  const std::size_t results = static_cast<std::size_t>(sizes.samples) * sizeof(cuda::SampleResult);
+  auto meta = PinnedBuffer::make(bytes), adjust = PinnedBuffer::make(kAdjustMax * sizeof(cuda::SampleAdjust)),
+       host = PinnedBuffer::make(results);
+  if (!meta || !adjust || !host) return core::fail(ErrorKind::overloaded, "no pinned memory for a step's inputs");
+  meta_host_ = std::move(*meta), adjust_host_ = std::move(*adjust), results_host_ = std::move(*host);
+  auto meta_device = arena_.take(bytes, "a step's inputs"), device = arena_.take(results, "a step's outcome"),
+       adjust_device = arena_.take(adjust_host_.size(), "a step's inputs");
+  if (!meta_device || !device || !adjust_device)
+    return core::fail(ErrorKind::overloaded, "no memory for a step's inputs");
+  meta_device_ = std::move(*meta_device), results_device_ = std::move(*device),
+  adjust_device_ = std::move(*adjust_device);
+  host_ = std::make_unique<Meta>(meta_host_.data(), sizes);
+  device_ = std::make_unique<Meta>(meta_device_.as<char>(), sizes);
+  return {};
+}
+
+Result<void> CudaDecoder::reserve_pages(std::int64_t pages) {
+  cudaSetDevice(options_.device);
+  auto buffer = arena_.take(static_cast<std::size_t>(pages * kv_.page_bytes), "keys and values");
+  if (!buffer) return std::unexpected(buffer.error());
+  pages_ = std::move(*buffer);
+  kv_.base = pages_.data();
+  page_count_ = pages;
+  return {};
+}
+
+std::uint64_t CudaDecoder::free_bytes() const {
+  std::size_t free = 0, total = 0;
+  cudaSetDevice(options_.device);
+  return cudaMemGetInfo(&free, &total) == cudaSuccess ? free : 0;
+}
+
+// ---- a step's inputs ----
+
+void CudaDecoder::add_rows(const Slice& slice, int first_row, int table_from) {
+  for (std::size_t i = 0; i < slice.tokens.size(); ++i) {
+    const int row = first_row + static_cast<int>(i), position = slice.position + static_cast<int>(i);
+    host_->tokens[row] = slice.tokens[i];
+    host_->positions[row] = position;
+    host_->row_pages[row] = slice.pages[position / cuda::kPageTokens];
+    host_->page_from[row] = table_from;
+  }
+}
+
+Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
+  Shape shape;
+  order_.clear();
+  for (std::size_t i = 0; i < slices.size(); ++i) {
+    if (slices[i].tokens.size() == 1) order_.push_back(static_cast<int>(i));
+  }
+  shape.decode = static_cast<int>(order_.size());
+  for (std::size_t i = 0; i < slices.size(); ++i) {
+    if (slices[i].tokens.size() != 1) order_.push_back(static_cast<int>(i));
+  }
+  result_of_.assign(slices.size(), -1);
+  table_used_ = adjust_used_ = 0;
+  std::size_t total = 0;
+  for (const Slice& s : slices) total += s.tokens.size();
+  const bool pure = shape.decode == static_cast<int>(slices.size());
+  if (total > static_cast<std::size_t>(options_.rows_max) ||
+      slices.size() > static_cast<std::size_t>(options_.batch_max)) {
+    return core::fail(ErrorKind::internal, "a step larger than the device was prepared for");
+  }
+  shape.fused = total <= static_cast<std::size_t>(cuda::kFusedRowsMax);
+  for (const int index : order_) {
+    const Slice& s = slices[static_cast<std::size_t>(index)];
+    const int count = static_cast<int>(s.tokens.size()), pages = (s.position + count - 1) / cuda::kPageTokens + 1;
+    std::memcpy(host_->table + table_used_, s.pages, static_cast<std::size_t>(pages) * 4);
+    add_rows(s, shape.rows, table_used_);
+    if (count == 1) shape.context = std::max(shape.context, s.position + 1);
+    for (int at = 0; count > 1 && at < count; at += cuda::kPrefillRows) {
+      host_->tiles[shape.tiles++] = {shape.rows + at, std::min(cuda::kPrefillRows, count - at), s.position + at,
+                                     table_used_};
+    }
+    table_used_ += pages;
+    shape.rows += count;
+    if (!s.logits && !pure) continue;
+    if (s.sample != nullptr) shape.sampled = true;
+    cuda::SampleRow& row = host_->samples[shape.samples];
+    row = s.sample != nullptr ? s.sample->row : cuda::SampleRow{};
+    row.logits_row = shape.fused ? shape.rows - 1 : shape.samples;
+    row.adjust_from = adjust_used_, row.adjust_count = 0;
+    if (s.sample != nullptr && adjust_used_ + s.sample->adjust.size() <= kAdjustMax) {
+      row.adjust_count = static_cast<int>(s.sample->adjust.size());
+      std::memcpy(adjust_host_.data() + static_cast<std::size_t>(adjust_used_) * sizeof(cuda::SampleAdjust),
+                  s.sample->adjust.data(), s.sample->adjust.size() * sizeof(cuda::SampleAdjust));
+      adjust_used_ += row.adjust_count;
+    }
+    host_->pick[shape.samples] = shape.rows - 1;
+    if (s.logits) result_of_[static_cast<std::size_t>(index)] = shape.samples;
+    ++shape.samples;
+  }
+  shape.context = context_class(shape.context);
+  shape.graph = pure && options_.graphs && shape.sampled;
+  const int padded = shape.graph ? bucket_of(shape.rows) : shape.rows;
+  for (int row = shape.rows; row < padded; ++row) {
+    host_->tokens[row] = 0, host_->positions[row] = -1, host_->row_pages[row] = 0, host_->page_from[row] = 0;
+    host_->samples[row] = {.logits_row = row};
+    host_->pick[row] = row;
+  }
+  if (shape.graph) shape.rows = shape.decode = shape.samples = padded;
+  return shape;
+}
+
+Result<void> CudaDecoder::upload() {
+  const std::size_t bytes = host_->used_bytes(table_used_);
+  auto ok = check(cudaMemcpyAsync(meta_device_.data(), meta_host_.data(), bytes, cudaMemcpyHostToDevice, stream_.get()),
+                  "a step's inputs");
+  if (ok && adjust_used_ > 0) {
+    ok = check(cudaMemcpyAsync(adjust_device_.data(), adjust_host_.data(),
+                               static_cast<std::size_t>(adjust_used_) * sizeof(cuda::SampleAdjust),
+                               cudaMemcpyHostToDevice, stream_.get()),
+               "a step's inputs");
+  }
+  return ok;
+}
+
+// ---- running ----
+
+Result<void> CudaDecoder::submit(std::span<const Slice> slices) {
+  cudaSetDevice(options_.device);
+  auto shape = plan(slices);
+  if (!shape) return std::unexpected(shape.error());
+  auto ok = check(cudaEventRecord(begun_.get(), stream_.get()), "a step");
+  if (ok) ok = upload();
+  if (ok) ok = run(*shape);
+  if (ok && shape->sampled) {
+    ok = check(cudaMemcpyAsync(results_host_.data(), results_device_.data(),
+                               static_cast<std::size_t>(shape->samples) * sizeof(cuda::SampleResult),
+                               cudaMemcpyDeviceToHost, stream_.get()),
+               "a step's outcome");
+  }
+  if (ok) ok = check(cudaEventRecord(ended_.get(), stream_.get()), "a step");
+  pending_ = ok.has_value();
+  return ok;
+}
+
+Result<void> CudaDecoder::run(const Shape& shape) {
+  return shape.graph ? run_graph(shape) : enqueue(shape);
+}
+
+// The first step of a size runs as it is, so that whatever loads lazily has loaded; the second is captured.
+Result<void> CudaDecoder::run_graph(const Shape& shape) {
+  Captured& captured = graphs_[{shape.rows, shape.context}];
+  if (captured.uses++ == 0) return enqueue(shape);
+  if (!captured.exec) {
+    auto ok = check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "capturing a step");
+    if (ok) ok = enqueue(shape);
+    cudaGraph_t graph = nullptr;
+    const auto ended = cudaStreamEndCapture(stream_.get(), &graph);
+    const Graph owner(graph);
+    if (!ok) return ok;
+    cudaGraphExec_t exec = nullptr;
+    ok = check(ended, "capturing a step");
+    if (ok) ok = check(cudaGraphInstantiate(&exec, graph, 0), "capturing a step");
+    if (!ok) return ok;
+    captured.exec = GraphExec(exec);
+  }
+  return check(cudaGraphLaunch(captured.exec.get(), stream_.get()), "replaying a step");
+}
+
+Result<std::span<const cuda::SampleResult>> CudaDecoder::collect() {
+  if (!pending_) return core::fail(ErrorKind::internal, "no step was queued");
+  pending_ = false;
+  if (auto ok = check(cudaEventSynchronize(ended_.get()), "a step"); !ok) return std::unexpected(ok.error());
+  const auto* rows = reinterpret_cast<const cuda::SampleResult*>(results_host_.data());
+  results_.clear();
+  for (const int row : result_of_) {
+    if (row >= 0) results_.push_back(rows[row]);
+  }
+  return std::span<const cuda::SampleResult>(results_);
+}
+
+double CudaDecoder::last_step_ms() const {
+  float ms = 0;
+  return cudaEventElapsedTime(&ms, begun_.get(), ended_.get()) == cudaSuccess ? static_cast<double>(ms) : 0.0;
+}
+
+Result<std::vector<float>> CudaDecoder::logits() {
+  auto ok = check(cudaStreamSynchronize(stream_.get()), "a step");
+  if (!ok) return std::unexpected(ok.error());
+  pending_ = false;
+  std::vector<float> out;
+  const auto vocab = static_cast<std::size_t>(config_.vocab_size);
+  for (const int sample : result_of_) {
+    if (sample < 0) continue;
+    const auto row = static_cast<std::size_t>(host_->samples[sample].logits_row);
+    out.resize(out.size() + vocab);
+    ok = check(cudaMemcpy(out.data() + out.size() - vocab,
+                          logits_.as<float>() + row * static_cast<std::size_t>(weights_.head.rows), vocab * 4,
+                          cudaMemcpyDeviceToHost),
+               "reading logits");
+    if (!ok) return std::unexpected(ok.error());
+  }
+  return out;
+}
+
+}  // namespace ganglion::local

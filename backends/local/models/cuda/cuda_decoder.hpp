@@ -1,0 +1,139 @@
+#pragma once
+// The decoder-only transformer of models/decoder on a GPU: one forward pass over a ragged batch of decode tokens and
+// prompt chunks, with sampling. A step is queued by submit() and its outcome fetched by collect(), so that the caller
+// can work in between. One caller at a time, one step at a time.
+//
+// Up to eight rows run through fused kernels (six launches a layer); more go through separate kernels and, past what
+// the streaming products can do, cuBLASLt. Steps of decode tokens alone are replayed from captured graphs.
+
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backends/local/device/arena.hpp"
+#include "backends/local/device/blas.hpp"
+#include "backends/local/device/stream.hpp"
+#include "backends/local/kernels/cuda/kernels.hpp"
+#include "backends/local/models/cuda/cuda_weights.hpp"
+#include "backends/local/weights/checkpoint.hpp"
+#include "backends/local/weights/model_config.hpp"
+#include "core/error.hpp"
+
+namespace ganglion::local {
+
+struct CudaOptions {
+  int device = 0;
+  cuda::Format format = cuda::Format::bf16;
+  int int4_group = 64;  // or 128
+  bool kv_fp8 = false;
+  int rows_max = 2048;  // tokens in one step
+  int batch_max = 64;   // sequences in one step
+  int context_max = 0;  // tokens of one sequence; 0: the model's
+  bool graphs = true;
+  bool sleep = true;  // collect() sleeps instead of spinning
+};
+
+class CudaDecoder {
+ public:
+  // Errors: unsupported (model or GPU), overloaded (no memory), and the checkpoint's own.
+  static core::Result<std::unique_ptr<CudaDecoder>> load(const Checkpoint& checkpoint, const ModelConfig& config,
+                                                         const CudaOptions& options);
+  // Random weights of the config's shapes, for measurements.
+  static core::Result<std::unique_ptr<CudaDecoder>> random(const ModelConfig& config, const CudaOptions& options,
+                                                           std::uint64_t seed);
+  ~CudaDecoder();
+
+  // The KV store; once, before the first step.
+  core::Result<void> reserve_pages(std::int64_t pages);
+  std::int64_t page_bytes() const { return kv_.page_bytes; }
+  std::uint64_t free_bytes() const;  // of the device, now
+
+  struct SampleSpec {
+    cuda::SampleRow row;  // logits_row and adjust_* are filled in here
+    std::vector<cuda::SampleAdjust> adjust;
+  };
+  // Consecutive tokens of one sequence, whose earlier keys and values are in its pages.
+  struct Slice {
+    std::span<const std::int32_t> tokens;
+    const std::int32_t* pages = nullptr;
+    int position = 0;
+    bool logits = false;                 // of the last token
+    const SampleSpec* sample = nullptr;  // and the choice from them
+  };
+  // Queues the step and returns. The slices are not needed after that.
+  core::Result<void> submit(std::span<const Slice> slices);
+  // Waits for it. One result for each slice that asked for logits, in order; valid until the next submit.
+  core::Result<std::span<const cuda::SampleResult>> collect();
+  // The last step's logits where nothing was sampled, one row for each slice that asked; for tests.
+  core::Result<std::vector<float>> logits();
+
+  std::int64_t vocab_size() const { return config_.vocab_size; }
+  std::int64_t context_max() const { return context_max_; }
+  std::size_t weight_bytes() const { return weights_.step_bytes; }
+  std::size_t device_bytes() const { return arena_.held(); }
+  double last_step_ms() const;  // of the device, once collected
+
+ private:
+  struct Meta;   // one step's inputs, laid out alike on host and device
+  struct Shape;  // what decides the launches
+  CudaDecoder(const ModelConfig& config, const CudaOptions& options);
+  static core::Result<std::unique_ptr<CudaDecoder>> make(const Checkpoint* checkpoint, const ModelConfig& config,
+                                                         const CudaOptions& options, std::uint64_t seed);
+  core::Result<void> reserve_rows();
+  core::Result<void> reserve_meta();
+
+  core::Result<Shape> plan(std::span<const Slice> slices);
+  void add_rows(const Slice& slice, int first_row, int table_from);
+  core::Result<void> upload();
+  core::Result<void> run(const Shape& shape);
+  core::Result<void> run_graph(const Shape& shape);
+  core::Result<void> enqueue(const Shape& shape);
+  core::Result<void> fused_layers(const Shape& shape);
+  core::Result<void> layers(const Shape& shape);
+  core::Result<void> attention(const CudaLayer& layer, int index, const Shape& shape);
+  core::Result<void> finish(const Shape& shape);
+  // y = w x for rows past the fused kernels. `wide`: fp32.
+  core::Result<void> multiply(const cuda::Matrix& w, const void* x, int x_stride, int rows, void* y, int y_stride,
+                              bool wide);
+  bool small(const cuda::Matrix& w, int rows) const;
+  bool eight_bit(const cuda::Matrix& w, int rows) const;
+  cuda::Queue queue() { return {stream_.get(), overlap_}; }
+
+  ModelConfig config_;
+  CudaOptions options_;
+  int multiprocessors_ = 0, capability_ = 0;
+  std::int64_t context_max_ = 0;
+  bool overlap_ = false;
+  Arena arena_;
+  std::unique_ptr<Blas> blas_;
+  Stream stream_;
+  Event begun_, ended_;
+  CudaWeights weights_;
+  cuda::KvLayout kv_;
+  DeviceBuffer pages_;
+  std::int64_t page_count_ = 0;
+
+  // Rows of one step.
+  DeviceBuffer hidden_, normed_, qkv_, query_, attended_, gate_up_, gated_, added_, squares_, cos_, sin_;
+  DeviceBuffer eight_, eight_scales_, unpacked_, logits_, partial_, arrived_;
+  int rows_cap_ = 0, width_stride_ = 0, inner_stride_ = 0, heads_stride_ = 0;
+
+  // The step's inputs and outcome.
+  PinnedBuffer meta_host_, adjust_host_, results_host_;
+  DeviceBuffer meta_device_, adjust_device_, results_device_;
+  std::unique_ptr<Meta> host_, device_;
+  std::vector<int> order_;  // batch order -> slice
+  std::vector<cuda::SampleResult> results_;
+  std::vector<int> result_of_;  // slice order -> row of results
+  int table_used_ = 0, adjust_used_ = 0;
+  bool pending_ = false;
+
+  struct Captured {
+    int uses = 0;
+    GraphExec exec;
+  };
+  std::map<std::pair<int, int>, Captured> graphs_;  // by padded rows and class of context
+};
+
+}  // namespace ganglion::local

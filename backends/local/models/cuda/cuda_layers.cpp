@@ -1,0 +1,281 @@
+// The layers of a step, queued on the engine's stream. Two ways: fused kernels for up to eight rows, separate kernels
+// with cuBLASLt or the streaming products for more.
+
+#include "backends/local/models/cuda/cuda_decoder.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "backends/local/models/cuda/cuda_step.hpp"
+
+namespace ganglion::local {
+
+using core::Result;
+using cuda::Epilogue;
+using cuda::Format;
+using cuda::Matrix;
+
+namespace {
+
+int to_int(std::int64_t v) {
+  return static_cast<int>(v);
+}
+
+// The library wants few different shapes, and e4m3 multiples of 16.
+int library_rows(int rows) {
+  return to_int(cuda::padded(rows, rows <= 64 ? 16 : 64));
+}
+
+}  // namespace
+
+Result<void> CudaDecoder::enqueue(const Shape& shape) {
+  const cuda::Embed embed{.table = weights_.embedding.data,
+                          .stride = weights_.embedding.cols,
+                          .width = to_int(config_.hidden_size),
+                          .rows = shape.rows,
+                          .tokens = device_->tokens,
+                          .positions = device_->positions,
+                          .hidden = hidden_.as<float>(),
+                          .frequencies = weights_.frequencies,
+                          .half = kv_.head_dim / 2,
+                          .cos = cos_.as<float>(),
+                          .sin = sin_.as<float>()};
+  // What stands before it in the stream is a copy: no overlap with that.
+  if (auto ok = check(cuda::embed({stream_.get(), false}, embed), "the embedding"); !ok) return ok;
+  auto ok = shape.fused ? fused_layers(shape) : layers(shape);
+  if (ok) ok = finish(shape);
+  return ok;
+}
+
+Result<void> CudaDecoder::attention(const CudaLayer& layer, int index, const Shape& shape) {
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(kv_.head_dim)));
+  const int heads = to_int(config_.heads);
+  const cuda::RotateAppend append{.qkv = qkv_.data(),
+                                  .stride = layer.qkv.rows,
+                                  .rows = shape.rows,
+                                  .heads = heads,
+                                  .layer = index,
+                                  .kv = kv_,
+                                  .cos = cos_.as<float>(),
+                                  .sin = sin_.as<float>(),
+                                  .q_norm = layer.q_norm,
+                                  .k_norm = layer.k_norm,
+                                  .eps = static_cast<float>(config_.norm_eps),
+                                  .positions = device_->positions,
+                                  .pages = device_->row_pages,
+                                  .query = query_.data()};
+  auto ok = check(cuda::rotate_append(queue(), append), "rotary embedding");
+  if (ok && shape.decode > 0) {
+    const cuda::DecodeAttention decode{
+        .query = query_.data(),
+        .kv = kv_,
+        .layer = index,
+        .heads = heads,
+        .rows = shape.decode,
+        .window = layer.window,
+        .scale = scale,
+        .positions = device_->positions,
+        .page_from = device_->page_from,
+        .page_table = device_->table,
+        .out = attended_.data(),
+        .out_stride = heads_stride_,
+        .splits = cuda::decode_splits(shape.decode, heads, kv_.kv_heads, shape.context, multiprocessors_),
+        .partial = partial_.as<float>(),
+        .arrived = arrived_.as<std::uint32_t>()};
+    ok = check(cuda::attend_decode(queue(), decode), "attention");
+  }
+  if (ok && shape.tiles > 0) {
+    const cuda::PrefillAttention prefill{.query = query_.data(),
+                                         .kv = kv_,
+                                         .layer = index,
+                                         .heads = heads,
+                                         .window = layer.window,
+                                         .scale = scale,
+                                         .tiles = device_->tiles,
+                                         .tile_count = shape.tiles,
+                                         .page_table = device_->table,
+                                         .out = attended_.data(),
+                                         .out_stride = heads_stride_};
+    ok = check(cuda::attend_prefill(queue(), prefill), "attention");
+  }
+  return ok;
+}
+
+Result<void> CudaDecoder::fused_layers(const Shape& shape) {
+  const int width = to_int(config_.hidden_size), rows = shape.rows;
+  const float eps = static_cast<float>(config_.norm_eps);
+  const cuda::Normalise first{.hidden = hidden_.as<float>(),
+                              .width = width,
+                              .rows = rows,
+                              .weight = weights_.layers.front().input_norm,
+                              .eps = eps,
+                              .out = normed_.data(),
+                              .out_stride = width_stride_};
+  auto ok = check(cuda::normalise(queue(), first), "normalisation");
+  bool whole = true;  // normed_ is divided by its root mean square already
+  const auto product = [&](const Matrix& w, const void* x, int x_stride, bool normed) {
+    cuda::Product p{.w = w, .x = x, .x_stride = x_stride, .rows = rows, .norm_width = width, .norm_eps = eps};
+    if (normed && !whole) {
+      p.squares = squares_.as<float>();
+      p.square_parts = weights_.layers.front().out.rows / cuda::kRowBlock;
+    }
+    return p;
+  };
+  const auto stream = [&](const cuda::Product& p) {
+    const bool ring = capability_ >= 90 && cuda::stream_product_fits(p);
+    return check(ring ? cuda::stream_product(queue(), p, multiprocessors_, 0) : cuda::product(queue(), p),
+                 "a projection");
+  };
+  const auto residual = [&](cuda::Product p, const float* next_norm) {
+    p.epilogue = Epilogue::residual;
+    p.y = normed_.data(), p.y_stride = width_stride_, p.y_cols = width;
+    p.hidden = hidden_.as<float>(), p.next_norm = next_norm, p.next_squares = squares_.as<float>();
+    whole = false;
+    return stream(p);
+  };
+  for (std::size_t i = 0; i < weights_.layers.size() && ok; ++i) {
+    const CudaLayer& layer = weights_.layers[i];
+    cuda::Product qkv = product(layer.qkv, normed_.data(), width_stride_, true);
+    qkv.y = qkv_.data(), qkv.y_stride = layer.qkv.rows, qkv.y_cols = layer.qkv.rows;
+    ok = stream(qkv);
+    if (ok) ok = attention(layer, static_cast<int>(i), shape);
+    if (ok) ok = residual(product(layer.out, attended_.data(), heads_stride_, false), layer.post_norm);
+    if (!ok) break;
+    cuda::Product gate_up = product(layer.gate_up, normed_.data(), width_stride_, true);
+    gate_up.epilogue = Epilogue::silu_gate;
+    gate_up.y = gated_.data(), gate_up.y_stride = inner_stride_, gate_up.y_cols = to_int(config_.intermediate_size);
+    ok = stream(gate_up);
+    const bool last = i + 1 == weights_.layers.size();
+    const float* next = last ? weights_.final_norm : weights_.layers[i + 1].input_norm;
+    if (ok) ok = residual(product(layer.down, gated_.data(), inner_stride_, false), next);
+  }
+  if (!ok || shape.samples == 0) return ok;
+  cuda::Product head = product(weights_.head, normed_.data(), width_stride_, true);
+  head.epilogue = Epilogue::store_f32;
+  head.y = logits_.data(), head.y_stride = weights_.head.rows, head.y_cols = weights_.head.rows;
+  return stream(head);
+}
+
+bool CudaDecoder::small(const Matrix& w, int rows) const {
+  // bf16 past the fused kernels is the library's; the others avoid unpacking or quantising while rows are few.
+  switch (w.format) {
+    case Format::bf16:
+      return rows <= 8;
+    case Format::fp8:
+      return rows <= (capability_ >= 90 ? 16 : cuda::kSmallRowsMax);
+    default:
+      return rows <= cuda::kSmallRowsMax;
+  }
+}
+
+bool CudaDecoder::eight_bit(const Matrix& w, int rows) const {
+  return w.format == Format::fp8 && capability_ >= 90 && !small(w, rows);
+}
+
+Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride, int rows, void* y, int y_stride,
+                                   bool wide) {
+  if (small(w, rows)) {
+    const cuda::Product p{.w = w,
+                          .x = x,
+                          .x_stride = x_stride,
+                          .rows = rows,
+                          .epilogue = wide ? Epilogue::store_f32 : Epilogue::store_bf16,
+                          .y = y,
+                          .y_stride = y_stride,
+                          .y_cols = w.rows};
+    return check(cuda::product(queue(), p), "a projection");
+  }
+  Blas::Call call{.x = x,
+                  .w = w.data,
+                  .y = y,
+                  .m = library_rows(rows),
+                  .n = w.rows,
+                  .k = w.cols,
+                  .y_stride = y_stride,
+                  .wide = wide};
+  if (eight_bit(w, rows)) {
+    call.x = eight_.data();
+    call.x_scales = eight_scales_.as<float>();
+    call.w_scales = static_cast<const float*>(w.scales);
+  } else if (w.format != Format::bf16) {
+    if (auto ok = check(cuda::unpack_weights(queue(), w, unpacked_.data()), "unpacking weights"); !ok) return ok;
+    call.w = unpacked_.data();
+  }
+  if (auto ok = blas_->multiply(stream_.get(), call); !ok) return ok;
+  if (w.bias == nullptr) return {};
+  return check(cuda::add_bias(queue(), w.bias, w.rows, rows, y, y_stride), "a bias");
+}
+
+Result<void> CudaDecoder::layers(const Shape& shape) {
+  const int width = to_int(config_.hidden_size), rows = shape.rows;
+  const auto normalise = [&](const void* add, const float* weight, const Matrix& consumer) {
+    cuda::Normalise n{.hidden = hidden_.as<float>(),
+                      .add = add,
+                      .add_stride = weights_.layers.front().out.rows,
+                      .width = width,
+                      .rows = rows,
+                      .weight = weight,
+                      .eps = static_cast<float>(config_.norm_eps),
+                      .out = normed_.data(),
+                      .out_stride = width_stride_};
+    if (eight_bit(consumer, rows)) n.out = eight_.data(), n.out_scales = eight_scales_.as<float>();
+    return check(cuda::normalise(queue(), n), "normalisation");
+  };
+  auto ok = normalise(nullptr, weights_.layers.front().input_norm, weights_.layers.front().qkv);
+  for (std::size_t i = 0; i < weights_.layers.size() && ok; ++i) {
+    const CudaLayer& layer = weights_.layers[i];
+    ok = multiply(layer.qkv, normed_.data(), width_stride_, rows, qkv_.data(), layer.qkv.rows, false);
+    if (ok) ok = attention(layer, static_cast<int>(i), shape);
+    if (ok && eight_bit(layer.out, rows)) {
+      ok = check(cuda::quantise_rows(queue(), attended_.data(), heads_stride_, heads_stride_, rows, eight_.data(),
+                                     heads_stride_, eight_scales_.as<float>()),
+                 "quantising activations");
+    }
+    if (ok) ok = multiply(layer.out, attended_.data(), heads_stride_, rows, added_.data(), layer.out.rows, false);
+    if (ok) ok = normalise(added_.data(), layer.post_norm, layer.gate_up);
+    if (ok)
+      ok = multiply(layer.gate_up, normed_.data(), width_stride_, rows, gate_up_.data(), layer.gate_up.rows, false);
+    cuda::Gate gate{.gate_up = gate_up_.data(),
+                    .in_stride = layer.gate_up.rows,
+                    .width = to_int(config_.intermediate_size),
+                    .rows = rows,
+                    .out = gated_.data(),
+                    .out_stride = inner_stride_};
+    if (eight_bit(layer.down, rows)) gate.out = eight_.data(), gate.out_scales = eight_scales_.as<float>();
+    if (ok) ok = check(cuda::gate(queue(), gate), "the gated activation");
+    if (ok) ok = multiply(layer.down, gated_.data(), inner_stride_, rows, added_.data(), layer.down.rows, false);
+    const bool last = i + 1 == weights_.layers.size();
+    const float* next = last ? weights_.final_norm : weights_.layers[i + 1].input_norm;
+    if (ok) ok = normalise(added_.data(), next, last ? weights_.head : weights_.layers[i + 1].qkv);
+  }
+  if (!ok || shape.samples == 0) return ok;
+  // Only the rows that are sampled from go through the head.
+  cuda::Normalise chosen{.hidden = hidden_.as<float>(),
+                         .width = width,
+                         .rows = shape.samples,
+                         .pick = device_->pick,
+                         .weight = weights_.final_norm,
+                         .eps = static_cast<float>(config_.norm_eps),
+                         .out = normed_.data(),
+                         .out_stride = width_stride_};
+  if (eight_bit(weights_.head, shape.samples))
+    chosen.out = eight_.data(), chosen.out_scales = eight_scales_.as<float>();
+  ok = check(cuda::normalise(queue(), chosen), "normalisation");
+  if (!ok) return ok;
+  return multiply(weights_.head, normed_.data(), width_stride_, shape.samples, logits_.data(), weights_.head.rows,
+                  true);
+}
+
+Result<void> CudaDecoder::finish(const Shape& shape) {
+  if (!shape.sampled) return {};
+  const cuda::Sample sample{.logits = logits_.as<float>(),
+                            .stride = weights_.head.rows,
+                            .vocab = to_int(config_.vocab_size),
+                            .count = shape.samples,
+                            .rows = device_->samples,
+                            .adjust = adjust_device_.as<cuda::SampleAdjust>(),
+                            .results = results_device_.as<cuda::SampleResult>()};
+  return check(cuda::sample(queue(), sample), "sampling");
+}
+
+}  // namespace ganglion::local

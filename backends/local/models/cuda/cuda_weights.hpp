@@ -1,0 +1,79 @@
+#pragma once
+// A decoder's weights on the device: read from a checkpoint through a pinned double buffer and packed there, or made
+// up at random in the same shapes for measurements. Used while a model loads.
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "backends/local/device/arena.hpp"
+#include "backends/local/device/stream.hpp"
+#include "backends/local/kernels/cuda/kernels.hpp"
+#include "backends/local/weights/checkpoint.hpp"
+#include "backends/local/weights/model_config.hpp"
+#include "core/error.hpp"
+
+namespace ganglion::local {
+
+struct CudaLayer {
+  cuda::Matrix qkv, out, gate_up, down;
+  const float *input_norm = nullptr, *post_norm = nullptr, *q_norm = nullptr, *k_norm = nullptr;
+  int window = 0;
+};
+
+struct CudaWeights {
+  cuda::Matrix embedding;  // bf16
+  cuda::Matrix head;
+  std::vector<CudaLayer> layers;
+  const float* final_norm = nullptr;
+  const float* frequencies = nullptr;
+  std::size_t step_bytes = 0;  // read by one decode step: all matrices but the embedding table
+  std::vector<DeviceBuffer> owned;
+};
+
+class CudaWeightLoader {
+ public:
+  // `checkpoint` null: random weights, from `seed`. `format` is that of the linear layers; the head is int8 beside
+  // int4 ones, else of the same format.
+  CudaWeightLoader(Arena& arena, const Checkpoint* checkpoint, const ModelConfig& config, cuda::Format format,
+                   int int4_group, std::uint64_t seed);
+  core::Result<CudaWeights> load();
+
+ private:
+  struct Piece {
+    std::string name;  // "<name>.weight", "<name>.bias"
+    int rows;
+  };
+  core::Result<void> load_layer(int index);
+  core::Result<void> load_head();
+  core::Result<void> matrix(const std::vector<Piece>& pieces, int cols, bool bias, bool interleave, cuda::Format format,
+                            cuda::Matrix& to);
+  core::Result<void> vector(const std::string& name, int size, const float*& to);
+  core::Result<void> table(const std::string& name, int rows, int cols, cuda::Matrix& to);
+  core::Result<void> frequencies();
+  // Packs `rows` rows of tensor `name` into `to`, chunk by chunk.
+  core::Result<void> pack(const std::string& name, int rows, int cols, const cuda::Matrix& to, cuda::PackPlace place);
+  core::Result<void*> keep(std::size_t bytes, const std::string& what);
+  core::Result<const TensorView*> find(const std::string& name, std::span<const std::int64_t> shape) const;
+  bool has(const std::string& name) const;
+
+  struct Stage {
+    PinnedBuffer host;
+    DeviceBuffer device;
+    Event done;
+  };
+  core::Result<void> make_stages();
+
+  Arena& arena_;
+  const Checkpoint* checkpoint_;
+  const ModelConfig& config_;
+  cuda::Format format_;
+  int group_;
+  std::uint64_t seed_;
+  Stream stream_;
+  std::array<Stage, 2> stages_;
+  std::size_t turn_ = 0;
+  CudaWeights out_;
+};
+
+}  // namespace ganglion::local

@@ -1,0 +1,258 @@
+// Rotary embedding, paging and attention against plain attention in double, over the model shapes that occur.
+
+#include <algorithm>
+#include <numeric>
+
+#include "tests/unit/backends/local/cuda/device_fixture.hpp"
+
+namespace ganglion::local {
+namespace {
+
+struct AttentionCase {
+  int heads, kv_heads, dim, window;
+  bool fp8, norm;
+};
+
+class AttentionTest : public DeviceTest, public testing::WithParamInterface<AttentionCase> {
+ protected:
+  static constexpr int kLayers = 2, kLayer = 1, kPages = 64;
+
+  // One sequence's qkv rows, appended to its pages in chunks; the last chunk's rows are attended.
+  struct Sequence {
+    int length = 0;
+    std::vector<std::int32_t> pages;
+    std::vector<float> qkv;  // [length][columns], rounded to bf16
+  };
+
+  void prepare() {
+    const AttentionCase c = GetParam();
+    columns_ = (c.heads + 2 * c.kv_heads) * c.dim;
+    stride_ = static_cast<int>(cuda::padded(columns_, 16));
+    kv_ = {.layers = kLayers,
+           .kv_heads = c.kv_heads,
+           .head_dim = c.dim,
+           .head_width = cuda::head_width(c.dim),
+           .fp8 = c.fp8};
+    kv_.page_bytes = cuda::kv_page_bytes(kLayers, c.kv_heads, kv_.head_width, c.fp8);
+    store_ = room(static_cast<std::size_t>(kPages * kv_.page_bytes));  // poisoned: NaN
+    kv_.base = store_.data();
+    q_norm_ = normal(static_cast<std::size_t>(c.dim), 1.0f);
+    k_norm_ = normal(static_cast<std::size_t>(c.dim), 1.0f);
+    next_.resize(kPages);
+    std::iota(next_.begin(), next_.end(), 0);
+    std::shuffle(next_.begin(), next_.end(), random);
+  }
+
+  Sequence sequence(int length) {
+    Sequence s{length, {}, {}};
+    for (int t = 0; t < length; t += 16) s.pages.push_back(next_.back()), next_.pop_back();
+    for (float v : normal(static_cast<std::size_t>(length * columns_), 1.0f))
+      s.qkv.push_back(reference::round_to_bf16(v));
+    return s;
+  }
+
+  std::vector<float> cos_sin(int position, bool sine) const {
+    std::vector<float> out;
+    for (int i = 0; i < GetParam().dim / 2; ++i) {
+      const float angle = static_cast<float>(position) *
+                          std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(GetParam().dim));
+      out.push_back(sine ? std::sin(angle) : std::cos(angle));
+    }
+    return out;
+  }
+
+  // Head `head` of a token's row, normalised and rotated as the model would.
+  reference::Row head_of(const Sequence& s, int token, int head) const {
+    const AttentionCase c = GetParam();
+    reference::Row x;
+    for (int i = 0; i < c.dim; ++i) x.push_back(s.qkv[static_cast<std::size_t>(token * columns_ + head * c.dim + i)]);
+    if (head >= c.heads + c.kv_heads) return x;
+    if (c.norm) {
+      const auto& w = head < c.heads ? q_norm_ : k_norm_;
+      x = reference::rms_norm(x, reference::Row(w.begin(), w.end()), 1e-6);
+    }
+    const auto cos = cos_sin(token, false), sin = cos_sin(token, true);
+    return reference::rope(x, {cos.begin(), cos.end()}, {sin.begin(), sin.end()});
+  }
+
+  std::vector<double> want(const Sequence& s, int token) const {
+    const AttentionCase c = GetParam();
+    std::vector<double> out;
+    for (int h = 0; h < c.heads; ++h) {
+      const int kv = h / (c.heads / c.kv_heads);
+      std::vector<reference::Row> keys, values;
+      for (int t = 0; t <= token; ++t) {
+        keys.push_back(head_of(s, t, c.heads + kv));
+        values.push_back(head_of(s, t, c.heads + c.kv_heads + kv));
+      }
+      auto q = head_of(s, token, h);
+      for (double& v : q) v /= std::sqrt(static_cast<double>(c.dim));
+      const int low = c.window > 0 ? std::max(0, token + 1 - c.window) : 0;
+      for (double v : reference::attention(q, keys, values, low, token + 1)) out.push_back(v);
+    }
+    return out;
+  }
+
+  // Appends tokens [from, to) of each sequence in one call, then attends them; one output row each, in order.
+  std::vector<float> step(const std::vector<Sequence*>& sequences, const std::vector<std::pair<int, int>>& ranges,
+                          int splits) {
+    const AttentionCase c = GetParam();
+    std::vector<float> rows, cos, sin;
+    std::vector<std::int32_t> positions, row_pages, from, table;
+    std::vector<cuda::PrefillTile> tiles;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      const Sequence& s = *sequences[i];
+      const auto [begin, end] = ranges[i];
+      const auto at = static_cast<std::int32_t>(table.size());
+      table.insert(table.end(), s.pages.begin(), s.pages.end());
+      for (int t = begin; t < end; t += cuda::kPrefillRows) {
+        tiles.push_back({static_cast<int>(positions.size()) + t - begin, std::min(cuda::kPrefillRows, end - t), t, at});
+      }
+      for (int t = begin; t < end; ++t) {
+        positions.push_back(t), row_pages.push_back(s.pages[static_cast<std::size_t>(t / 16)]), from.push_back(at);
+        for (int k = 0; k < stride_; ++k)
+          rows.push_back(k < columns_ ? s.qkv[static_cast<std::size_t>(t * columns_ + k)] : 0);
+        for (float v : cos_sin(t, false)) cos.push_back(v);
+        for (float v : cos_sin(t, true)) sin.push_back(v);
+      }
+    }
+    const int count = static_cast<int>(positions.size()), width = kv_.head_width;
+    const auto qkv = up(to_bf16(rows)), cos_at = up(cos), sin_at = up(sin), positions_at = up(positions),
+               pages_at = up(row_pages), from_at = up(from), table_at = up(table), tiles_at = up(tiles),
+               q_norm = up(q_norm_), k_norm = up(k_norm_);
+    const auto query = room(static_cast<std::size_t>(count * c.heads * width) * 2);
+    const int out_stride = static_cast<int>(cuda::padded(c.heads * c.dim, 128));
+    const auto out = room(static_cast<std::size_t>(count * out_stride) * 2);
+    run(cuda::rotate_append(queue(), {.qkv = qkv.data(),
+                                      .stride = stride_,
+                                      .rows = count,
+                                      .heads = c.heads,
+                                      .layer = kLayer,
+                                      .kv = kv_,
+                                      .cos = cos_at.as<float>(),
+                                      .sin = sin_at.as<float>(),
+                                      .q_norm = c.norm ? q_norm.as<float>() : nullptr,
+                                      .k_norm = c.norm ? k_norm.as<float>() : nullptr,
+                                      .eps = 1e-6f,
+                                      .positions = positions_at.as<std::int32_t>(),
+                                      .pages = pages_at.as<std::int32_t>(),
+                                      .query = query.data()}));
+    const float scale = 1.0f / std::sqrt(static_cast<float>(c.dim));
+    if (splits == 0) {
+      run(cuda::attend_prefill(queue(), {.query = query.data(),
+                                         .kv = kv_,
+                                         .layer = kLayer,
+                                         .heads = c.heads,
+                                         .window = c.window,
+                                         .scale = scale,
+                                         .tiles = tiles_at.as<cuda::PrefillTile>(),
+                                         .tile_count = static_cast<int>(tiles.size()),
+                                         .page_table = table_at.as<std::int32_t>(),
+                                         .out = out.data(),
+                                         .out_stride = out_stride}));
+    } else {
+      const auto partial =
+          room(static_cast<std::size_t>(cuda::decode_partial_floats(count, c.heads, width, splits)) * 4);
+      const auto arrived = room(static_cast<std::size_t>(count * c.heads) * 4, 0);
+      run(cuda::attend_decode(queue(), {.query = query.data(),
+                                        .kv = kv_,
+                                        .layer = kLayer,
+                                        .heads = c.heads,
+                                        .rows = count,
+                                        .window = c.window,
+                                        .scale = scale,
+                                        .positions = positions_at.as<std::int32_t>(),
+                                        .page_from = from_at.as<std::int32_t>(),
+                                        .page_table = table_at.as<std::int32_t>(),
+                                        .out = out.data(),
+                                        .out_stride = out_stride,
+                                        .splits = splits,
+                                        .partial = partial.as<float>(),
+                                        .arrived = arrived.as<std::uint32_t>()}));
+      const auto counters = down<std::uint32_t>(arrived.data(), static_cast<std::size_t>(count * c.heads));
+      EXPECT_EQ(std::count(counters.begin(), counters.end(), 0u), static_cast<std::ptrdiff_t>(counters.size()));
+    }
+    std::vector<float> result;
+    const auto bits = down<std::uint16_t>(out.data(), static_cast<std::size_t>(count * out_stride));
+    for (int r = 0; r < count; ++r) {
+      for (int i = 0; i < c.heads * c.dim; ++i)
+        result.push_back(bf16_value(bits[static_cast<std::size_t>(r * out_stride + i)]));
+    }
+    return result;
+  }
+
+  double tolerance() const { return GetParam().fp8 ? 5e-2 : 8e-3; }  // e4m3 keeps 4 bits, bf16 8
+
+  int columns_ = 0, stride_ = 0;
+  cuda::KvLayout kv_;
+  DeviceBuffer store_;
+  std::vector<float> q_norm_, k_norm_;
+  std::vector<std::int32_t> next_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
+                         testing::Values(AttentionCase{4, 4, 128, 0, false, false},  // multi-head
+                                         AttentionCase{8, 2, 128, 0, false, true},   // grouped, head norms
+                                         AttentionCase{16, 1, 64, 0, false, false},  // more heads than a tile
+                                         AttentionCase{4, 1, 24, 0, false, true},    // padded width
+                                         AttentionCase{6, 3, 80, 20, false, false},  // window
+                                         AttentionCase{4, 2, 32, 5, false, false},   //
+                                         AttentionCase{8, 8, 128, 0, true, false},   // e4m3 pages
+                                         AttentionCase{4, 2, 64, 33, true, false}));
+
+TEST_P(AttentionTest, ChunksAndDecodeAgreeWithPlainAttention) {
+  if (arena == nullptr) GTEST_SKIP();
+  prepare();
+  auto a = sequence(150), b = sequence(17), c = sequence(77);
+  // Prompts in two chunks, the second beside another sequence's first.
+  const auto check_rows = [&](const std::vector<float>& got, const Sequence& s, int from, int to,
+                              std::size_t first_row) {
+    const auto width = static_cast<std::size_t>(GetParam().heads * GetParam().dim);
+    std::vector<float> mine(
+        got.begin() + static_cast<std::ptrdiff_t>(first_row * width),
+        got.begin() + static_cast<std::ptrdiff_t>((first_row + static_cast<std::size_t>(to - from)) * width));
+    std::vector<double> all;
+    for (int t = from; t < to; ++t) {
+      for (double v : want(s, t)) all.push_back(v);
+    }
+    EXPECT_LT(relative_l2(mine, all), tolerance()) << "tokens " << from << " to " << to << " of " << s.length;
+  };
+  const auto first = step({&a}, {{0, 70}}, 0);
+  check_rows(first, a, 0, 70, 0);
+  const auto second = step({&a, &b, &c}, {{70, 149}, {0, 16}, {0, 76}}, 0);
+  check_rows(second, a, 70, 149, 0);
+  check_rows(second, b, 0, 16, 79);
+  check_rows(second, c, 0, 76, 95);
+  for (int splits : {1, 2, 8}) {
+    const auto decoded = step({&a, &b, &c}, {{149, 150}, {16, 17}, {76, 77}}, splits);
+    check_rows(decoded, a, 149, 150, 0);
+    check_rows(decoded, b, 16, 17, 1);
+    check_rows(decoded, c, 76, 77, 2);
+  }
+}
+
+TEST_P(AttentionTest, PaddingRowsTouchNothing) {
+  if (arena == nullptr) GTEST_SKIP();
+  prepare();
+  const AttentionCase c = GetParam();
+  const auto before = down<std::uint8_t>(store_.data(), store_.size());
+  const auto qkv = up(to_bf16(normal(static_cast<std::size_t>(stride_), 1.0f)));
+  const auto angles = up(cos_sin(0, false));
+  const auto position = up(std::vector<std::int32_t>{-1}), zero = up(std::vector<std::int32_t>{0});
+  const auto query = room(static_cast<std::size_t>(c.heads * kv_.head_width) * 2);
+  run(cuda::rotate_append(queue(), {.qkv = qkv.data(),
+                                    .stride = stride_,
+                                    .rows = 1,
+                                    .heads = c.heads,
+                                    .layer = 0,
+                                    .kv = kv_,
+                                    .cos = angles.as<float>(),
+                                    .sin = angles.as<float>(),
+                                    .positions = position.as<std::int32_t>(),
+                                    .pages = zero.as<std::int32_t>(),
+                                    .query = query.data()}));
+  EXPECT_EQ(down<std::uint8_t>(store_.data(), store_.size()), before);
+}
+
+}  // namespace
+}  // namespace ganglion::local

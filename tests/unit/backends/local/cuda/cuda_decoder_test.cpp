@@ -1,0 +1,277 @@
+// Whole models on the device against transformers' logits (float32), and the demo model's greedy answers.
+
+#include "backends/local/models/cuda/cuda_decoder.hpp"
+
+#include "tests/unit/backends/local/cuda/device_fixture.hpp"
+#include "tests/unit/backends/local/models/goldens.hpp"
+
+namespace ganglion::local {
+namespace {
+
+constexpr const char* kModels[] = {"llama2_tiny", "llama3_tiny", "mistral_tiny",  "qwen2_tiny",     "qwen3_tiny",
+                                   "llama_fp16",  "llama_bf16",  "llama_sharded", "llama_old_files"};
+
+// A decoder on the device whose sequences have scattered pages.
+class CudaHarness {
+ public:
+  CudaHarness(const std::string& dir, CudaOptions options) {
+    auto config = load_model_config(dir);
+    auto checkpoint = Checkpoint::open(dir);
+    if (!config || !checkpoint) {
+      ADD_FAILURE() << dir;
+      return;
+    }
+    auto made = CudaDecoder::load(*checkpoint, *config, options);
+    if (!made) {
+      ADD_FAILURE() << made.error().message;
+      return;
+    }
+    decoder = std::move(*made);
+    EXPECT_TRUE(decoder->reserve_pages(kPages));
+  }
+  struct Sequence {
+    std::vector<std::int32_t> pages;
+    int length = 0;
+  };
+  Sequence sequence(int tokens) {
+    Sequence s;
+    for (int t = 0; t < tokens; t += cuda::kPageTokens) s.pages.push_back(next_page_++ * 101 % kPages);
+    EXPECT_LE(next_page_, kPages);
+    return s;
+  }
+  std::vector<float> append(Sequence& s, std::span<const std::int32_t> tokens) {
+    const CudaDecoder::Slice slice{tokens, s.pages.data(), s.length, true, nullptr};
+    const auto queued = decoder->submit({&slice, 1});
+    EXPECT_TRUE(queued) << (queued ? "" : queued.error().message);
+    auto logits = decoder->logits();
+    EXPECT_TRUE(logits) << (logits ? "" : logits.error().message);
+    s.length += static_cast<int>(tokens.size());
+    return logits ? *logits : std::vector<float>(static_cast<std::size_t>(decoder->vocab_size()));
+  }
+  static constexpr int kPages = 1024;
+  std::unique_ptr<CudaDecoder> decoder;
+
+ private:
+  std::int32_t next_page_ = 0;
+};
+
+bool no_gpu() {
+  return !find_devices();
+}
+
+class CudaGoldens : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (no_gpu()) GTEST_SKIP() << "no GPU";
+  }
+  // Worst relative error of the logits over all stored rows.
+  double worst_error(CudaOptions options) {
+    CudaHarness harness(data_dir(GetParam()), options);
+    double worst = 0;
+    if (harness.decoder == nullptr) return 1;
+    for (const GoldenCase& c : read_goldens(GetParam())) {
+      auto s = harness.sequence(static_cast<int>(c.prompt.size()));
+      int done = 0;
+      for (std::size_t i = 0; i < c.positions.size(); ++i) {
+        const int upto = c.positions[i] + 1;
+        const auto logits = harness.append(
+            s, std::span(c.prompt).subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(upto - done)));
+        done = upto;
+        worst = std::max(worst, relative_l2(logits, c.logits[i]));
+      }
+    }
+    return worst;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Models, CudaGoldens, testing::ValuesIn(kModels),
+                         [](const auto& info) { return std::string(info.param); });
+
+// bf16 itself costs these small random models more than one percent: transformers in bf16 on the same card is 1.3e-2 to
+// 4.3e-2 away from the same goldens (tools/gpu/transformers_error.py). One percent is held where weights are trained
+// (the demo model, below) and where rows are long (SevenBShapes).
+TEST_P(CudaGoldens, Bf16LogitsAreAsCloseAsTransformers) {
+  const double worst = worst_error({});
+  RecordProperty("relative_error", std::to_string(worst));
+  std::printf("%s bf16: worst relative error of logits %.2e\n", GetParam(), worst);
+  EXPECT_LT(worst, 5e-2);
+}
+
+TEST_P(CudaGoldens, QuantisedLogitsAreBounded) {
+  struct Bound {
+    cuda::Format format;
+    int group;
+    bool kv_fp8;
+    double most;
+  };
+  // Random weights have no structure that quantisation could spare: these are bounds, not goals.
+  // The CPU's int8 is held to 0.2 on the same models.
+  for (const Bound b : {Bound{cuda::Format::int8, 64, false, 0.15}, Bound{cuda::Format::fp8, 64, false, 0.45},
+                        Bound{cuda::Format::int4, 64, false, 1.2}, Bound{cuda::Format::bf16, 64, true, 0.35}}) {
+    const double worst = worst_error({.format = b.format, .int4_group = b.group, .kv_fp8 = b.kv_fp8});
+    std::printf("%s format %d kv8 %d: %.2e\n", GetParam(), static_cast<int>(b.format), b.kv_fp8, worst);
+    EXPECT_LT(worst, b.most) << static_cast<int>(b.format);
+  }
+}
+
+TEST_P(CudaGoldens, ChunksAndNeighboursDoNotMatter) {
+  CudaHarness harness(data_dir(GetParam()), {});
+  ASSERT_NE(harness.decoder, nullptr);
+  std::vector<std::int32_t> prompt;
+  const int vocab_size = static_cast<int>(harness.decoder->vocab_size());
+  for (int i = 0; i < 100; ++i) prompt.push_back((i * 37 + i * i) % vocab_size);
+  auto whole = harness.sequence(101);
+  harness.append(whole, std::span(prompt).first(99));
+  const auto want = harness.append(whole, std::span(prompt).last(1));
+  for (std::size_t chunk : {1u, 7u, 8u, 33u}) {
+    auto s = harness.sequence(101);
+    std::vector<float> got;
+    for (std::size_t at = 0; at < prompt.size(); at += chunk) {
+      got = harness.append(s, std::span(prompt).subspan(at, std::min(chunk, prompt.size() - at)));
+    }
+    EXPECT_LT(relative_l2(got, want), 3e-2) << "chunks of " << chunk;  // other kernels, other roundings
+  }
+  // Beside eleven decoding neighbours and a prompt chunk.
+  auto s = harness.sequence(101);
+  harness.append(s, std::span(prompt).first(99));
+  std::vector<CudaHarness::Sequence> others;
+  for (int i = 0; i < 11; ++i) {
+    others.push_back(harness.sequence(40));
+    harness.append(others.back(), std::span(prompt).subspan(static_cast<std::size_t>(i), 20));
+  }
+  auto fresh = harness.sequence(50);
+  std::vector<CudaDecoder::Slice> slices;
+  for (auto& o : others) slices.push_back({std::span(prompt).subspan(50, 1), o.pages.data(), o.length, false, nullptr});
+  slices.push_back({std::span(prompt).first(40), fresh.pages.data(), 0, true, nullptr});
+  slices.push_back({std::span(prompt).last(1), s.pages.data(), s.length, true, nullptr});
+  ASSERT_TRUE(harness.decoder->submit(slices));
+  const auto both = harness.decoder->logits();
+  ASSERT_TRUE(both);
+  const auto vocab = static_cast<std::size_t>(harness.decoder->vocab_size());
+  ASSERT_EQ(both->size(), 2 * vocab);
+  EXPECT_LT(relative_l2(std::vector<float>(both->begin() + static_cast<std::ptrdiff_t>(vocab), both->end()), want),
+            3e-2);
+}
+
+// A trained model: every position's logits of a conversation, against the CPU decoder in float32.
+TEST(CudaDemoChat, LogitsWithinOnePercentOfFloat) {
+  if (no_gpu()) GTEST_SKIP() << "no GPU";
+  const std::string dir = std::string(GANGLION_SOURCE_DIR) + "/models/demo-chat";
+  auto config = load_model_config(dir);
+  auto checkpoint = Checkpoint::open(dir);
+  ASSERT_TRUE(config && checkpoint);
+  ThreadPool pool(4);
+  auto cpu = Decoder::load(std::move(*checkpoint), *config, {&kernels_for(best_isa()), &pool}, false, 256);
+  ASSERT_TRUE(cpu);
+  std::ifstream file(data_dir("demo_chat_goldens.json"));
+  const auto goldens = nlohmann::json::parse(file);
+  const auto& cases = goldens.at("cases");
+  struct Bound {
+    cuda::Format format;
+    bool kv_fp8;
+    double most;
+  };
+  for (const Bound b : {Bound{cuda::Format::bf16, false, 1e-2}, Bound{cuda::Format::int8, false, 5e-2},
+                        Bound{cuda::Format::fp8, false, 1e-1}, Bound{cuda::Format::int4, false, 7e-1},
+                        Bound{cuda::Format::bf16, true, 1e-1}}) {
+    CudaHarness harness(dir, {.format = b.format, .kv_fp8 = b.kv_fp8});
+    ASSERT_NE(harness.decoder, nullptr);
+    double worst = 0;
+    for (std::size_t i = 0; i < 4; ++i) {
+      auto ids = cases[i].at("prompt_ids").get<std::vector<std::int32_t>>();
+      const std::size_t prompt = ids.size();
+      for (std::int32_t id : cases[i].at("answer_ids")) ids.push_back(id);
+      KvStore kv((*cpu)->kv_shape(false), 64);
+      std::vector<std::int32_t> pages;
+      for (int p = 0; p < 64; ++p) pages.push_back(p);
+      auto s = harness.sequence(static_cast<int>(ids.size()));
+      std::vector<float> want(static_cast<std::size_t>((*cpu)->vocab_size()));
+      for (std::size_t at = 0; at < ids.size();) {
+        const std::size_t count = at == 0 ? prompt : 1;
+        const DecoderSlice slice{std::span(ids).subspan(at, count), pages.data(), static_cast<int>(at), true};
+        ASSERT_TRUE((*cpu)->forward(kv, {&slice, 1}, want.data()));
+        worst = std::max(worst, relative_l2(harness.append(s, std::span(ids).subspan(at, count)), want));
+        at += count;
+      }
+    }
+    std::printf("demo-chat format %d kv8 %d: worst relative error of logits %.2e\n", static_cast<int>(b.format),
+                b.kv_fp8, worst);
+    EXPECT_LT(worst, b.most) << static_cast<int>(b.format) << " kv8 " << b.kv_fp8;
+  }
+}
+
+struct DemoCase {
+  std::vector<std::int32_t> prompt, answer;
+};
+
+// Greedy answers of all golden conversations together, through sampling on the device and replayed graphs.
+void demo_answers(CudaOptions options, int batch) {
+  std::ifstream file(data_dir("demo_chat_goldens.json"));
+  std::vector<DemoCase> cases;
+  const auto goldens = nlohmann::json::parse(file);
+  for (const auto& c : goldens.at("cases")) {
+    cases.push_back(
+        {c.at("prompt_ids").get<std::vector<std::int32_t>>(), c.at("answer_ids").get<std::vector<std::int32_t>>()});
+  }
+  CudaHarness harness(std::string(GANGLION_SOURCE_DIR) + "/models/demo-chat", options);
+  ASSERT_NE(harness.decoder, nullptr);
+  int compared = 0;
+  for (std::size_t from = 0; from < cases.size(); from += static_cast<std::size_t>(batch)) {
+    const std::size_t count = std::min(cases.size() - from, static_cast<std::size_t>(batch));
+    std::vector<CudaHarness::Sequence> sequences;
+    std::vector<std::vector<std::int32_t>> tokens;
+    for (std::size_t i = 0; i < count; ++i) {
+      const DemoCase& c = cases[from + i];
+      sequences.push_back(harness.sequence(static_cast<int>(c.prompt.size() + c.answer.size())));
+      tokens.push_back(c.prompt);
+    }
+    const CudaDecoder::SampleSpec greedy;
+    for (;;) {
+      std::vector<CudaDecoder::Slice> slices;
+      std::vector<std::size_t> who;
+      for (std::size_t i = 0; i < count; ++i) {
+        const DemoCase& c = cases[from + i];
+        if (tokens[i].size() == c.prompt.size() + c.answer.size()) continue;
+        const auto done = static_cast<std::size_t>(sequences[i].length);
+        slices.push_back(
+            {std::span(tokens[i]).subspan(done), sequences[i].pages.data(), sequences[i].length, true, &greedy});
+        who.push_back(i);
+      }
+      if (slices.empty()) break;
+      const auto queued = harness.decoder->submit(slices);
+      ASSERT_TRUE(queued) << queued.error().message;
+      const auto results = harness.decoder->collect();
+      ASSERT_TRUE(results) << results.error().message;
+      ASSERT_EQ(results->size(), who.size());
+      for (std::size_t k = 0; k < who.size(); ++k) {
+        const std::size_t i = who[k];
+        const DemoCase& c = cases[from + i];
+        sequences[i].length = static_cast<int>(tokens[i].size());
+        const std::int32_t want = c.answer[tokens[i].size() - c.prompt.size()];
+        ASSERT_EQ((*results)[k].ok, 1);
+        ASSERT_EQ((*results)[k].id, want) << "case " << from + i << " token " << tokens[i].size() - c.prompt.size();
+        tokens[i].push_back(want);
+        ++compared;
+      }
+    }
+  }
+  EXPECT_GT(compared, 500);
+}
+
+TEST(CudaDemoChat, GreedyAnswersAreTheGoldenOnes) {
+  if (no_gpu()) GTEST_SKIP() << "no GPU";
+  demo_answers({}, 1);
+  demo_answers({}, 6);
+  demo_answers({}, 29);
+  demo_answers({.graphs = false}, 6);
+}
+
+TEST(CudaDemoChat, QuantisedAnswersAreTheGoldenOnes) {
+  if (no_gpu()) GTEST_SKIP() << "no GPU";
+  demo_answers({.format = cuda::Format::int8}, 4);
+  demo_answers({.format = cuda::Format::int8}, 29);
+  demo_answers({.format = cuda::Format::fp8}, 29);
+  demo_answers({.kv_fp8 = true}, 8);
+}
+
+}  // namespace
+}  // namespace ganglion::local
