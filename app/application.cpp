@@ -201,9 +201,11 @@ core::Result<void> Application::load_models() {
       return std::unexpected(std::move(model.error()));
     }
     if (!services_->token_counter.exact()) services_->token_counter = backends::LocalModel::counter(*model);
+    const std::string device = (*model)->device();
     services_->local_models.emplace(options.name, std::move(*model));
     core::log(LogLevel::info, "model_loaded",
               {{"model", options.name},
+               {"device", device},
                {"ms", std::chrono::duration_cast<std::chrono::milliseconds>(clock_.steady() - began).count()}});
   }
   return {};

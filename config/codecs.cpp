@@ -198,6 +198,16 @@ Codec<std::string> model_name() {
   return checked("model name", "1 to 128 letters, digits, . _ - / @ : +", "^[A-Za-z0-9._/@:+-]{1,128}$", is_model_name);
 }
 
+Codec<std::string> device() {
+  return checked("device", "auto, cpu or cuda:<number>", "^(auto|cpu|cuda:[0-9]{1,2})$", [](std::string_view t) {
+    if (t == "auto" || t == "cpu") return true;
+    constexpr std::string_view kPrefix = "cuda:";
+    if (!t.starts_with(kPrefix)) return false;
+    t.remove_prefix(kPrefix.size());
+    return !t.empty() && t.size() <= 2 && t.find_first_not_of("0123456789") == std::string_view::npos;
+  });
+}
+
 Codec<std::string> hex64() {
   auto codec =
       checked("hash", "64 hex digits, as `ganglion keys create` prints", "^[0-9a-fA-F]{64}$", [](std::string_view t) {

@@ -125,6 +125,7 @@ Codec<std::string> model_name();                      // also / @ :
 Codec<std::string> hex64();                           // 64 hex digits, made lower case
 Codec<std::string> url();                             // http(s)://host[:port][/prefix]
 Codec<std::string> choice(std::vector<std::string> choices);
+Codec<std::string> device();  // auto, cpu or cuda:<number>
 Codec<std::string> decimal();
 Codec<core::Secret> secret();
 Codec<ratelimit::RateSpec> rate();

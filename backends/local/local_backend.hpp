@@ -34,7 +34,8 @@ class LocalModel {
 
   const std::string& name() const;
   LocalKind kind() const;
-  int context_max() const;  // prompt + completion tokens; embed: tokens of one input
+  int context_max() const;     // prompt + completion tokens; embed: tokens of one input
+  std::string device() const;  // where it runs, for the log; and why not on a GPU, if one was looked for
   bool has_chat_template() const;
   local::EngineStats stats() const;  // a snapshot, any thread; for metrics
   // Counts with this model's tokenizer; shares ownership of the model.

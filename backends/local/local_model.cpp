@@ -13,10 +13,12 @@ namespace {
 core::Result<local::Quantize> quantize_of(const LocalModelOptions& options) {
   if (options.quantize == "none") return local::Quantize::none;
   if (options.quantize == "int8") return local::Quantize::int8;
-  return core::fail(
-      core::ErrorKind::invalid_value,
-      "model '" + options.name + "': quantize must be \"none\" or \"int8\", not \"" + options.quantize + "\"",
-      "quantize");
+  if (options.quantize == "fp8") return local::Quantize::fp8;
+  if (options.quantize == "int4") return local::Quantize::int4;
+  return core::fail(core::ErrorKind::invalid_value,
+                    "model '" + options.name + "': quantize must be \"none\", \"int8\", \"fp8\" or \"int4\", not \"" +
+                        options.quantize + "\"",
+                    "quantize");
 }
 
 core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quantize) {
@@ -26,11 +28,13 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
   if (!chat) return std::unexpected(chat.error());
   parts.chat = std::move(*chat);
   auto engine = local::Engine::load({.dir = options.directory,
+                                     .device = options.device,
                                      .threads = static_cast<int>(options.threads),
                                      .kv_bytes = options.kv_bytes,
                                      .queue_max = static_cast<int>(options.queue_max),
                                      .batch_max = static_cast<int>(options.batch_max),
                                      .quantize = quantize,
+                                     .kv_type = options.kv_type == "fp8" ? local::KvType::f8 : local::KvType::automatic,
                                      .context_max = static_cast<int>(options.context_max),
                                      .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent)});
   if (!engine) return std::unexpected(engine.error());
@@ -65,6 +69,9 @@ LocalKind LocalModel::kind() const {
 }
 int LocalModel::context_max() const {
   return parts_->engine ? parts_->engine->context_max() : parts_->embedder->context_max();
+}
+std::string LocalModel::device() const {
+  return parts_->engine ? parts_->engine->device() : "cpu";
 }
 bool LocalModel::has_chat_template() const {
   return parts_->chat.has_value();

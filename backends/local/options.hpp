@@ -9,7 +9,9 @@ namespace ganglion::backends {
 struct LocalModelOptions {
   std::string name;               // what clients ask for
   std::string directory;          // HF-format model folder
-  std::string quantize = "none";  // "none" or "int8"
+  std::string device = "auto";    // "auto", "cpu" or "cuda:<number>"
+  std::string quantize = "none";  // "none", "int8", and on a GPU "fp8", "int4"
+  std::string kv_type = "auto";   // "auto", and on a GPU "fp8"
   std::uint32_t threads = 0;      // 0: one per core
   std::uint64_t kv_bytes = 256ULL * 1024 * 1024;
   std::uint32_t queue_max = 256;

@@ -9,7 +9,6 @@
 
 #include "backends/local/engine/engine_impl.hpp"
 #include "backends/local/engine/request_check.hpp"
-#include "backends/local/kernels/cpu/dispatch.hpp"
 
 namespace ganglion::local {
 
@@ -50,6 +49,9 @@ const Tokenizer& Engine::tokenizer() const {
 const ModelConfig& Engine::config() const {
   return impl_->config_;
 }
+const std::string& Engine::device() const {
+  return impl_->device_;
+}
 
 // ---- loading ----
 
@@ -59,37 +61,32 @@ Result<void> Engine::Impl::load() {
   options_.queue_max = std::max(options_.queue_max, 1);
   auto checkpoint = Checkpoint::open(options_.dir);
   if (!checkpoint) return std::unexpected(checkpoint.error());
-  kernels_ = &kernels_for(best_isa());
-  auto decoder = Decoder::load(std::move(*checkpoint), config_, {kernels_, &pool_}, options_.quantize == Quantize::int8,
-                               options_.step_tokens_max);
-  if (!decoder) return std::unexpected(decoder.error());
-  decoder_ = std::move(*decoder);
+  auto runner = make_runner(std::move(*checkpoint), config_, options_, device_);
+  if (!runner) return std::unexpected(runner.error());
+  runner_ = std::move(*runner);
+  device_ = device_.empty() ? runner_->device() : runner_->device() + ": " + device_;
+  if (runner_->device() != "cpu") options_.step_tokens_max = std::max(options_.step_tokens_max, kGpuStepTokens);
 
-  const bool half =
-      options_.kv_type == KvType::f16 || (options_.kv_type == KvType::automatic && !decoder_->full_precision());
-  const KvShape shape = decoder_->kv_shape(half);
-  std::int64_t context = decoder_->context_max();
+  std::int64_t context = runner_->context_max();
   if (options_.context_max > 0) context = std::min<std::int64_t>(context, options_.context_max);
   // More pages than a full batch of longest requests would never be used.
   const std::int64_t useful = options_.batch_max * ((context + kPageTokens - 1) / kPageTokens + 1);
-  const std::int64_t pages =
-      std::min(useful, static_cast<std::int64_t>(options_.kv_bytes / static_cast<std::uint64_t>(shape.page_bytes())));
+  const auto page_bytes = static_cast<std::uint64_t>(runner_->page_bytes());
+  const std::int64_t pages = std::min(useful, static_cast<std::int64_t>(runner_->kv_bytes_max() / page_bytes));
   if (pages < 1) {
     return core::fail(ErrorKind::invalid_value,
-                      "kv_bytes holds no page: one needs " + std::to_string(shape.page_bytes()) + " bytes");
+                      "kv_bytes holds no page: one needs " + std::to_string(page_bytes) + " bytes");
   }
-  kv_ = KvStore(shape, pages);
-  if (!kv_.valid()) return core::fail(ErrorKind::internal, "no memory for the KV store");
+  if (auto reserved = runner_->reserve_pages(pages); !reserved) return std::unexpected(reserved.error());
   context_max_ = static_cast<int>(std::min(context, pages * kPageTokens));
   pages_.emplace(static_cast<std::int32_t>(pages));
   scheduler_.emplace(*pages_, Scheduler::Limits{.batch_max = options_.batch_max,
                                                 .step_tokens_max = options_.step_tokens_max,
                                                 .batch_regular = regular_share(options_.batch_max),
                                                 .fast_slowdown = options_.fast_slowdown_percent / 100.0});
-  logits_.resize(static_cast<std::size_t>(decoder_->vocab_size() * options_.batch_max));
   choices_.resize(static_cast<std::size_t>(options_.batch_max));
   stats_.kv_pages_total = pages;
-  stats_.weight_bytes = decoder_->weight_bytes();
+  stats_.weight_bytes = runner_->weight_bytes();
   return {};
 }
 
@@ -119,7 +116,7 @@ std::chrono::milliseconds Engine::Impl::retry_after(int queued) const {
 }
 
 Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<GenerateSink> sink) {
-  if (auto ok = check_request(request, decoder_->vocab_size(), context_max_); !ok) {
+  if (auto ok = check_request(request, runner_->vocab_size(), context_max_); !ok) {
     if (ok.error().kind == ErrorKind::context_length) {
       const std::lock_guard lock(mutex_);
       ++stats_.rejected_context;
@@ -145,6 +142,7 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return core::fail(ErrorKind::shutting_down, "the engine is stopping");
+    if (broken_) return core::fail(ErrorKind::overloaded, "the GPU failed; this model is out of service");
     const int queued = stats_.queued_now[0] + stats_.queued_now[1];
     const bool fast = active->priority == Priority::fast;
     if (queued >= (fast ? options_.queue_max : regular_share(options_.queue_max))) {
@@ -217,33 +215,39 @@ void Engine::Impl::step() {
   const auto begin = std::chrono::steady_clock::now();
   const auto work = scheduler_->plan(cost_.free_tokens());
   publish({});  // who was admitted no longer counts as queued
-  std::vector<DecoderSlice> slices;
+  std::vector<Runner::Sampling> samplings;
+  samplings.reserve(work.size());  // the slices point into it
+  std::vector<Runner::Slice> slices;
   StepCounts counts;
-  std::size_t tokens = 0;
+  int tokens = 0;
   for (const auto& [sequence, some] : work) {
     const auto from = static_cast<std::size_t>(sequence->computed), count = static_cast<std::size_t>(some);
-    tokens += count;
+    const auto& r = static_cast<const ActiveRequest&>(*sequence);
+    const bool last = from + count == sequence->tokens.size();
+    if (last) {
+      samplings.push_back({r.request.sampling, r.history, r.seed, static_cast<std::uint64_t>(r.generated)});
+    }
     slices.push_back({std::span(sequence->tokens).subspan(from, count), sequence->pages.data(), sequence->computed,
-                      from + count == sequence->tokens.size()});
-    const int prompt = static_cast<const ActiveRequest*>(sequence)->prompt_tokens;
-    counts.prompt_tokens += std::clamp(prompt - sequence->computed, 0, some);
-    counts.sampled += slices.back().logits ? 1 : 0;
+                      last ? &samplings.back() : nullptr});
+    counts.prompt_tokens += std::clamp(r.prompt_tokens - sequence->computed, 0, some);
+    counts.sampled += last ? 1 : 0;
+    tokens += some;
   }
   // A step of regular requests alone gives way to a fast one that arrives, between two layers, and is done again: but
   // not twice in a row, or they would never come to an end.
   const bool may_give_up = scheduler_->running(Priority::fast) == 0 && !std::exchange(gave_up_, false);
-  const auto done = decoder_->forward(kv_, slices, logits_.data(), may_give_up ? &fast_arrived_ : nullptr);
+  const auto done = runner_->step(slices, choices_, may_give_up ? &fast_arrived_ : nullptr);
   if (!done && done.error().kind == ErrorKind::cancelled) {
     gave_up_ = true;
     return;
   }
   if (!done) {
-    fail_all(done.error());
+    fail_step(done.error());
     return;
   }
   advance(work);
   counts.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  cost_.observe(static_cast<int>(tokens), counts.seconds);
+  cost_.observe(tokens, counts.seconds);
   counts.steps = 1;
   publish(counts);
   deliver();
@@ -257,16 +261,6 @@ void Engine::Impl::advance(std::span<const Scheduler::Work> work) {
       sampled.push_back(static_cast<ActiveRequest*>(sequence));
     }
   }
-  const auto vocab = static_cast<std::size_t>(decoder_->vocab_size());
-  pool_.split(static_cast<std::int64_t>(sampled.size()), ThreadPool::grain_for(decoder_->vocab_size()),
-              [&](std::int64_t from, std::int64_t to, int) {
-                for (auto i = static_cast<std::size_t>(from); i < static_cast<std::size_t>(to); ++i) {
-                  const ActiveRequest& r = *sampled[i];
-                  choices_[i] =
-                      choose_token(*kernels_, std::span(logits_).subspan(i * vocab, vocab), r.request.sampling,
-                                   r.history, r.seed, static_cast<std::uint64_t>(r.generated));
-                }
-              });
   for (std::size_t i = 0; i < sampled.size(); ++i) {
     const FinishReason reason = accept(*sampled[i], choices_[i]);
     if (reason != FinishReason::none) endings_.push_back({scheduler_->remove(sampled[i]->id), reason});
@@ -363,6 +357,16 @@ void Engine::Impl::fail_all(const core::Error& error) {
   endings_.clear();
   publish({});
   for (const auto& sequence : all) fail(static_cast<ActiveRequest&>(*sequence), error);
+}
+
+// The requests of a step that failed may succeed elsewhere. A device that is of no more use takes the model out of
+// service; the process goes on.
+void Engine::Impl::fail_step(const core::Error& error) {
+  if (runner_->broken()) {
+    const std::lock_guard lock(mutex_);
+    broken_ = true;
+  }
+  fail_all(error);
 }
 
 void Engine::Impl::publish(const StepCounts& counts) {

@@ -39,6 +39,7 @@ class Engine {
   int context_max() const;             // prompt + completion tokens that one request can have
   const Tokenizer& tokenizer() const;  // the model's own; safe to use from any thread
   const ModelConfig& config() const;
+  const std::string& device() const;  // where it runs, for the log; and why not on a GPU, if one was looked for
 
  private:
   struct Impl;

@@ -10,15 +10,15 @@
 #include "backends/local/engine/active_request.hpp"
 #include "backends/local/engine/engine.hpp"
 #include "backends/local/engine/page_pool.hpp"
+#include "backends/local/engine/runner.hpp"
 #include "backends/local/engine/step_cost.hpp"
-#include "backends/local/models/decoder.hpp"
 #include "backends/local/tokenizer/tokenizer.hpp"
 
 namespace ganglion::local {
 
 struct Engine::Impl {
   Impl(const EngineOptions& options, Tokenizer tokenizer, ModelConfig config)
-      : options_(options), tokenizer_(std::move(tokenizer)), config_(std::move(config)), pool_(options.threads) {}
+      : options_(options), tokenizer_(std::move(tokenizer)), config_(std::move(config)) {}
   ~Impl();
 
   core::Result<void> load();
@@ -32,6 +32,7 @@ struct Engine::Impl {
   Tokenizer tokenizer_;
   ModelConfig config_;
   int context_max_ = 0;
+  std::string device_;  // where it runs, and why not on a GPU
 
  private:
   // The loop and its parts; engine thread only.
@@ -56,20 +57,17 @@ struct Engine::Impl {
   void finish(ActiveRequest& request, FinishReason reason);
   void fail(ActiveRequest& request, core::Error error);
   void fail_all(const core::Error& error);
+  void fail_step(const core::Error& error);
 
   std::chrono::milliseconds retry_after(int queued) const;
   int regular_share(int total) const;
 
-  ThreadPool pool_;
-  const Kernels* kernels_ = nullptr;
-  std::unique_ptr<Decoder> decoder_;
-  KvStore kv_;
+  std::unique_ptr<Runner> runner_;
   std::optional<PagePool> pages_;
   std::optional<Scheduler> scheduler_;
   StepCost cost_;
   bool gave_up_ = false;  // the last step, half done
   std::atomic<bool> fast_arrived_{false};
-  std::vector<float> logits_;
   std::vector<Choice> choices_;
   std::vector<Ending> endings_;  // decided, not yet told
 
@@ -81,6 +79,7 @@ struct Engine::Impl {
   double request_seconds_ = 1.0;  // recent mean from queueing to the end
   std::uint64_t next_id_ = 1;
   bool stopping_ = false;
+  bool broken_ = false;  // the device failed for good: nothing more is taken
 
   std::thread thread_;
 };

@@ -8,21 +8,29 @@ namespace ganglion::local {
 
 enum class Quantize : std::uint8_t {
   none,  // weights stay in the file's type (bf16, fp16, fp32)
-  int8,  // per-output-channel symmetric int8 made at load; activations int8 per token and group
+  int8,  // per-output-channel symmetric int8 made at load; on a CPU, activations int8 per token and group
+  int4,  // GPU: symmetric int4 in groups of 64 input channels; the output layer int8
+  fp8,   // GPU: e4m3 per output channel, in large steps activations too
 };
 
 enum class KvType : std::uint8_t {
-  automatic,  // f32 for fp32 weights that are not quantised, else f16
+  automatic,  // f32 for fp32 weights that are not quantised, else f16; on a GPU bf16
   f32,
   f16,
+  f8,  // GPU: e4m3
 };
 
+// Tokens of one step on a GPU, at least: enough to fill it.
+inline constexpr int kGpuStepTokens = 2048;
+
 struct EngineOptions {
-  std::string dir;                        // a Hugging Face style model folder
-  int threads = 0;                        // compute threads, the engine's own included; 0: one per core
-  std::uint64_t kv_bytes = 512ull << 20;  // memory for keys and values of all running requests
-  int queue_max = 256;                    // requests waiting for a place in the batch; past it: queue_full
-  int batch_max = 16;                     // requests in one step
+  std::string dir;             // a Hugging Face style model folder
+  std::string device = "cpu";  // "cpu", "auto" (a GPU where there is one) or "cuda:<number>"
+  int threads = 0;             // compute threads, the engine's own included; 0: one per core
+  std::uint64_t kv_bytes =
+      512ull << 20;     // memory for keys and values of all running requests; a GPU takes what is free
+  int queue_max = 256;  // requests waiting for a place in the batch; past it: queue_full
+  int batch_max = 16;   // requests in one step
   Quantize quantize = Quantize::none;
   KvType kv_type = KvType::automatic;
   int context_max = 0;             // cap on prompt + completion tokens; 0: what the model was made for

@@ -1,0 +1,144 @@
+// The CUDA decoder as a runner: requests' sampling parameters in the device's terms, and its results in the engine's.
+
+#include <algorithm>
+
+#include "backends/local/device/devices.hpp"
+#include "backends/local/device/status.hpp"
+#include "backends/local/engine/runner.hpp"
+#include "backends/local/models/cuda/cuda_decoder.hpp"
+
+namespace ganglion::local {
+namespace {
+
+using core::ErrorKind;
+using core::Result;
+
+// Left free on the device beside the KV store: for libraries and other processes.
+constexpr std::uint64_t kSpareBytes = std::uint64_t{1} << 30;
+
+cuda::Format format_of(Quantize quantize) {
+  switch (quantize) {
+    case Quantize::int8:
+      return cuda::Format::int8;
+    case Quantize::int4:
+      return cuda::Format::int4;
+    case Quantize::fp8:
+      return cuda::Format::fp8;
+    case Quantize::none:
+      break;
+  }
+  return cuda::Format::bf16;
+}
+
+CudaDecoder::SampleSpec spec_of(const Runner::Sampling& s) {
+  const SamplingParams& p = s.params;
+  CudaDecoder::SampleSpec out;
+  out.row = {.temperature = p.temperature,
+             .top_p = p.top_p,
+             .min_p = p.min_p,
+             .top_k = p.top_k,
+             .frequency = p.frequency_penalty,
+             .presence = p.presence_penalty,
+             .repetition = p.repetition_penalty,
+             .logprobs = p.logprobs ? 1 : 0,
+             .top_logprobs = std::min(p.top_logprobs, kTopLogprobsMax),
+             .uniform = uniform_at(s.seed, s.index)};
+  const bool repeats = p.repetition_penalty != 1.0f;
+  const bool counts = p.frequency_penalty != 0 || p.presence_penalty != 0;
+  if (p.logit_bias.empty() && !repeats && !counts) return out;
+  // One entry a token, whatever touches it.
+  std::unordered_map<std::int32_t, cuda::SampleAdjust> touched;
+  const auto entry = [&](std::int32_t id) -> cuda::SampleAdjust& {
+    return touched.try_emplace(id, cuda::SampleAdjust{id, 0, 0.0f, 0}).first->second;
+  };
+  for (const auto& [id, bias] : p.logit_bias) entry(id).bias = bias;
+  if (repeats) {
+    for (const std::int32_t id : s.history.prompt) entry(id).repeated = 1;
+  }
+  for (const auto& [id, times] : s.history.generated) {
+    if (repeats) entry(id).repeated = 1;
+    if (counts) entry(id).times = times;
+  }
+  out.adjust.reserve(touched.size());
+  for (const auto& item : touched) out.adjust.push_back(item.second);
+  return out;
+}
+
+class CudaRunner final : public Runner {
+ public:
+  CudaRunner(std::unique_ptr<CudaDecoder> decoder, const EngineOptions& options, std::string device)
+      : decoder_(std::move(decoder)), kv_bytes_(options.kv_bytes), device_(std::move(device)) {}
+
+  std::int64_t vocab_size() const override { return decoder_->vocab_size(); }
+  std::int64_t context_max() const override { return decoder_->context_max(); }
+  std::size_t weight_bytes() const override { return decoder_->weight_bytes(); }
+  std::int64_t page_bytes() const override { return decoder_->page_bytes(); }
+  std::uint64_t kv_bytes_max() const override {
+    const std::uint64_t free = decoder_->free_bytes();
+    return std::max(kv_bytes_, free > 2 * kSpareBytes ? free - kSpareBytes : free / 2);
+  }
+  std::string device() const override { return device_; }
+  bool broken() const override { return broken_; }
+
+  Result<void> reserve_pages(std::int64_t pages) override { return decoder_->reserve_pages(pages); }
+
+  // A step is queued whole and takes milliseconds: nobody needs it to give up.
+  Result<void> step(std::span<const Slice> slices, std::span<Choice> choices, const std::atomic<bool>*) override {
+    std::vector<CudaDecoder::SampleSpec> specs;
+    specs.reserve(slices.size());  // the slices point into it
+    std::vector<CudaDecoder::Slice> work;
+    for (const Slice& s : slices) {
+      if (s.sampling != nullptr) specs.push_back(spec_of(*s.sampling));
+      work.push_back(
+          {s.tokens, s.pages, s.position, s.sampling != nullptr, s.sampling != nullptr ? &specs.back() : nullptr});
+    }
+    if (auto queued = decoder_->submit(work); !queued) return failed(queued.error());
+    const auto results = decoder_->collect();
+    if (!results) return failed(results.error());
+    for (std::size_t i = 0; i < results->size(); ++i) {
+      const cuda::SampleResult& r = (*results)[i];
+      Choice& choice = choices[i];
+      choice.ok = r.ok != 0;
+      choice.id = r.id;
+      choice.logprob = r.logprob;
+      choice.top.clear();
+      for (int k = 0; r.ok != 0 && k < r.top_count; ++k) choice.top.emplace_back(r.top_id[k], r.top_logprob[k]);
+    }
+    return {};
+  }
+
+ private:
+  // Nothing that ran in this context after an error of the device can be trusted.
+  Result<void> failed(const core::Error& error) {
+    broken_ = error.kind == ErrorKind::overloaded && is_sticky(cudaPeekAtLastError());
+    return std::unexpected(error);
+  }
+
+  std::unique_ptr<CudaDecoder> decoder_;
+  std::uint64_t kv_bytes_;
+  std::string device_;
+  bool broken_ = false;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, const ModelConfig& config,
+                                                 const EngineOptions& options, int device) {
+  const auto devices = find_devices();
+  if (!devices) return std::unexpected(devices.error());
+  std::string name = "cuda:" + std::to_string(device);
+  for (const DeviceInfo& info : *devices) {
+    if (info.index == device) name += " (" + info.name + ")";
+  }
+  auto decoder = CudaDecoder::load(checkpoint, config,
+                                   {.device = device,
+                                    .format = format_of(options.quantize),
+                                    .kv_fp8 = options.kv_type == KvType::f8,
+                                    .rows_max = options.step_tokens_max,
+                                    .batch_max = options.batch_max,
+                                    .context_max = options.context_max});
+  if (!decoder) return std::unexpected(decoder.error());
+  return std::make_unique<CudaRunner>(std::move(*decoder), options, std::move(name));
+}
+
+}  // namespace ganglion::local

@@ -1,0 +1,108 @@
+// The engine on a GPU: requests, text, sampling, cancellation, through the same doors as on the CPU.
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "backends/local/device/devices.hpp"
+#include "tests/unit/backends/local/engine/engine_fixture.hpp"
+
+namespace ganglion::local {
+namespace {
+
+EngineOptions demo() {
+  return {.dir = std::string(GANGLION_SOURCE_DIR) + "/models/demo-chat", .device = "cuda:0", .batch_max = 32};
+}
+
+class CudaEngineTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto found = find_devices();
+    if (!found) GTEST_SKIP() << found.error().message;
+  }
+  std::unique_ptr<Engine> load(const EngineOptions& options) {
+    auto engine = Engine::load(options);
+    EXPECT_TRUE(engine) << (engine ? "" : engine.error().message);
+    return engine ? std::move(*engine) : nullptr;
+  }
+};
+
+TEST_F(CudaEngineTest, DemoAnswersAreTheGoldenOnes) {
+  const auto engine = load(demo());
+  ASSERT_NE(engine, nullptr);
+  EXPECT_TRUE(engine->device().starts_with("cuda:0 (")) << engine->device();
+  std::ifstream file(model_dir("demo_chat_goldens.json"));
+  std::vector<std::pair<std::string, std::shared_ptr<KeepingSink>>> waiting;
+  const auto goldens = nlohmann::json::parse(file);
+  for (const auto& c : goldens.at("cases")) {
+    const auto answer = c.at("answer_ids").get<std::vector<std::int32_t>>();
+    auto request = greedy(c.at("prompt_ids").get<std::vector<std::int32_t>>(),
+                          static_cast<int>(answer.size()) + (c.at("finish") == "stop" ? 20 : 0));
+    request.ignore_eos = false;
+    waiting.emplace_back(c.at("answer").get<std::string>(), std::make_shared<KeepingSink>());
+    ASSERT_TRUE(engine->submit(std::move(request), waiting.back().second));
+  }
+  ASSERT_GT(waiting.size(), 20u);
+  for (const auto& [text, sink] : waiting) {
+    const auto out = sink->wait();
+    ASSERT_EQ(out.last.kind, GenerateEvent::Kind::done) << out.last.error.message;
+    EXPECT_EQ(out.text, text);
+  }
+  EXPECT_EQ(engine->stats().kv_pages_used_now, 0);
+}
+
+TEST_F(CudaEngineTest, SeededSamplingWithPenaltiesRepeats) {
+  const auto engine = load(demo());
+  ASSERT_NE(engine, nullptr);
+  const auto once = [&] {
+    auto request = greedy(engine->tokenizer().encode("what is a river", true), 40);
+    request.sampling = {.temperature = 1.2f,
+                        .top_p = 0.9f,
+                        .top_k = 40,
+                        .seed = 7,
+                        .frequency_penalty = 0.3f,
+                        .presence_penalty = 0.2f,
+                        .repetition_penalty = 1.1f,
+                        .logprobs = true,
+                        .top_logprobs = 3};
+    request.sampling.logit_bias[5] = -100;
+    auto sink = std::make_shared<KeepingSink>();
+    EXPECT_TRUE(engine->submit(std::move(request), sink));
+    return sink->wait();
+  };
+  const auto a = once(), b = once();
+  ASSERT_EQ(a.tokens.size(), 40u);
+  EXPECT_EQ(a.tokens, b.tokens);
+  ASSERT_EQ(a.logprobs.size(), 40u);
+  for (const TokenLogprobs& l : a.logprobs) {
+    EXPECT_LE(l.chosen.logprob, 1e-3f);
+    ASSERT_EQ(l.top.size(), 3u);
+    EXPECT_GE(l.top[0].logprob, l.top[1].logprob);
+    EXPECT_GE(l.top[0].logprob, l.chosen.logprob - 1e-3f);
+  }
+}
+
+TEST_F(CudaEngineTest, CancellingFreesThePages) {
+  const auto engine = load(demo());
+  ASSERT_NE(engine, nullptr);
+  auto sink = std::make_shared<KeepingSink>();
+  const auto handle = engine->submit(greedy(engine->tokenizer().encode("what is a river", true), 900), sink);
+  ASSERT_TRUE(handle);
+  sink->wait_for_events(2);
+  engine->cancel(*handle);
+  EXPECT_EQ(sink->wait().last.finish, FinishReason::cancelled);
+  EXPECT_EQ(engine->stats().kv_pages_used_now, 0);
+}
+
+TEST(CudaEngineChoice, AutoServesWithoutAGpuToo) {
+  auto options = demo();
+  options.device = "auto";
+  options.threads = 2;
+  const auto engine = Engine::load(options);
+  ASSERT_TRUE(engine) << engine.error().message;
+  const bool gpu = find_devices().has_value();
+  EXPECT_EQ((*engine)->device().starts_with("cuda:"), gpu);
+  EXPECT_EQ((*engine)->device().find("no usable GPU") == std::string::npos, gpu) << (*engine)->device();
+}
+
+}  // namespace
+}  // namespace ganglion::local
