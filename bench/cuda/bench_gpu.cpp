@@ -1,0 +1,575 @@
+// The GPU engine against the card's own ceilings, all measured in the same run: memory read rate and matrix rates
+// first, then each kernel of a step with its bytes and operations counted, then whole steps of a model with
+// Llama-2-7B's shapes and random weights, and continuous batching through the scheduler.
+//
+//   bench_gpu [ceilings] [kernels] [decode] [prefill] [batch] [--layers N] [--batch N] [--requests N] [--format F]
+//
+// Times are medians of device events; lengths are fixed and nothing stops early. Text from random weights means
+// nothing and is not looked at.
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "backends/local/device/arena.hpp"
+#include "backends/local/device/blas.hpp"
+#include "backends/local/device/devices.hpp"
+#include "backends/local/device/stream.hpp"
+#include "backends/local/engine/page_pool.hpp"
+#include "backends/local/engine/scheduler.hpp"
+#include "backends/local/models/cuda/cuda_decoder.hpp"
+#include "bench/cuda/ladder.cuh"
+
+namespace {
+
+using namespace ganglion::local;
+namespace cuda = ganglion::local::cuda;
+
+[[noreturn]] void die(const std::string& what) {
+  std::printf("FAILED: %s\n", what.c_str());
+  std::exit(1);
+}
+void must(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) die(std::string(what) + ": " + cudaGetErrorName(status));
+}
+template <class T>
+T must(ganglion::core::Result<T> result) {
+  if (!result) die(result.error().message);
+  if constexpr (!std::is_void_v<T>) return std::move(*result);
+}
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+struct Bench {
+  Arena arena{0};
+  Stream stream = must(make_stream());
+  Event begin = must(make_event(true, false)), end = must(make_event(true, false));
+  double read_gb = 0, bf16_tflop = 0, fp8_tflop = 0;
+  int multiprocessors = 0;
+
+  // Milliseconds of one call of `work`, which queues `times` of what is measured.
+  double time(int times, const std::function<void()>& work, int repeats = 7) {
+    work();
+    must(cudaStreamSynchronize(stream.get()), "warm-up");
+    std::vector<double> ms;
+    for (int i = 0; i < repeats; ++i) {
+      must(cudaEventRecord(begin.get(), stream.get()), "event");
+      work();
+      must(cudaEventRecord(end.get(), stream.get()), "event");
+      must(cudaEventSynchronize(end.get()), "work");
+      float t = 0;
+      must(cudaEventElapsedTime(&t, begin.get(), end.get()), "event");
+      ms.push_back(static_cast<double>(t) / times);
+    }
+    return median(ms);
+  }
+};
+
+double gemm_rate(Bench& b, Blas& blas, bool fp8) {
+  constexpr int kSize = 8192;
+  const auto x = must(b.arena.take(std::size_t{kSize} * kSize * 2, "x")),
+             w = must(b.arena.take(std::size_t{kSize} * kSize * 2, "w")),
+             y = must(b.arena.take(std::size_t{kSize} * kSize * 2, "y")),
+             x8 = must(b.arena.take(std::size_t{kSize} * kSize, "x8")),
+             w8 = must(b.arena.take(std::size_t{kSize} * kSize, "w8")),
+             scales = must(b.arena.take(kSize * 8, "scales"));
+  const cuda::Queue q{b.stream.get()};
+  must(cuda::fill_normal(q, x.data(), cuda::Source::bf16, std::int64_t{kSize} * kSize, 1.0f, 1), "fill");
+  must(cuda::fill_normal(q, w.data(), cuda::Source::bf16, std::int64_t{kSize} * kSize, 1.0f, 2), "fill");
+  Blas::Call call{.x = x.data(), .w = w.data(), .y = y.data(), .m = kSize, .n = kSize, .k = kSize, .y_stride = kSize};
+  if (fp8) {
+    auto* s = scales.as<float>();
+    must(cuda::quantise_rows(q, x.data(), kSize, kSize, kSize, x8.data(), kSize, s), "quantise");
+    must(cuda::quantise_rows(q, w.data(), kSize, kSize, kSize, w8.data(), kSize, s + kSize), "quantise");
+    call.x = x8.data(), call.w = w8.data(), call.x_scales = s, call.w_scales = s + kSize;
+  }
+  const double ms = b.time(10, [&] {
+    for (int i = 0; i < 10; ++i) must(blas.multiply(b.stream.get(), call));
+  });
+  return 2.0 * kSize * kSize * kSize / ms / 1e9;
+}
+
+void ceilings(Bench& b) {
+  constexpr std::int64_t kBytes = std::int64_t{8} << 30;
+  {
+    const auto from = must(b.arena.take(kBytes, "read")), sum = must(b.arena.take(256, "sum"));
+    const cuda::Queue q{b.stream.get()};
+    must(cuda::fill_normal(q, from.data(), cuda::Source::bf16, kBytes / 2, 1.0f, 1), "fill");
+    const double ms = b.time(1, [&] { must(cuda::read_all(q, from.data(), kBytes, sum.as<std::uint32_t>()), "read"); });
+    b.read_gb = kBytes / ms / 1e6;
+    const double copy = b.time(1, [&] {
+      must(cudaMemcpyAsync(from.data(), from.as<char>() + kBytes / 2, kBytes / 2, cudaMemcpyDeviceToDevice,
+                           b.stream.get()),
+           "copy");
+    });
+    std::printf("ceiling memory read        %8.0f GB/s   (copy, read + write: %.0f GB/s)\n", b.read_gb,
+                kBytes / copy / 1e6);
+  }
+  const auto blas = must(Blas::make(b.arena));
+  b.bf16_tflop = gemm_rate(b, *blas, false);
+  std::printf("ceiling bf16 product 8192^3 %7.0f TFLOP/s\n", b.bf16_tflop);
+  b.fp8_tflop = gemm_rate(b, *blas, true);
+  std::printf("ceiling fp8 product 8192^3  %7.0f TFLOP/s\n", b.fp8_tflop);
+}
+
+// ---- kernels ----
+
+// One shape, rung by rung: gate and up of Llama-2-7B in int8, one activation row.
+void ladder(Bench& b) {
+  constexpr int kRows = 22016, kCols = 4096, kCopies = 12;
+  constexpr std::int64_t kBytes = std::int64_t{kRows} * kCols;
+  const auto data = must(b.arena.take(std::size_t{kBytes} * kCopies, "weights")),
+             scales = must(b.arena.take(std::size_t{kRows} * 4, "scales")),
+             x = must(b.arena.take(std::size_t{kCols} * 2, "x")), y = must(b.arena.take(std::size_t{kRows} * 4, "y"));
+  must(cuda::fill_normal({b.stream.get()}, data.data(), cuda::Source::bf16, kBytes * kCopies / 2, 1.0f, 1), "fill");
+  must(cuda::fill_normal({b.stream.get()}, x.data(), cuda::Source::bf16, kCols, 1.0f, 2), "fill");
+  const auto rung = [&](const char* name, const std::function<cudaError_t(const cuda::Product&)>& call) {
+    const double ms = b.time(kCopies, [&] {
+      for (int i = 0; i < kCopies; ++i) {
+        cuda::Product p{.x = x.data(), .x_stride = kCols, .rows = 1, .y = y.data(), .y_stride = kRows, .y_cols = kRows};
+        p.w = {.format = cuda::Format::int8,
+               .data = data.as<char>() + i * kBytes,
+               .scales = scales.data(),
+               .rows = kRows,
+               .cols = kCols};
+        must(call(p), name);
+      }
+    });
+    const double gb = kBytes / ms / 1e6;
+    std::printf("ladder int8 22016 x 4096, %-42s %7.1f us %5.0f GB/s %3.0f %%\n", name, ms * 1e3, gb,
+                100 * gb / b.read_gb);
+  };
+  using ganglion::bench::ladder_product;
+  using ganglion::bench::Rung;
+  rung("1: a byte a lane", [&](const auto& p) { return ladder_product(b.stream.get(), Rung::bytes, p); });
+  rung("2: 16 bytes a lane, ordinary cores",
+       [&](const auto& p) { return ladder_product(b.stream.get(), Rung::vectors, p); });
+  rung("3: tensor cores", [&](const auto& p) { return cuda::product({b.stream.get(), false}, p); });
+  rung("4: and started before the previous ends",
+       [&](const auto& p) { return cuda::product({b.stream.get(), true}, p); });
+  rung("5: ring of bulk copies",
+       [&](const auto& p) { return cuda::stream_product({b.stream.get(), true}, p, b.multiprocessors, 0); });
+}
+
+const char* name_of(cuda::Format f) {
+  constexpr const char* kNames[] = {"bf16", "int8", "fp8", "int4"};
+  return kNames[static_cast<int>(f)];
+}
+
+void product_rates(Bench& b, cuda::Format format) {
+  struct Shape {
+    const char* name;
+    int rows, cols;
+  };
+  constexpr Shape kShapes[] = {{"qkv", 12288, 4096},
+                               {"out", 4096, 4096},
+                               {"gate_up", 22016, 4096},
+                               {"down", 4096, 11008},
+                               {"head", 32000, 4096}};
+  for (const Shape& s : kShapes) {
+    const std::int64_t bytes = cuda::matrix_bytes(format, s.rows, s.cols),
+                       scales = cuda::scale_bytes(format, s.rows, s.cols, 64);
+    // Enough copies to be several times the cache.
+    const int copies = static_cast<int>(std::max<std::int64_t>(4, (std::int64_t{1} << 30) / bytes));
+    const auto data = must(b.arena.take(static_cast<std::size_t>(bytes * copies), "weights")),
+               scale =
+                   must(b.arena.take(static_cast<std::size_t>(std::max<std::int64_t>(scales, 1) * copies), "scales")),
+               x = must(b.arena.take(std::size_t{64} * 11008 * 2, "x")),
+               y = must(b.arena.take(std::size_t{64} * 32000 * 4, "y"));
+    const cuda::Queue q{b.stream.get(), true};
+    must(cuda::fill_normal({b.stream.get()}, data.data(), cuda::Source::bf16, bytes * copies / 2, 1.0f, 1), "fill");
+    must(cuda::fill_normal({b.stream.get()}, x.data(), cuda::Source::bf16, 64 * 11008, 1.0f, 3), "fill");
+    std::printf("%-5s %-8s", name_of(format), s.name);
+    for (int stages : {0, 10}) {
+      for (int rows : {1, 8}) {
+        const double ms = b.time(
+            copies,
+            [&] {
+              for (int i = 0; i < copies; ++i) {
+                cuda::Product p{.x = x.data(),
+                                .x_stride = s.cols,
+                                .rows = rows,
+                                .y = y.data(),
+                                .y_stride = s.rows,
+                                .y_cols = s.rows};
+                p.w = {.format = format,
+                       .data = data.as<char>() + i * bytes,
+                       .scales = scale.as<char>() + i * scales,
+                       .rows = s.rows,
+                       .cols = s.cols,
+                       .group = 64};
+                must(cuda::stream_product(q, p, b.multiprocessors, stages), "product");
+              }
+            },
+            5);
+        const double gb = static_cast<double>(bytes + scales) / ms / 1e6;
+        std::printf("  ring %2d x%d: %5.0f GB/s %3.0f %%", stages, rows, gb, 100 * gb / b.read_gb);
+      }
+    }
+    std::printf("\n%-5s %-8s", name_of(format), s.name);
+    for (int rows : {1, 8, 16, 64}) {
+      const double ms = b.time(
+          copies,
+          [&] {
+            for (int i = 0; i < copies; ++i) {
+              cuda::Product p{
+                  .x = x.data(), .x_stride = s.cols, .rows = rows, .y = y.data(), .y_stride = s.rows, .y_cols = s.rows};
+              p.w = {.format = format,
+                     .data = data.as<char>() + i * bytes,
+                     .scales = scale.as<char>() + i * scales,
+                     .rows = s.rows,
+                     .cols = s.cols,
+                     .group = 64};
+              must(cuda::product(q, p), "product");
+            }
+          },
+          5);
+      const double gb = static_cast<double>(bytes + scales) / ms / 1e6;
+      std::printf("  %2d: %5.0f GB/s %3.0f %%", rows, gb, 100 * gb / b.read_gb);
+    }
+    std::printf("\n");
+  }
+}
+
+// Attention alone over a store of random pages.
+void attention_rates(Bench& b, bool fp8) {
+  constexpr int kHeads = 32, kWidth = 128, kPages = 16384;
+  cuda::KvLayout kv{.layers = 1, .kv_heads = kHeads, .head_dim = kWidth, .head_width = kWidth, .fp8 = fp8};
+  kv.page_bytes = cuda::kv_page_bytes(1, kHeads, kWidth, fp8);
+  const auto store = must(b.arena.take(static_cast<std::size_t>(kPages * kv.page_bytes), "pages"));
+  kv.base = store.data();
+  must(cuda::fill_normal({b.stream.get()}, store.data(), cuda::Source::bf16, kPages * kv.page_bytes / 2, 1.0f, 9),
+       "fill");
+  const auto query = must(b.arena.take(std::size_t{2048} * kHeads * kWidth * 2, "query")),
+             out = must(b.arena.take(std::size_t{2048} * kHeads * kWidth * 2, "out"));
+  must(cuda::fill_normal({b.stream.get()}, query.data(), cuda::Source::bf16, std::int64_t{2048} * kHeads * kWidth, 1.0f,
+                         10),
+       "fill");
+  const auto ints = [&](const std::vector<std::int32_t>& v) {
+    auto buffer = must(b.arena.take(v.size() * 4, "table"));
+    must(cudaMemcpy(buffer.data(), v.data(), v.size() * 4, cudaMemcpyHostToDevice), "table");
+    return buffer;
+  };
+  cudaDeviceProp properties{};
+  must(cudaGetDeviceProperties(&properties, 0), "properties");
+  std::vector<std::int32_t> pages;
+  for (int i = 0; i < kPages; ++i) pages.push_back(static_cast<int>(i * 7919ll % kPages));
+  const auto table = ints(pages);
+  struct Case {
+    int batch, context;
+  };
+  for (const Case c : {Case{1, 256}, Case{1, 4096}, Case{32, 1024}, Case{256, 256}, Case{512, 192}, Case{64, 4096}}) {
+    std::vector<std::int32_t> positions(static_cast<std::size_t>(c.batch), c.context - 1), from;
+    for (int i = 0; i < c.batch; ++i) from.push_back(i * (c.context / 16));
+    const auto positions_at = ints(positions), from_at = ints(from);
+    const int splits = cuda::decode_splits(c.batch, kHeads, kHeads, c.context, properties.multiProcessorCount);
+    const auto partial = must(b.arena.take(
+                   static_cast<std::size_t>(cuda::decode_partial_floats(c.batch, kHeads, kWidth, splits)) * 4,
+                   "partial")),
+               arrived = must(b.arena.take(static_cast<std::size_t>(c.batch * kHeads) * 4, "counters"));
+    const double ms = b.time(20, [&] {
+      for (int i = 0; i < 20; ++i) {
+        must(cuda::attend_decode({b.stream.get(), true}, {.query = query.data(),
+                                                          .kv = kv,
+                                                          .layer = 0,
+                                                          .heads = kHeads,
+                                                          .rows = c.batch,
+                                                          .scale = 0.088f,
+                                                          .positions = positions_at.as<std::int32_t>(),
+                                                          .page_from = from_at.as<std::int32_t>(),
+                                                          .page_table = table.as<std::int32_t>(),
+                                                          .out = out.data(),
+                                                          .out_stride = kHeads * kWidth,
+                                                          .splits = splits,
+                                                          .partial = partial.as<float>(),
+                                                          .arrived = arrived.as<std::uint32_t>()}),
+             "attention");
+      }
+    });
+    const double gb = static_cast<double>(c.batch) * c.context / 16 * static_cast<double>(kv.page_bytes) / ms / 1e6;
+    std::printf("decode attention %s batch %3d context %4d splits %2d: %7.1f us %5.0f GB/s %3.0f %%\n",
+                fp8 ? "fp8 " : "bf16", c.batch, c.context, splits, ms * 1e3, gb, 100 * gb / b.read_gb);
+  }
+  must(cudaDeviceSynchronize(), "tables");
+  for (int length : {512, 2048}) {
+    std::vector<std::int32_t> tiles;
+    for (int t = 0; t < length; t += 64) tiles.insert(tiles.end(), {t, 64, t, 0});
+    const auto tiles_at = ints(tiles);
+    const double ms = b.time(20, [&] {
+      for (int i = 0; i < 20; ++i) {
+        must(cuda::attend_prefill({b.stream.get(), true}, {.query = query.data(),
+                                                           .kv = kv,
+                                                           .layer = 0,
+                                                           .heads = kHeads,
+                                                           .scale = 0.088f,
+                                                           .tiles = tiles_at.as<cuda::PrefillTile>(),
+                                                           .tile_count = length / 64,
+                                                           .page_table = table.as<std::int32_t>(),
+                                                           .out = out.data(),
+                                                           .out_stride = kHeads * kWidth}),
+             "attention");
+      }
+    });
+    const double tflop = 2.0 * length * length * kHeads * kWidth / ms / 1e9;
+    std::printf("prefill attention %s %4d tokens: %7.1f us %5.0f TFLOP/s %3.0f %%\n", fp8 ? "fp8 " : "bf16", length,
+                ms * 1e3, tflop, 100 * tflop / b.bf16_tflop);
+  }
+}
+
+void linear_rates(Bench& b) {
+  const auto blas = must(Blas::make(b.arena));
+  const auto x = must(b.arena.take(std::size_t{2048} * 11008 * 2, "x")),
+             w = must(b.arena.take(std::size_t{32000} * 11008 * 2, "w")),
+             y = must(b.arena.take(std::size_t{2048} * 32000 * 4, "y")),
+             s = must(b.arena.take(std::size_t{34048} * 4, "s"));
+  must(cuda::fill_normal({b.stream.get()}, x.data(), cuda::Source::bf16, std::int64_t{2048} * 11008, 1.0f, 1), "fill");
+  must(cuda::fill_normal({b.stream.get()}, w.data(), cuda::Source::bf16, std::int64_t{32000} * 11008, 1.0f, 2), "fill");
+  for (bool fp8 : {false, true}) {
+    for (const auto& [n, k] : {std::pair{12288, 4096}, {4096, 4096}, {22016, 4096}, {4096, 11008}}) {
+      std::printf("library %s %5d x %5d", fp8 ? "fp8 " : "bf16", n, k);
+      for (int m : {16, 32, 64, 128, 256, 512, 2048}) {
+        Blas::Call call{.x = x.data(), .w = w.data(), .y = y.data(), .m = m, .n = n, .k = k, .y_stride = n};
+        if (fp8) call.x_scales = s.as<float>(), call.w_scales = s.as<float>() + 2048;
+        const double ms = b.time(
+            8,
+            [&] {
+              for (int i = 0; i < 8; ++i) {
+                call.w = w.as<char>() + (i % 2) * std::int64_t{22016} * 4096 * 2;
+                must(blas->multiply(b.stream.get(), call));
+              }
+            },
+            5);
+        std::printf("  %d: %.0f us %.0f T", m, ms * 1e3, 2.0 * m * n * k / ms / 1e9);
+      }
+      std::printf("\n");
+    }
+  }
+}
+
+// ---- whole steps ----
+
+ModelConfig llama_2_7b(int layers) {
+  ModelConfig c;
+  c.vocab_size = 32000, c.hidden_size = 4096, c.layers = layers, c.heads = c.kv_heads = 32, c.head_dim = 128;
+  c.intermediate_size = 11008, c.max_position = 4096;
+  return c;
+}
+
+struct Sequence7b {
+  std::vector<std::int32_t> tokens, pages;
+  int length = 0;
+};
+
+// Milliseconds of a decode step of `batch` sequences at `context` tokens, by the device's clock and by the host's.
+std::pair<double, double> decode_ms(CudaDecoder& d, int batch, int context, int steps) {
+  std::vector<Sequence7b> sequences(static_cast<std::size_t>(batch));
+  int page = 0;
+  for (auto& s : sequences) {
+    for (int t = 0; t < context + steps + 16; t += 16) s.pages.push_back(page++);
+    s.tokens = {1}, s.length = context;
+  }
+  const CudaDecoder::SampleSpec greedy;
+  std::vector<double> ms, wall;
+  for (int i = 0; i < steps; ++i) {
+    std::vector<CudaDecoder::Slice> slices;
+    for (auto& s : sequences) slices.push_back({s.tokens, s.pages.data(), s.length, true, &greedy});
+    const auto from = std::chrono::steady_clock::now();
+    must(d.submit(slices));
+    const auto results = must(d.collect());
+    for (std::size_t k = 0; k < sequences.size(); ++k) sequences[k].tokens[0] = results[k].id, ++sequences[k].length;
+    wall.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from).count());
+    ms.push_back(d.last_step_ms());
+  }
+  return {median(ms), median(wall)};
+}
+
+void decode(Bench& b, cuda::Format format, int layers, bool kv8) {
+  auto d = must(CudaDecoder::random(
+      llama_2_7b(layers), {.format = format, .kv_fp8 = kv8, .rows_max = 2048, .batch_max = 64, .sleep = false}, 7));
+  must(d->reserve_pages(64 * 20 + 300));
+  for (const auto& [batch, context] : {std::pair{1, 128}, {1, 2048}, {4, 128}, {8, 128}, {16, 128}, {64, 128}}) {
+    const auto [ms, wall] = decode_ms(*d, batch, context, batch == 1 ? 120 : 40);
+    const double bytes = static_cast<double>(d->weight_bytes()) +
+                         static_cast<double>(batch) * context / 16 * static_cast<double>(d->page_bytes());
+    std::printf(
+        "decode %s%s batch %2d context %4d: %6.3f ms device, %6.3f ms host = %7.1f tok/s, %3.0f %% of the read rate "
+        "(floor %.3f ms)\n",
+        name_of(format), kv8 ? " kv8" : "", batch, context, ms, wall, batch * 1e3 / wall,
+        100 * bytes / ms / 1e6 / b.read_gb, bytes / b.read_gb / 1e6);
+  }
+}
+
+void prefill(Bench& b, cuda::Format format, int layers) {
+  auto d = must(
+      CudaDecoder::random(llama_2_7b(layers), {.format = format, .rows_max = 2048, .batch_max = 8, .sleep = false}, 7));
+  must(d->reserve_pages(300));
+  std::vector<std::int32_t> pages, tokens;
+  for (int i = 0; i < 300; ++i) pages.push_back(i);
+  for (int i = 0; i < 2048; ++i) tokens.push_back(i * 31 % 32000);
+  const CudaDecoder::SampleSpec greedy;
+  for (int length : {128, 512, 2048}) {
+    std::vector<double> ms;
+    for (int i = 0; i < 9; ++i) {
+      const CudaDecoder::Slice slice{std::span(tokens).first(static_cast<std::size_t>(length)), pages.data(), 0, true,
+                                     &greedy};
+      must(d->submit({&slice, 1}));
+      must(d->collect());
+      if (i > 1) ms.push_back(d->last_step_ms());
+    }
+    const double flop =
+        2.0 * length * layers * (4096.0 * 4096 * 4 + 3.0 * 4096 * 11008) + 2.0 * length * length * 4096.0 * layers;
+    const double t = median(ms);
+    std::printf("prefill %s %4d tokens: %7.2f ms, %5.0f TFLOP/s, %3.0f %% of bf16, %3.0f %% of fp8\n", name_of(format),
+                length, t, flop / t / 1e9, 100 * flop / t / 1e9 / b.bf16_tflop, 100 * flop / t / 1e9 / b.fp8_tflop);
+  }
+}
+
+struct BatchCase {
+  cuda::Format format;
+  bool kv8;
+  int batch, requests, prompt, output, step_tokens;
+};
+
+double cpu_seconds() {
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  return static_cast<double>(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+         1e-6 * static_cast<double>(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
+}
+
+// All requests wait at the start; the scheduler admits them as pages and places allow.
+void continuous(CudaDecoder& d, const BatchCase& c, std::int64_t pages) {
+  PagePool pool(static_cast<std::int32_t>(pages));
+  Scheduler scheduler(pool, {c.batch, c.step_tokens});
+  for (int i = 0; i < c.requests; ++i) {
+    auto s = std::make_unique<ganglion::local::Sequence>();
+    s->id = static_cast<std::uint64_t>(i) + 1;
+    for (int k = 0; k < c.prompt; ++k) s->tokens.push_back((i * 977 + k * 31) % 32000);
+    scheduler.add(std::move(s));
+  }
+  const CudaDecoder::SampleSpec greedy;
+  const auto begin = std::chrono::steady_clock::now();
+  const double cpu = cpu_seconds();
+  std::int64_t produced = 0, steps = 0;
+  double device = 0, host = 0;
+  std::vector<double> first, per_token;
+  while (!scheduler.empty()) {
+    const auto plan_begin = std::chrono::steady_clock::now();
+    const auto work = scheduler.plan();
+    std::vector<CudaDecoder::Slice> slices;
+    for (const auto& [s, tokens] : work) {
+      const auto from = static_cast<std::size_t>(s->computed), count = static_cast<std::size_t>(tokens);
+      slices.push_back({std::span(s->tokens).subspan(from, count), s->pages.data(), s->computed,
+                        from + count == s->tokens.size(), &greedy});
+    }
+    must(d.submit(slices));
+    host += std::chrono::duration<double>(std::chrono::steady_clock::now() - plan_begin).count();
+    const auto results = must(d.collect());
+    device += d.last_step_ms();
+    std::size_t at = 0;
+    std::vector<std::uint64_t> ended;
+    const double now = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    for (const auto& [s, tokens] : work) {
+      s->computed += tokens;
+      if (s->computed != static_cast<int>(s->tokens.size())) continue;
+      if (static_cast<int>(s->tokens.size()) == c.prompt) first.push_back(now);
+      s->tokens.push_back(results[at++].id);
+      ++produced;
+      if (static_cast<int>(s->tokens.size()) == c.prompt + c.output) ended.push_back(s->id);
+    }
+    for (auto id : ended) scheduler.remove(id);
+    ++steps;
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  std::sort(first.begin(), first.end());
+  std::printf(
+      "batching %s%s %d/%d, %d requests, batch %d, step %d: %.0f output tok/s; %.2f s, %lld steps, device busy %.0f "
+      "%%, host %.0f us a step, CPU %.1f us a token, preempted %llu, first token p50 %.2f s\n",
+      name_of(c.format), c.kv8 ? " kv8" : "", c.prompt, c.output, c.requests, c.batch, c.step_tokens,
+      static_cast<double>(produced) / seconds, seconds, static_cast<long long>(steps), 100 * device / 1e3 / seconds,
+      host / static_cast<double>(steps) * 1e6, (cpu_seconds() - cpu) / static_cast<double>(produced) * 1e6,
+      static_cast<unsigned long long>(scheduler.preempted()), first[first.size() / 2]);
+}
+
+void batching(const std::vector<BatchCase>& cases, int layers) {
+  const BatchCase& f = cases.front();
+  int rows = 0, batch = 0;
+  for (const auto& c : cases) rows = std::max(rows, c.step_tokens), batch = std::max(batch, c.batch);
+  auto d = must(CudaDecoder::random(llama_2_7b(layers),
+                                    {.format = f.format, .kv_fp8 = f.kv8, .rows_max = rows, .batch_max = batch}, 7));
+  const std::int64_t fit = static_cast<std::int64_t>(d->free_bytes() - (std::uint64_t{1} << 30)) / d->page_bytes();
+  std::int64_t want = 0;
+  for (const auto& c : cases)
+    want = std::max<std::int64_t>(want, std::int64_t{c.batch} * ((c.prompt + c.output) / 16 + 2));
+  const std::int64_t pages = std::min(fit, want);
+  must(d->reserve_pages(pages));
+  std::printf("(%lld pages of %lld wanted)\n", static_cast<long long>(pages), static_cast<long long>(want));
+  for (const auto& c : cases) continuous(*d, c, pages);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::set<std::string> parts;
+  int layers = 32, batch = 512, requests = 1536;
+  for (int i = 1; i < argc; ++i) {
+    const std::string key = argv[i];
+    if (key == "--layers") {
+      layers = std::atoi(argv[++i]);
+    } else if (key == "--batch") {
+      batch = std::atoi(argv[++i]);
+    } else if (key == "--requests") {
+      requests = std::atoi(argv[++i]);
+    } else {
+      parts.insert(key);
+    }
+  }
+  const auto devices = must(find_devices());
+  std::printf("%s, %d multiprocessors, %.0f GiB\n", devices.front().name.c_str(), devices.front().multiprocessors,
+              static_cast<double>(devices.front().memory_bytes) / (1ull << 30));
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  const auto wants = [&](const char* part) { return parts.empty() || parts.contains(part); };
+  double read = 0, bf16 = 0, fp8 = 0;
+  {
+    Bench b;
+    ceilings(b);
+    read = b.read_gb, bf16 = b.bf16_tflop, fp8 = b.fp8_tflop;
+  }
+  if (wants("kernels")) {
+    Bench b;
+    b.read_gb = read, b.bf16_tflop = bf16, b.multiprocessors = devices.front().multiprocessors;
+    ladder(b);
+    for (auto f : {cuda::Format::int8, cuda::Format::int4, cuda::Format::bf16, cuda::Format::fp8}) product_rates(b, f);
+    attention_rates(b, false);
+    attention_rates(b, true);
+    linear_rates(b);
+  }
+  Bench b;
+  b.read_gb = read, b.bf16_tflop = bf16, b.fp8_tflop = fp8;
+  if (wants("decode")) {
+    decode(b, cuda::Format::int8, layers, false);
+    decode(b, cuda::Format::int4, layers, false);
+    decode(b, cuda::Format::bf16, layers, false);
+    decode(b, cuda::Format::fp8, layers, false);
+  }
+  if (wants("prefill")) {
+    for (auto f : {cuda::Format::bf16, cuda::Format::fp8, cuda::Format::int8}) prefill(b, f, layers);
+  }
+  if (wants("batch")) {
+    using cuda::Format;
+    batching({{Format::fp8, true, batch, requests, 128, 128, 2048}}, layers);
+    batching({{Format::bf16, false, std::min(batch, 256), requests / 2, 128, 128, 2048}}, layers);
+  }
+  return 0;
+}

@@ -1,0 +1,1 @@
+# nlohmann_json::nlohmann_json is defined by ../CMakeLists.txt.
