@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <exception>
 #include <random>
+#include <utility>
 
 #include "backends/local/engine/engine_impl.hpp"
 #include "backends/local/engine/request_check.hpp"
