@@ -183,6 +183,29 @@ TEST_F(LedgerKeeperTest, RetentionWaitsForEveryReader) {
   if (ledger->stats().segments > 3) EXPECT_FALSE(there(2));
 }
 
+// A reader that was behind when the process ended is behind when it starts: nothing may be dropped before it is asked.
+TEST_F(LedgerKeeperTest, HoldsGivenAtTheStartComeBeforeTheFirstDrop) {
+  std::mt19937_64 random{5};
+  {
+    const auto ledger = open(48h);
+    const auto keeper = keep(*ledger, 48h);
+    mixed(*ledger, 600, random);
+    ASSERT_TRUE(keeper->run_once());
+  }
+  clock_.advance(72h);
+  const auto ledger = open(48h);
+  LedgerOptions options = options_in(dir_);
+  options.retention = 48h;
+  std::atomic<std::uint64_t> taken{0};
+  LedgerKeeper::Holds holds{{"sink", [&] { return taken.load(); }}};
+  auto keeper = LedgerKeeper::open(options, *ledger, clock_, {}, std::move(holds)).value();
+  ASSERT_TRUE(keeper->run_once());
+  EXPECT_TRUE(there(1));
+  taken = ledger->stats().durable_sequence;
+  ASSERT_TRUE(keeper->run_once());
+  EXPECT_FALSE(there(1));
+}
+
 TEST_F(LedgerKeeperTest, AClockThatLeapsForwardMakesNothingOld) {
   std::mt19937_64 random{6};
   const auto ledger = open(48h);
