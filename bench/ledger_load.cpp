@@ -2,6 +2,7 @@
 // request, and how long recovery of a large ledger takes. Build target: bench_ledger.
 //   bench_ledger DIRECTORY [SECONDS]             closed loop with 1, 32 and 256 waiting at a time on two workers
 //   bench_ledger DIRECTORY recover GIB           writes GIB of records, then opens and verifies
+//   bench_ledger DIRECTORY rollup REQUESTS       sums that many requests of 200 keys up, then asks for a month by key
 
 #include <sys/resource.h>
 
@@ -18,7 +19,9 @@
 #include <vector>
 
 #include "metering/ledger.hpp"
+#include "metering/ledger_keeper.hpp"
 #include "metering/ledger_reader.hpp"
+#include "metering/usage.hpp"
 
 namespace {
 
@@ -161,6 +164,35 @@ void recovery(const std::string& directory, double gib) {
               checked && checked->ok ? "ok" : "BAD");
 }
 
+void rollup(const std::string& directory, int requests) {
+  LedgerHooks hooks;
+  static const core::SystemClock kClock;
+  const auto ledger = open(directory, hooks);
+  for (int i = 0; i < requests; ++i) {
+    Subject who = kSubject;
+    const std::string key = "key_" + std::to_string(i % 200);
+    who.key_id = key;
+    const auto id = ledger->intent(who, "openai");
+    if (id)
+      ledger->terminal_async(*id, terminal());
+    else
+      std::this_thread::sleep_for(std::chrono::milliseconds{1}), --i;
+    if (i % 1000 == 0) static_cast<void>(ledger->flush());
+  }
+  static_cast<void>(ledger->flush());
+  auto start = Clock::now();
+  const double cpu = cpu_seconds();
+  const auto keeper = LedgerKeeper::open({.directory = directory}, *ledger, kClock);
+  if (!keeper || !(*keeper)->run_once()) std::abort();
+  const double took = seconds(Clock::now() - start);
+  std::printf("summed up: %.0f records/s, %.2f us of CPU a request\n", 2.0 * requests / took,
+              (cpu_seconds() - cpu) / requests * 1e6);
+  start = Clock::now();
+  const auto report = usage(directory, {.by = {UsageKey::key}});
+  std::printf("usage by key: %.1f ms, %zu rows\n", seconds(Clock::now() - start) * 1e3,
+              report ? report->rows.size() : 0);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -168,6 +200,8 @@ int main(int argc, char** argv) {
   std::filesystem::remove_all(directory);
   if (argc > 3 && std::string{argv[2]} == "recover") {
     recovery(directory, std::atof(argv[3]));
+  } else if (argc > 3 && std::string{argv[2]} == "rollup") {
+    rollup(directory, std::atoi(argv[3]));
   } else {
     const double length = argc > 2 ? std::atof(argv[2]) : 3;
     append_cost(directory);

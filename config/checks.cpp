@@ -115,19 +115,32 @@ void check_keys(const Place& place, const Config& config, const Names& tenants, 
   }
 }
 
-void check_prices(const Place& place, const Config& config, const Names& models) {
-  const auto& prices = config.pricing.models;
+void check_price_list(const Place& place, const std::vector<metering::ModelPrice>& prices, const Names& models,
+                      const std::vector<Step>& list) {
+  const auto path = [&](std::initializer_list<Step> more) {
+    std::vector<Step> out = list;
+    out.insert(out.end(), more);
+    return out;
+  };
   std::set<std::string> seen;
   for (std::size_t i = 0; i < prices.size(); ++i) {
     const auto& p = prices[i];
     if (p.model.empty()) continue;
-    if (!seen.insert(p.model).second) {
-      place.error({"pricing", "models", i, "model"}, "`" + p.model + "` has a price already");
-    }
-    if (p.model != "*") check_reference(place, {"pricing", "models", i, "model"}, models, p.model, "model");
+    if (!seen.insert(p.model).second) place.error(path({i, "model"}), "`" + p.model + "` has a price already");
+    if (p.model != "*") check_reference(place, path({i, "model"}), models, p.model, "model");
     const bool priced = !(p.per_1m_input_tokens.empty() && p.per_1m_cached_input_tokens.empty() &&
                           p.per_1m_output_tokens.empty() && p.per_request.empty() && p.per_gpu_second.empty());
-    if (!priced) place.warn({"pricing", "models", i}, "no amount is given, so `" + p.model + "` is free");
+    if (!priced) place.warn(path({i}), "no amount is given, so `" + p.model + "` is free");
+  }
+}
+
+void check_prices(const Place& place, const Config& config, const Names& models) {
+  check_price_list(place, config.pricing.models, models, {"pricing", "models"});
+  const auto& changes = config.pricing.changes;
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    if (i > 0 && changes[i].from <= changes[i - 1].from && changes[i].from.count() != 0)
+      place.error({"pricing", "changes", i, "from"}, "must be later than the change before it");
+    check_price_list(place, changes[i].models, models, {"pricing", "changes", i, "models"});
   }
 }
 
@@ -248,7 +261,7 @@ void check_meaning(Reader& reader, const Node& root, const Config& config) {
 void resolve_files(Reader& reader, const Node& root, Config& config) {
   const Place place{reader, root};
   const std::filesystem::path file = config.source;
-  const auto resolve = [&](std::string& path, std::initializer_list<Step> where) {
+  const auto resolve = [&](std::string& path, const std::vector<Step>& where) {
     if (path.empty()) return;
     std::filesystem::path full = path;
     if (full.is_relative()) full = std::filesystem::absolute(file.parent_path() / full);

@@ -18,7 +18,7 @@ namespace ganglion::config {
 using Step = std::variant<std::string_view, std::size_t>;
 
 // The node at a path, or the deepest one on the way that exists.
-inline const Node& at(const Node& root, std::initializer_list<Step> path) {
+inline const Node& at(const Node& root, const std::vector<Step>& path) {
   const Node* node = &root;
   for (const Step& step : path) {
     const Node* next = nullptr;
@@ -37,13 +37,13 @@ struct Place {
   Reader& reader;
   const Node& root;
 
-  void error(std::initializer_list<Step> path, const std::string& message) const {
+  void error(const std::vector<Step>& path, const std::string& message) const {
     reader.error(at(root, path), written(path) + message);
   }
-  void warn(std::initializer_list<Step> path, const std::string& message) const {
+  void warn(const std::vector<Step>& path, const std::string& message) const {
     reader.warn(at(root, path), written(path) + message);
   }
-  static std::string written(std::initializer_list<Step> path) {
+  static std::string written(const std::vector<Step>& path) {
     std::string out;
     for (const Step& step : path) {
       if (const auto* key = std::get_if<std::string_view>(&step)) {
@@ -86,7 +86,7 @@ Names names_of(const Place& place, std::string_view list, std::string_view key, 
   return names;
 }
 
-inline void check_reference(const Place& place, std::initializer_list<Step> path, const Names& names,
+inline void check_reference(const Place& place, const std::vector<Step>& path, const Names& names,
                             const std::string& name, std::string_view what) {
   if (!names.complete || names.has(name)) return;
   place.error(path, "there is no " + std::string(what) + " `" + name + "`" + did_you_mean(name, names.all));

@@ -180,6 +180,20 @@ Codec<std::chrono::microseconds> duration(std::chrono::microseconds min, std::ch
   return codec;
 }
 
+Codec<std::chrono::microseconds> instant() {
+  const Codec<std::string> text = checked("time", "UTC, such as 2026-12-01T00:00:00Z or 2026-12-01",
+                                          "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$",
+                                          [](std::string_view t) { return parse_instant(t).has_value(); });
+  return {.info = text.info,
+          .read = [read = text.read](Reader& reader, const Node& node) -> std::optional<std::chrono::microseconds> {
+            const auto written = read(reader, node);
+            if (!written) return std::nullopt;
+            return parse_instant(*written).value_or(std::chrono::microseconds{0});
+          },
+          .write = [](std::chrono::microseconds time,
+                      Secrets) { return time.count() == 0 ? Value{} : Value{format_instant(time)}; }};
+}
+
 Codec<std::string> path(std::size_t length_min) {
   constexpr std::size_t kPathMax = 4096;
   Codec<std::string> codec = checked("path", "at most 4096 bytes", "", [=](std::string_view t) {

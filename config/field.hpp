@@ -119,6 +119,7 @@ Codec<std::uint64_t> size(std::uint64_t min, std::uint64_t max);
 // Both bounds in microseconds; the value must be a multiple of `step`.
 Codec<std::chrono::microseconds> duration(std::chrono::microseconds min, std::chrono::microseconds max,
                                           std::chrono::microseconds step = std::chrono::milliseconds{1});
+Codec<std::chrono::microseconds> instant();           // a UTC time or day
 Codec<std::string> path(std::size_t length_min = 1);  // with 0, the empty path is a value
 Codec<std::string> identifier();                      // letters, digits, . _ -
 Codec<std::string> model_name();                      // also / @ :

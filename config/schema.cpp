@@ -12,7 +12,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Kind = TypeInfo::Kind;
 
-constexpr std::string_view kDurationPattern = "^(0|([0-9]+(h|m|s|ms|us))+)$";
+constexpr std::string_view kDurationPattern = "^(0|([0-9]+(d|h|m|s|ms|us))+)$";
 constexpr std::string_view kSizePattern = "^[0-9]+(B|KB|kB|MB|GB|KiB|MiB|GiB)?$";
 constexpr std::string_view kRatePattern = "^(unlimited|[1-9][0-9]*[kM]?/(s|sec|second|m|min|minute|h|hour|day))$";
 constexpr std::string_view kDecimalPattern = "^[0-9]{1,12}(\\.[0-9]{1,9})?$";

@@ -178,31 +178,53 @@ Table<cache::CacheOptions> cache_table() {
   }};
 }
 
-Table<metering::PricingOptions> price_per_tier_table() {
-  using T = metering::PricingOptions;
-  const auto price = [](const char* key, std::optional<std::string> T::* member, std::string doc) {
-    Field<T> field;
-    const Codec<std::string> codec = decimal();
-    field.info = {.key = key, .type = codec.info, .doc = std::move(doc)};
-    field.read = [=](Reader& reader, const Node& node, T& object) {
-      if (auto value = codec.read(reader, node)) object.*member = *std::move(value);
-    };
-    field.write = [member](const T& object, Secrets) { return (object.*member) ? Value{*(object.*member)} : Value{}; };
-    return field;
+// A member that may stay unset.
+template <class T, class M, class C>
+Field<T> maybe(const char* key, std::optional<M> T::* member, Codec<C> codec, std::string doc) {
+  Field<T> field;
+  field.info = {.key = key, .type = codec.info, .doc = std::move(doc)};
+  field.read = [=](Reader& reader, const Node& node, T& object) {
+    if (auto value = codec.read(reader, node)) object.*member = convert<M>(*std::move(value));
   };
+  field.write = [=](const T& object, Secrets secrets) {
+    return (object.*member) ? codec.write(convert<C>(*(object.*member)), secrets) : Value{};
+  };
+  return field;
+}
+
+template <class T>
+Table<T> price_per_tier_table(const std::string& unset) {
   return {{
-      price("regular", &T::usd_per_1000_neurons_regular,
-            "USD for 1,000 neurons of the regular tier; unset: the schedule's."),
-      price("fast", &T::usd_per_1000_neurons_fast, "USD for 1,000 neurons of the fast tier; unset: the schedule's."),
+      maybe<T>("regular", &T::usd_per_1000_neurons_regular, decimal(),
+               "USD for 1,000 neurons of the regular tier; unset: " + unset + "."),
+      maybe<T>("fast", &T::usd_per_1000_neurons_fast, decimal(),
+               "USD for 1,000 neurons of the fast tier; unset: " + unset + "."),
+  }};
+}
+
+Codec<std::string> schedule() {
+  return choice({"cloudflare-2026", "launch-2023"});
+}
+
+Table<metering::PriceChange> price_change_table() {
+  using T = metering::PriceChange;
+  return {{
+      entry<T>("from", &T::from, instant(), "The instant from which it is in force.", {.required = true}),
+      maybe<T>("schedule", &T::schedule, schedule(), "As `pricing.schedule`; unset: as before."),
+      section<T>("usd_per_1000_neurons", kSelf, price_per_tier_table<T>("as before"),
+                 "What neurons cost from then on."),
+      maybe<T>("daily_free_neurons", &T::daily_free_neurons, integer_or("none", 0, 0, 1'000'000'000'000),
+               "Free neurons of each day that begins after that instant; unset: as before."),
+      objects<T>("models", &T::models, price_table(),
+                 "Your own prices from then on, the whole list; unset: as before."),
   }};
 }
 
 Table<metering::PricingOptions> pricing_table() {
   using T = metering::PricingOptions;
   return {{
-      entry<T>("schedule", &T::schedule, choice({"cloudflare-2026", "launch-2023"}),
-               "Built-in price table for models without a price of their own."),
-      section<T>("usd_per_1000_neurons", kSelf, price_per_tier_table(),
+      entry<T>("schedule", &T::schedule, schedule(), "Built-in price table for models without a price of their own."),
+      section<T>("usd_per_1000_neurons", kSelf, price_per_tier_table<T>("the schedule's"),
                  "What neurons cost, where the schedule's price is not yours."),
       entry<T>("daily_free_neurons", &T::daily_free_neurons, integer_or("none", 0, 0, 1'000'000'000'000),
                "Neurons a tenant gets free each day, from 00:00 UTC on."),
@@ -210,6 +232,11 @@ Table<metering::PricingOptions> pricing_table() {
                  "Your own prices, before the schedule's. An amount may stand in neurons or in USD.",
                  {.example = "- model: gpt-4o-mini\n  unit: usd\n  input_per_1m: 0.15\n  cached_input_per_1m: 0.075\n  "
                              "output_per_1m: 0.6"}),
+      objects<T>(
+          "changes", &T::changes, price_change_table(),
+          "Dated changes, in order of time: a request pays the price of the instant it is sent to its backend, and "
+          "what was billed before stays as it was.",
+          {.example = "- from: 2026-12-01T00:00:00Z\n  usd_per_1000_neurons: {regular: 0.012}"}),
   }};
 }
 
@@ -221,6 +248,10 @@ Table<metering::LedgerOptions> ledger_table() {
       entry<T>("commit_interval", &T::commit_interval_max, duration(microseconds{0}, milliseconds{5}, microseconds{1}),
                "The longest a record waits to be made durable together with others.", kRestart),
       entry<T>("segment_size", &T::segment_bytes, size(kMiB, 4 * kGiB), "Size at which a new ledger file is begun.",
+               kRestart),
+      entry<T>("reserve", &T::reserve_bytes, size(64 * kKiB, kGiB),
+               "Space of each ledger file that is kept for the ends of running requests when the disk is full; at most "
+               "`segment_size`.",
                kRestart),
       entry<T>("retention", &T::retention, duration(hours{0}, hours{24 * 3650}, hours{1}),
                "Full ledger files older than this are dropped, once their usage is summed up and every sink has taken "

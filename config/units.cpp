@@ -41,8 +41,8 @@ struct Unit {
   std::uint64_t factor;
 };
 // Longest first where one begins another.
-constexpr std::array kDurationUnits = {Unit{"us", 1}, Unit{"ms", 1'000}, Unit{"s", 1'000'000}, Unit{"m", 60'000'000},
-                                       Unit{"h", 3'600'000'000}};
+constexpr std::array kDurationUnits = {Unit{"us", 1},         Unit{"ms", 1'000},        Unit{"s", 1'000'000},
+                                       Unit{"m", 60'000'000}, Unit{"h", 3'600'000'000}, Unit{"d", 86'400'000'000}};
 constexpr std::array kSizeUnits = {
     Unit{"GiB", 1ULL << 30}, Unit{"MiB", 1ULL << 20}, Unit{"KiB", 1ULL << 10}, Unit{"GB", 1'000'000'000},
     Unit{"MB", 1'000'000},   Unit{"kB", 1'000},       Unit{"KB", 1'000},       Unit{"B", 1}};
@@ -96,9 +96,44 @@ std::string format_duration(std::chrono::microseconds time) {
   const auto count = static_cast<std::uint64_t>(time.count());
   if (count == 0) return "0";
   for (auto unit = kDurationUnits.rbegin(); unit != kDurationUnits.rend(); ++unit) {
+    if (unit->name == "d") continue;  // hours up to any number read better in a range: "1s to 24h"
     if (count % unit->factor == 0) return std::to_string(count / unit->factor) + std::string(unit->name);
   }
   return std::to_string(count) + "us";
+}
+
+Parsed<std::chrono::microseconds> parse_instant(std::string_view text) {
+  using namespace std::chrono;
+  constexpr std::string_view kPattern = "0000-00-00T00:00:00Z";
+  constexpr std::size_t kDayBytes = 10;
+  bool good = text.size() == kPattern.size() || text.size() == kDayBytes;
+  std::array<unsigned, 6> n{};
+  for (std::size_t i = 0, at = 0; good && i < text.size(); ++i) {
+    if (kPattern[i] != '0') {
+      good = text[i] == kPattern[i];
+      ++at;
+    } else {
+      good = is_digit(text[i]);
+      n[at] = n[at] * 10 + static_cast<unsigned>(text[i] - '0');
+    }
+  }
+  const year_month_day date{year{static_cast<int>(n[0])}, month{n[1]}, day{n[2]}};
+  if (!good || !date.ok() || n[0] < 1970 || n[3] > 23 || n[4] > 59 || n[5] > 59)
+    return expected_form("a UTC time such as 2026-12-01T00:00:00Z or 2026-12-01", text);
+  return sys_days{date}.time_since_epoch() + hours{n[3]} + minutes{n[4]} + seconds{n[5]};
+}
+
+std::string format_instant(std::chrono::microseconds since_1970) {
+  using namespace std::chrono;
+  const auto days_since = floor<days>(since_1970);
+  const year_month_day date{sys_days{days_since}};
+  const hh_mm_ss time{duration_cast<seconds>(since_1970 - days_since)};
+  std::array<char, 40> out{};
+  const int size = std::snprintf(out.data(), out.size(), "%04d-%02u-%02uT%02d:%02d:%02dZ",
+                                 static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
+                                 static_cast<unsigned>(date.day()), static_cast<int>(time.hours().count()),
+                                 static_cast<int>(time.minutes().count()), static_cast<int>(time.seconds().count()));
+  return {out.data(), static_cast<std::size_t>(size)};
 }
 
 Parsed<std::uint64_t> parse_size(std::string_view text) {

@@ -18,9 +18,13 @@ using Parsed = std::expected<T, std::string>;
 // A whole decimal number, nothing around it.
 Parsed<std::int64_t> parse_integer(std::string_view text);
 
-// "250ms", "10s", "1m30s", "2h", "5ms", "200us"; a bare 0. Every other number needs its unit.
+// "250ms", "10s", "1m30s", "2h", "90d", "5ms", "200us"; a bare 0. Every other number needs its unit.
 Parsed<std::chrono::microseconds> parse_duration(std::string_view text);
 std::string format_duration(std::chrono::microseconds time);
+
+// "2026-12-01T00:00:00Z" or the day alone, UTC; since 1970.
+Parsed<std::chrono::microseconds> parse_instant(std::string_view text);
+std::string format_instant(std::chrono::microseconds since_1970);
 
 // "512", "64KiB", "10MiB", "1GiB" and the decimal "10MB"; bytes.
 Parsed<std::uint64_t> parse_size(std::string_view text);

@@ -57,7 +57,8 @@ class Stopwatch {
 
 }  // namespace
 
-BilledCall::BilledCall(Services& services, CallSpec spec) : services_(services), spec_(std::move(spec)) {}
+BilledCall::BilledCall(Services& services, CallSpec spec)
+    : services_(services), spec_(std::move(spec)), prices_(spec_.runtime->snapshot().prices(services.clock.wall())) {}
 
 BilledCall::~BilledCall() {
   abandon();
@@ -189,9 +190,8 @@ metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason
   const bool billed = outcome == Outcome::completed || outcome == Outcome::cancelled;
   metering::Units units;
   if (answer_ != nullptr) units = metering::units_of(spec_.view.endpoint, bill_.usage, vectors_);
-  const metering::PriceBook& prices = spec_.runtime->snapshot().prices();
   bill_.charge =
-      billed && answer_ != nullptr ? prices.price(spec_.model->name, spec_.tier, units) : prices.free(spec_.tier);
+      billed && answer_ != nullptr ? prices_.price(spec_.model->name, spec_.tier, units) : prices_.free(spec_.tier);
   bill_.outcome = outcome;
   bill_.settled = true;
   if (intent_) services_.terminals_written.add();
@@ -255,7 +255,7 @@ core::Error BilledCall::broken(core::Error error) {
 // Appends the usage event with the neurons that it costs.
 void BilledCall::annotate(const api::SseEvent& event, const api::ChunkFacts& facts) {
   const metering::Units units = metering::units_of(spec_.view.endpoint, inspector_.usage().value_or(api::Usage{}));
-  const metering::Charge charge = spec_.runtime->snapshot().prices().price(spec_.model->name, spec_.tier, units);
+  const metering::Charge charge = prices_.price(spec_.model->name, spec_.tier, units);
   std::string annotated;
   out_ += api::with_neurons(event, facts, neurons_text(charge.nano_neurons), annotated);
 }

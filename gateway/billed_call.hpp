@@ -107,6 +107,7 @@ class BilledCall {
 
   Services& services_;
   CallSpec spec_;
+  const metering::PriceBook& prices_;  // of the instant of dispatch; the runtime in spec_ keeps it
   Bill bill_;
   metering::IntentId intent_;
   std::vector<backends::Attempt> attempts_;

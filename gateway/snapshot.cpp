@@ -57,7 +57,7 @@ std::uint64_t price_version_of(const metering::PricingOptions& pricing, const st
 }  // namespace
 
 core::Result<std::shared_ptr<const Snapshot>> Snapshot::make(SnapshotInput input, std::uint64_t version) {
-  auto prices = metering::PriceBook::make(input.pricing);
+  auto prices = metering::PriceTimeline::make(input.pricing);
   if (!prices) return std::unexpected(std::move(prices.error()));
   std::shared_ptr<Snapshot> snapshot(new Snapshot);
   snapshot->keys_ = std::make_shared<const KeyRing>(input.gateway);

@@ -49,7 +49,9 @@ class Snapshot {
   const SnapshotInput& input() const { return input_; }
   const RequestOptions& request() const { return input_.gateway.request; }
   const std::shared_ptr<const KeyRing>& keys() const { return keys_; }
-  const metering::PriceBook& prices() const { return *prices_; }
+  // In force at that instant, or now. A call is priced by the book of the instant it was dispatched at.
+  const metering::PriceBook& prices(core::WallTime at) const { return prices_->at(at); }
+  const metering::PriceBook& prices() const { return prices_->at(std::chrono::system_clock::now()); }
   const metering::ReserveOptions& reserve() const { return input_.gateway.reserve; }
   const std::vector<ModelEntry>& models() const { return models_; }  // by name
   const ModelEntry* model(std::string_view name) const;
@@ -69,7 +71,7 @@ class Snapshot {
   Snapshot() = default;
   SnapshotInput input_;
   std::shared_ptr<const KeyRing> keys_;
-  std::shared_ptr<const metering::PriceBook> prices_;
+  std::shared_ptr<const metering::PriceTimeline> prices_;
   std::vector<ModelEntry> models_;
   std::map<std::string, std::size_t, std::less<>> by_name_;
   GatewayPolicy default_policy_;

@@ -97,8 +97,13 @@ struct GroupCommit::HandlerWaiter final : Waiter {
   std::optional<Handler> handler;
 };
 
-GroupCommit::GroupCommit(std::chrono::microseconds interval_max, std::uint64_t durable, LedgerHooks& hooks)
-    : interval_max_(interval_max), hooks_(hooks), durable_(durable), appended_(durable) {
+GroupCommit::GroupCommit(std::chrono::microseconds interval_max, std::uint64_t durable, LedgerHooks& hooks,
+                         std::function<void()> failed)
+    : interval_max_(interval_max),
+      hooks_(hooks),
+      on_failure_(std::move(failed)),
+      durable_(durable),
+      appended_(durable) {
   thread_ = std::thread([this] { run(); });
 }
 
@@ -233,8 +238,12 @@ void GroupCommit::run() {
       lock.unlock();
       hooks_.committed(records, bytes, took);
       lock.lock();
-    } else if (stop_) {
-      break;
+    } else {
+      // After the waiters have their answer: a sick disk may take long.
+      lock.unlock();
+      if (on_failure_) on_failure_();
+      lock.lock();
+      if (stop_) break;
     }
   }
 }

@@ -14,6 +14,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -36,7 +37,9 @@ enum class Urgency : std::uint8_t {
 class GroupCommit {
  public:
   // Hooks are called on the commit thread. Records up to `durable` are so already.
-  GroupCommit(std::chrono::microseconds interval_max, std::uint64_t durable, LedgerHooks& hooks);
+  // `failed` is called on the commit thread after a sync has failed.
+  GroupCommit(std::chrono::microseconds interval_max, std::uint64_t durable, LedgerHooks& hooks,
+              std::function<void()> failed = {});
   ~GroupCommit();  // stop()
   GroupCommit(const GroupCommit&) = delete;
   GroupCommit& operator=(const GroupCommit&) = delete;
@@ -80,6 +83,7 @@ class GroupCommit {
 
   const std::chrono::microseconds interval_max_;
   LedgerHooks& hooks_;
+  const std::function<void()> on_failure_;
   std::atomic<std::uint64_t> durable_;
   std::atomic<std::uint64_t> commits_{0};
   std::atomic<bool> failed_{false};

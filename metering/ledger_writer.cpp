@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/log.hpp"
+#include "metering/calendar.hpp"
 
 namespace ganglion::metering {
 namespace {
@@ -18,6 +19,7 @@ constexpr std::uint64_t kSegmentBytesMin = 64 * 1024;
 constexpr std::uint64_t kFirstSegmentBytes = 8ULL * 1024 * 1024;
 constexpr std::size_t kOpenIntentsMax = 65'536;
 constexpr std::chrono::seconds kWriteRetry{1};
+constexpr std::uint64_t kClockStepMin = 1'000;  // us; workers read the clock in any order
 
 std::unexpected<core::Error> unavailable(const std::string& why) {
   return core::fail(core::ErrorKind::ledger_unavailable, "usage cannot be recorded: " + why);
@@ -38,7 +40,29 @@ LedgerWriter::~LedgerWriter() {
 std::uint64_t LedgerWriter::now_us() const {
   const auto since = clock_.wall().time_since_epoch();
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(since).count();
-  return us > 0 ? static_cast<std::uint64_t>(us) : 0;
+  const std::uint64_t now = us > 0 ? static_cast<std::uint64_t>(us) : 0;
+  if (now + kClockStepMin < last_us_ && !clock_behind_) {
+    clock_behind_ = true;
+    core::log(
+        core::LogLevel::error, "ledger_clock_behind",
+        {{"clock", format_time(std::chrono::microseconds{now})},
+         {"last_record", format_time(std::chrono::microseconds{last_us_})},
+         {"problem", "the clock is before the last record; records keep its time until the clock has caught up"}});
+  } else if (now >= last_us_ && clock_behind_) {
+    clock_behind_ = false;
+    core::log(core::LogLevel::info, "ledger_clock_caught_up", {{"clock", format_time(std::chrono::microseconds{now})}});
+  }
+  last_us_ = std::max(last_us_, now);
+  return last_us_;
+}
+
+// Never more than a segment: small segments (tests) keep a small reserve.
+std::uint64_t LedgerWriter::reserve_bytes() const {
+  return std::min(options_.reserve_bytes, std::clamp(options_.segment_bytes, kSegmentBytesMin, kSegmentBytesMax));
+}
+
+std::uint64_t LedgerWriter::file_bytes(std::uint64_t epoch) const {
+  return segment_bytes(epoch) + reserve_bytes() + reserve_bytes() / 2;
 }
 
 std::uint64_t LedgerWriter::segment_bytes(std::uint64_t epoch) const {
@@ -50,13 +74,15 @@ core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id
   ledger_ = id;
   report_ = recovered.report;
   const std::uint64_t durable = recovered.state.next_sequence - 1;
-  commit_ = std::make_unique<GroupCommit>(options_.commit_interval_max, durable, hooks_);
+  commit_ = std::make_unique<GroupCommit>(options_.commit_interval_max, durable, hooks_,
+                                          [this] { note_failed_sync(options_.directory); });
   supply_ = std::make_unique<SegmentSupply>(storage_, options_.directory, [this](const auto& error) {
     const std::lock_guard lock(mutex_);
     supply_full_ = error.has_value();
     settle_state(error ? error->message : "space for the next segment is there");
   });
   chain_ = recovered.state;
+  last_us_ = recovered.replay.last_us();
   totals_ = recovered.replay.totals();
   for (const auto& [sequence, open] : recovered.replay.open()) slots_.push_back({.open = open, .used = true});
   free_slots_.reserve(slots_.size());
@@ -66,7 +92,7 @@ core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id
   if (recovered.spare) {
     // A filling that was cut short leaves a short file.
     const bool whole = recovered.spare->epoch == next &&
-                       std::filesystem::file_size(recovered.spare->path, error) == segment_bytes(next) && !error;
+                       std::filesystem::file_size(recovered.spare->path, error) == file_bytes(next) && !error;
     auto opened = whole ? storage_.open(recovered.spare->path)
                         : core::Result<std::unique_ptr<LedgerFile>>{std::unexpected(core::Error{})};
     if (opened)
@@ -94,7 +120,7 @@ core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id
 
 core::Result<std::shared_ptr<LedgerFile>> LedgerWriter::create_segment(std::uint64_t epoch) {
   const std::atomic<bool> go_on{false};
-  return storage_.create(segment_path(options_.directory, epoch), segment_bytes(epoch), go_on);
+  return storage_.create(segment_path(options_.directory, epoch), file_bytes(epoch), go_on);
 }
 
 // Goes on where recovery found the end. Lock held.
@@ -104,16 +130,25 @@ core::Result<void> LedgerWriter::resume(const Recovered& recovered, std::shared_
   file_ = std::move(*opened);
   epoch_ = recovered.epoch;
   offset_ = recovered.offset;
-  capacity_ = segment_bytes(epoch_);
+  // By the file itself: settings change, and older versions kept no reserve.
+  std::error_code error;
+  const std::uint64_t size = std::filesystem::file_size(segment_path(options_.directory, epoch_), error);
+  const std::uint64_t reserve = reserve_bytes() + reserve_bytes() / 2;
+  capacity_ = !error && size > reserve ? size - reserve : 0;
   closed_ = false;
   // What was read may still be in the page cache only (the last process was killed).
   if (auto synced = file_->sync(); !synced) return synced;
   if (auto before = storage_.open(segment_path(options_.directory, epoch_ - 1)))
     if (auto synced = (*before)->sync(); !synced) return synced;
+  if (offset_ >= capacity_ && !spare) {
+    // Into the reserve already: requests may begin only in a new segment. Without space for it the supply goes on
+    // trying.
+    if (auto created = create_segment(epoch_ + 1)) spare = std::move(*created);
+  }
   if (spare)
     supply_->offer(std::move(spare));
   else
-    supply_->want(epoch_ + 1, segment_bytes(epoch_ + 1));
+    supply_->want(epoch_ + 1, file_bytes(epoch_ + 1));
   return {};
 }
 
@@ -237,18 +272,18 @@ core::Result<void> LedgerWriter::begin_segment(std::uint64_t epoch, std::shared_
   // A checkpoint larger than the segment must not make every record begin a new one.
   capacity_ = std::max(segment_bytes(epoch), offset_ + segment_bytes(epoch) / 2);
   commit_->appended(file_, chain_.next_sequence - 1, out.size(), Urgency::lazy);
-  supply_->want(epoch_ + 1, segment_bytes(epoch_ + 1));
+  supply_->want(epoch_ + 1, file_bytes(epoch_ + 1));
   return {};
 }
 
-// Finishes frame_ (begun and filled by the caller) and writes it. Lock held. While the next segment is not ready this
-// one grows past its size, for new requests by a half, for their ends by as much again.
+// Finishes frame_ (begun and filled by the caller) and writes it. Lock held. While the next segment is not ready
+// records go into the preallocated reserve; ends of requests also past it, as long as the disk takes them.
 core::Result<std::uint64_t> LedgerWriter::append(RecordType type, Urgency urgency) {
   if (offset_ + frame_.size() > capacity_) {
     if (auto next = supply_->take()) {
       if (auto begun = begin_segment(epoch_ + 1, std::move(next)); !begun) return std::unexpected(begun.error());
     } else if (const bool ends = type == RecordType::terminal || type == RecordType::close;
-               offset_ + frame_.size() > capacity_ + capacity_ / (ends ? 1 : 2)) {
+               offset_ + frame_.size() > (ends ? 2 * (capacity_ + reserve_bytes()) : capacity_ + reserve_bytes() / 2)) {
       return unavailable("the next segment is not ready");
     }
   }

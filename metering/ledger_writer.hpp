@@ -48,8 +48,10 @@ class LedgerWriter {
     bool used = false;
   };
 
-  std::uint64_t now_us() const;
+  std::uint64_t now_us() const;  // never before an earlier record; lock held
   std::uint64_t segment_bytes(std::uint64_t epoch) const;
+  std::uint64_t reserve_bytes() const;
+  std::uint64_t file_bytes(std::uint64_t epoch) const;
   core::Result<void> resume(const Recovered& recovered, std::shared_ptr<LedgerFile> spare);
   core::Result<std::shared_ptr<LedgerFile>> create_segment(std::uint64_t epoch);
   core::Result<void> begin_segment(std::uint64_t epoch, std::shared_ptr<LedgerFile> file);
@@ -82,8 +84,12 @@ class LedgerWriter {
   std::shared_ptr<LedgerFile> file_;
   std::uint64_t epoch_ = 0;
   std::uint64_t offset_ = 0;
-  std::uint64_t capacity_ = 0;  // soft: goes on past it while the next segment is not ready
-  std::string frame_;           // scratch: the frame being built
+  // Where the next segment is due. Behind it lies the reserve: half as much again for requests that begin while the
+  // next segment is not quite ready, the whole for the ends of those that run.
+  std::uint64_t capacity_ = 0;
+  mutable std::uint64_t last_us_ = 0;  // the latest time of a record
+  mutable bool clock_behind_ = false;
+  std::string frame_;  // scratch: the frame being built
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
   DayTotals totals_;

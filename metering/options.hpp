@@ -23,12 +23,24 @@ struct ModelPrice {
   std::string per_gpu_second;
 };
 
+// Prices from an instant on. What it does not name stays as it was before; `models`, if not empty, replaces the whole
+// list.
+struct PriceChange {
+  std::chrono::microseconds from{0};  // since 1970-01-01 UTC
+  std::optional<std::string> schedule;
+  std::optional<std::string> usd_per_1000_neurons_regular;
+  std::optional<std::string> usd_per_1000_neurons_fast;
+  std::optional<std::uint64_t> daily_free_neurons;
+  std::vector<ModelPrice> models;
+};
+
 struct PricingOptions {
   std::string schedule = "cloudflare-2026";                 // built-in base: "launch-2023" or "cloudflare-2026"
   std::optional<std::string> usd_per_1000_neurons_regular;  // overrides the schedule's
   std::optional<std::string> usd_per_1000_neurons_fast;
   std::vector<ModelPrice> models;             // operator's own prices, before the schedule's table
   std::uint64_t daily_free_neurons = 10'000;  // per tenant, reset 00:00 UTC; 0: none
+  std::vector<PriceChange> changes;           // by time
 };
 
 enum class OnExceed : std::uint8_t { cut, finish };
@@ -71,6 +83,7 @@ struct LedgerOptions {
   std::chrono::microseconds commit_interval_max{
       5'000};  // group commit: the longest a terminal record waits for company
   std::uint64_t segment_bytes = 64ULL * 1024 * 1024;
+  std::uint64_t reserve_bytes = 16ULL * 1024 * 1024;  // of each segment kept for the ends of running requests
   std::chrono::hours retention{0};  // full segments older than this are dropped once summed up; 0: kept
 };
 

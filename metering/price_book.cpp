@@ -145,7 +145,44 @@ core::Result<std::shared_ptr<const PriceBook>> PriceBook::make(const PricingOpti
 }
 
 FreeAllocation free_allocation(const PricingOptions& options) {
-  return options.daily_free_neurons;
+  FreeAllocation out{options.daily_free_neurons};
+  for (const PriceChange& change : options.changes)
+    if (change.daily_free_neurons) out.change(change.from, *change.daily_free_neurons);
+  return out;
+}
+
+core::Result<std::shared_ptr<const PriceTimeline>> PriceTimeline::make(const PricingOptions& options) {
+  std::shared_ptr<PriceTimeline> out{new PriceTimeline};
+  PricingOptions now = options;
+  now.changes.clear();
+  auto first = PriceBook::make(now);
+  if (!first) return std::unexpected(first.error());
+  out->books_.emplace_back(core::WallTime::min(), std::move(*first));
+  for (std::size_t i = 0; i < options.changes.size(); ++i) {
+    const PriceChange& change = options.changes[i];
+    const std::string param = "pricing.changes[" + std::to_string(i) + "]";
+    const core::WallTime from{std::chrono::duration_cast<core::WallTime::duration>(change.from)};
+    if (from <= out->books_.back().first)
+      return core::fail(core::ErrorKind::invalid_value, param + ".from must be later than the change before it",
+                        param + ".from");
+    if (change.schedule) now.schedule = *change.schedule;
+    if (change.usd_per_1000_neurons_regular) now.usd_per_1000_neurons_regular = change.usd_per_1000_neurons_regular;
+    if (change.usd_per_1000_neurons_fast) now.usd_per_1000_neurons_fast = change.usd_per_1000_neurons_fast;
+    if (change.daily_free_neurons) now.daily_free_neurons = *change.daily_free_neurons;
+    if (!change.models.empty()) now.models = change.models;
+    auto book = PriceBook::make(now);
+    if (!book) {
+      book.error().message = param + ": " + book.error().message;
+      return std::unexpected(book.error());
+    }
+    out->books_.emplace_back(from, std::move(*book));
+  }
+  return out;
+}
+
+const PriceBook& PriceTimeline::at(core::WallTime time) const {
+  const auto later = std::ranges::upper_bound(books_, time, {}, &decltype(books_)::value_type::first);
+  return *std::prev(later)->second;
 }
 
 const PriceBook::Row& PriceBook::row(std::string_view model) const {

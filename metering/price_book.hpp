@@ -6,7 +6,10 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
+#include "core/clock.hpp"
 #include "core/error.hpp"
 #include "metering/bill.hpp"
 #include "metering/options.hpp"
@@ -26,7 +29,7 @@ struct Rates {
   NeuronParts embedding = 0;
 };
 
-// What tenants get free, now and as it was and will be.
+// What tenants get free, as it was, is and will be.
 FreeAllocation free_allocation(const PricingOptions& options);
 
 class PriceBook {
@@ -65,6 +68,21 @@ class PriceBook {
   std::uint64_t daily_free_neurons_ = 0;
   std::unordered_map<std::string, Row, Hash, std::equal_to<>> rows_;
   Row any_;
+};
+
+// All prices of a configuration: those it begins with and the dated changes, each in force from its instant on. What a
+// change does not name stays as it was.
+class PriceTimeline {
+ public:
+  // As PriceBook::make; also invalid_value where the changes are not in order of time.
+  static core::Result<std::shared_ptr<const PriceTimeline>> make(const PricingOptions& options);
+
+  // Valid while the timeline lives.
+  const PriceBook& at(core::WallTime time) const;
+
+ private:
+  PriceTimeline() = default;
+  std::vector<std::pair<core::WallTime, std::shared_ptr<const PriceBook>>> books_;  // by time; the first has none
 };
 
 }  // namespace ganglion::metering

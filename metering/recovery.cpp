@@ -2,6 +2,10 @@
 
 #include "metering/recovery.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 
@@ -102,7 +106,56 @@ core::Result<void> cut(LedgerStorage& storage, const SegmentFile& file, const Sc
 
 }  // namespace
 
+namespace {
+
+std::string note_path(const std::string& directory) {
+  return directory + "/sync-failed";
+}
+
+// Copies the file to new blocks and puts it in its own place, durably.
+core::Result<void> write_anew(const SegmentFile& file, LedgerStorage& storage) {
+  const auto bytes = read_segment(file.path);
+  if (!bytes) return std::unexpected(bytes.error());
+  const std::string copy = file.path + ".anew";
+  std::error_code error;
+  std::filesystem::remove(copy, error);
+  const std::atomic<bool> go_on{false};
+  auto made = storage.create(copy, bytes->size(), go_on);
+  if (!made) return std::unexpected(made.error());
+  bool out_of_space = false;
+  auto done = (*made)->write(0, *bytes, out_of_space);
+  if (done) done = (*made)->sync();
+  if (!done) return done;
+  std::filesystem::rename(copy, file.path, error);
+  if (error) return core::fail(core::ErrorKind::ledger_unavailable, "cannot rename " + copy + ": " + error.message());
+  return sync_directory(std::filesystem::path{file.path}.parent_path().string());
+}
+
+core::Result<void> write_anew_after_failed_sync(const std::string& directory, LedgerStorage& storage) {
+  std::error_code error;
+  if (!std::filesystem::exists(note_path(directory), error)) return {};
+  const auto files = list_segments(directory);
+  if (!files) return std::unexpected(files.error());
+  constexpr std::size_t kLast = 3;  // two with records, and a prepared one
+  for (std::size_t i = files->size() - std::min(files->size(), kLast); i < files->size(); ++i)
+    if (auto done = write_anew((*files)[i], storage); !done) return done;
+  std::filesystem::remove(note_path(directory), error);
+  core::log(core::LogLevel::warn, "ledger_written_anew", {{"why", "a sync had failed"}});
+  return {};
+}
+
+}  // namespace
+
+void note_failed_sync(const std::string& directory) {
+  const int fd = ::open(note_path(directory).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+  [[maybe_unused]] const auto synced = sync_directory(directory);  // nothing more can be done
+}
+
 core::Result<Recovered> recover(const std::string& directory, LedgerStorage& storage) {
+  if (auto done = write_anew_after_failed_sync(directory, storage); !done) return std::unexpected(done.error());
   Recovered out;
   auto listed = list_segments(directory);
   if (!listed) return std::unexpected(listed.error());

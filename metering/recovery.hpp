@@ -20,6 +20,10 @@ struct Recovered {
   RecoveryReport report;
 };
 
+// After a failed sync the kernel may show pages that are not on the disk. Leaves a note (if the disk takes one) that
+// makes the next recovery write the last segments anew before it trusts them.
+void note_failed_sync(const std::string& directory);
+
 // Caller holds the DirectoryLock. ledger_unavailable names segment and offset when records that were durable cannot be
 // read; nothing is changed then.
 core::Result<Recovered> recover(const std::string& directory, LedgerStorage& storage);

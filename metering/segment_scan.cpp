@@ -148,6 +148,7 @@ std::string Replay::apply(const Frame& frame, LedgerRecord& record) {
       if (!decode_segment(frame.payload, frame.version, header)) return "not a segment header";
       if (ledger_ != LedgerId{} && header.ledger != ledger_) return "a segment of another ledger";
       ledger_ = header.ledger;
+      last_us_ = std::max(last_us_, header.time_us);
       if (epoch_ != 0 && header.epoch != epoch_ + 1) return "segment number out of order";
       epoch_ = header.epoch;
       carries_left_ = header.carries;
@@ -161,6 +162,7 @@ std::string Replay::apply(const Frame& frame, LedgerRecord& record) {
     case RecordType::intent: {
       OpenIntent open;
       if (!decode_intent(frame.payload, frame.version, open)) return "not an intent record";
+      last_us_ = std::max(last_us_, Decoder{frame.payload}.number());  // begins with its time
       open.sequence = frame.sequence;
       open_[frame.sequence] = std::move(open);
       return {};
@@ -183,6 +185,7 @@ std::string Replay::apply(const Frame& frame, LedgerRecord& record) {
       if (!decode_terminal(frame.payload, frame.version, record, intent)) return "not a terminal record";
       if (intent != 0 && open_.erase(intent) == 0) return "terminal of an intent that is not open";
       record.sequence = frame.sequence;
+      last_us_ = std::max(last_us_, static_cast<std::uint64_t>(record.time.count()));
       totals_.add(static_cast<std::uint64_t>(record.time.count()), record.tenant, record.tier, record.exact);
       return {};
     }

@@ -54,6 +54,7 @@ class Replay {
   const DayTotals& totals() const { return totals_; }
   bool checkpoint_complete() const { return checkpoint_left_ == 0; }
   bool closed() const { return closed_; }
+  std::uint64_t last_us() const { return last_us_; }  // the latest time of a record
   const LedgerId& ledger() const { return ledger_; }  // zero until a segment of version 2
 
  private:
@@ -62,6 +63,7 @@ class Replay {
   std::map<std::uint64_t, OpenIntent> open_;  // by intent sequence
   std::map<std::uint64_t, OpenIntent> carried_;
   DayTotals totals_;
+  std::uint64_t last_us_ = 0;
   LedgerId ledger_{};
   std::uint64_t epoch_ = 0;
   std::uint64_t carries_left_ = 0;

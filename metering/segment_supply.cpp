@@ -12,6 +12,10 @@ namespace ganglion::metering {
 namespace {
 
 constexpr std::chrono::seconds kRetry{1};
+constexpr std::chrono::milliseconds kLook{250};
+// With less than this free the volume counts as full, with twice as much no longer: nothing else on it can be written
+// either, and what is preallocated is for the requests that run.
+constexpr std::uint64_t kFreeBytesMin = 1024 * 1024;
 
 }  // namespace
 
@@ -60,11 +64,37 @@ void SegmentSupply::trim(std::shared_ptr<LedgerFile> file, std::uint64_t bytes) 
   wake_.notify_one();
 }
 
+// Passes on the first reason why there is no room, once.
+void SegmentSupply::tell() {
+  const std::optional<core::Error>& why = failed_ ? failed_ : no_space_;
+  const std::optional<std::string> message = why ? std::optional{why->message} : std::nullopt;
+  if (message == told_) return;
+  told_ = message;
+  changed_(why);
+}
+
+void SegmentSupply::look_at_space() {
+  const std::uint64_t free = storage_.free_bytes(directory_);
+  if (free >= 2 * kFreeBytesMin) {
+    no_space_.reset();
+  } else if (free < kFreeBytesMin && !no_space_) {
+    no_space_ =
+        core::make_error(core::ErrorKind::ledger_unavailable, "no space is left on the volume of " + directory_);
+  }
+  tell();
+}
+
 void SegmentSupply::run() {
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [&] { return stop_ || epoch_ != 0 || !trims_.empty(); });
+    const bool work = wake_.wait_for(lock, kLook, [&] { return stop_ || epoch_ != 0 || !trims_.empty(); });
     if (stop_) return;
+    if (!work) {
+      lock.unlock();
+      look_at_space();
+      lock.lock();
+      continue;
+    }
     const auto trims = std::exchange(trims_, {});
     const std::uint64_t epoch = epoch_;
     const std::uint64_t bytes = bytes_;
@@ -85,11 +115,15 @@ void SegmentSupply::run() {
         ready_ = std::move(*made);
         epoch_ = 0;
       }
-      changed_(std::nullopt);
+      failed_.reset();
+      tell();
       lock.lock();
       continue;
     }
-    if (!stop_) changed_(made.error());
+    if (!stop_) {
+      failed_ = made.error();
+      tell();
+    }
     lock.lock();
     wake_.wait_for(lock, kRetry, [&] { return stop_.load(); });
   }

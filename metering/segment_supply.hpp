@@ -1,6 +1,7 @@
 #pragma once
 // Keeps the next segment ready: a helper thread fills it with zeros ahead of need, trims segments that are full, and
-// tries again every second while the disk has no room.
+// tries again every second while the disk has no room. Between, it looks four times a second whether there still is
+// any.
 
 #include <atomic>
 #include <condition_variable>
@@ -20,7 +21,8 @@ namespace ganglion::metering {
 
 class SegmentSupply {
  public:
-  // nullopt: a segment is ready; else why there is none. Called on the helper thread, or by want().
+  // nullopt: there is room; else why there is none: no next segment could be made, or the volume is full. Called on the
+  // helper thread.
   using Changed = std::function<void(const std::optional<core::Error>&)>;
 
   SegmentSupply(LedgerStorage& storage, std::string directory, Changed changed);
@@ -40,6 +42,8 @@ class SegmentSupply {
 
  private:
   void run();
+  void look_at_space();
+  void tell();
 
   LedgerStorage& storage_;
   const std::string directory_;
@@ -51,6 +55,10 @@ class SegmentSupply {
   std::uint64_t epoch_ = 0;  // wanted; 0: none
   std::uint64_t bytes_ = 0;
   std::vector<std::pair<std::shared_ptr<LedgerFile>, std::uint64_t>> trims_;
+  // The helper thread's own.
+  std::optional<core::Error> failed_;  // to make the next segment
+  std::optional<core::Error> no_space_;
+  std::optional<std::string> told_;
   std::thread thread_;
 };
 

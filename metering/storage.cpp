@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -124,6 +126,18 @@ core::Result<std::unique_ptr<LedgerFile>> PosixStorage::open(const std::string& 
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return io_error("cannot open", path, errno);
   return std::make_unique<PosixFile>(fd, path);
+}
+
+std::uint64_t LedgerStorage::free_bytes(const std::string& directory) {
+  struct statvfs volume{};
+  if (::statvfs(directory.c_str(), &volume) != 0) return std::numeric_limits<std::uint64_t>::max();
+  return static_cast<std::uint64_t>(volume.f_bavail) * volume.f_frsize;
+}
+
+core::Result<void> sync_directory(const std::string& directory) {
+  const int error = sync_parent(directory + "/.");
+  if (error != 0) return io_error("cannot sync", directory, error);
+  return {};
 }
 
 core::Result<DirectoryLock> DirectoryLock::take(const std::string& directory) {

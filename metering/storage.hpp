@@ -29,6 +29,8 @@ class LedgerStorage {
   virtual core::Result<std::unique_ptr<LedgerFile>> create(const std::string& path, std::uint64_t bytes,
                                                            const std::atomic<bool>& stop) = 0;
   virtual core::Result<std::unique_ptr<LedgerFile>> open(const std::string& path) = 0;
+  // Bytes that may still be written on the volume of `directory`; the maximum where that cannot be known.
+  virtual std::uint64_t free_bytes(const std::string& directory);
 };
 
 class PosixStorage final : public LedgerStorage {
@@ -37,6 +39,9 @@ class PosixStorage final : public LedgerStorage {
                                                    const std::atomic<bool>& stop) override;
   core::Result<std::unique_ptr<LedgerFile>> open(const std::string& path) override;
 };
+
+// Makes names in the directory durable.
+core::Result<void> sync_directory(const std::string& directory);
 
 // Exclusive hold on a ledger directory for this process's life or until destroyed.
 class DirectoryLock {

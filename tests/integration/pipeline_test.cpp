@@ -383,6 +383,25 @@ TEST(Pipeline, DrainLetsARunningAnswerEnd) {
   EXPECT_EQ(body_of(answer), kAnswer);
 }
 
+TEST(Pipeline, AdminShowsUsageAsJsonAndCsv) {
+  Answering upstream(http_ok(kAnswer));
+  RunningGateway gateway(provider(upstream->port()) + kNoCache);
+  EXPECT_EQ(status_of(gateway.chat("", "cf-aig-metadata: {\"team\":\"a b\"}\r\n")), 200);
+  EXPECT_EQ(status_of(gateway.chat("", "cf-aig-metadata: {\"team\":\"ads\"}\r\n")), 200);
+  const std::string all = gateway.get("/admin/usage?by=tag:team,model", true);
+  EXPECT_EQ(status_of(all), 200);
+  EXPECT_NE(body_of(all).find(R"({"tag:team":"a b","model":"m","requests":1,)"), std::string::npos) << all;
+  EXPECT_NE(body_of(all).find(R"("input_tokens":18)"), std::string::npos) << "the total";
+  const std::string csv = gateway.get("/admin/usage?by=tag:team&tag=team%3Da+b&format=csv", true);
+  EXPECT_NE(csv.find("text/csv"), std::string::npos);
+  EXPECT_TRUE(body_of(csv).starts_with("tag:team,requests,")) << csv;
+  EXPECT_NE(body_of(csv).find("\r\na b,1,"), std::string::npos) << csv;
+  EXPECT_EQ(body_of(csv).find("ads"), std::string::npos);
+  for (const char* bad : {"?by=colour", "?from=tomorrow", "?color=red", "?format=xml", "?tier=slow", "?by=%zz"})
+    EXPECT_EQ(status_of(gateway.get(std::string{"/admin/usage"} + bad, true)), 400) << bad;
+  EXPECT_NE(body_of(gateway.get("/nothing", true)).find("/admin/usage"), std::string::npos);
+}
+
 TEST(Pipeline, AdminShowsMetricsHealthAndRedactedConfig) {
   RunningGateway gateway(provider(1));
   EXPECT_EQ(body_of(gateway.get("/healthz", true)), "ok\n");

@@ -147,6 +147,37 @@ TEST(Meaning, BaseUrls) {
   }
 }
 
+TEST(Meaning, DatedPricesAreCheckedAndAnUnknownScheduleIsSuggested) {
+  const std::string base = "providers: [{name: p, base_url: \"http://127.0.0.1:1/v1\", models: [m]}]\npricing:\n";
+  const auto loaded_good = load_text(base +
+                                         "  changes:\n    - from: 2026-12-01T00:00:00Z\n      schedule: launch-2023\n"
+                                         "      usd_per_1000_neurons: {regular: 0.02}\n"
+                                         "    - from: 2027-01-01\n      daily_free_neurons: none\n"
+                                         "      models: [{model: m, per_request: 2}]\n",
+                                     "test.yaml", with_env({}));
+  ASSERT_TRUE(loaded_good) << format(loaded_good.error());
+  ASSERT_EQ(loaded_good->pricing.changes.size(), 2U);
+  EXPECT_EQ(loaded_good->pricing.changes[0].from, std::chrono::seconds{1'796'083'200});
+  EXPECT_EQ(loaded_good->pricing.changes[0].schedule, "launch-2023");
+  EXPECT_EQ(loaded_good->pricing.changes[0].usd_per_1000_neurons_regular, "0.02");
+  EXPECT_FALSE(loaded_good->pricing.changes[0].daily_free_neurons.has_value());
+  EXPECT_EQ(loaded_good->pricing.changes[1].daily_free_neurons, 0U);
+  EXPECT_EQ(loaded_good->pricing.changes[1].models.size(), 1U);
+  const std::pair<const char*, const char*> bad[] = {
+      {"  schedule: launch-2032\n", "did you mean `launch-2023`?"},
+      {"  changes: [{from: 2026-12-01T00:00:00Z, schedule: cloudflare-2025}]\n", "did you mean `cloudflare-2026`?"},
+      {"  changes: [{from: tomorrow}]\n", "2026-12-01T00:00:00Z"},
+      {"  changes: [{from: 2026-02-30}]\n", "2026-12-01T00:00:00Z"},
+      {"  changes: [{schedule: launch-2023}]\n", "from"},
+      {"  changes: [{from: 2027-01-01}, {from: 2026-01-01}]\n", "later than the change before it"},
+      {"  changes: [{from: 2027-01-01, models: [{model: n, per_request: 1}]}]\n", "there is no model `n`"}};
+  for (const auto& [text, why] : bad) {
+    const auto loaded = load(base + text);
+    ASSERT_FALSE(loaded) << text;
+    EXPECT_NE(format(loaded.error()).find(why), std::string::npos) << format(loaded.error());
+  }
+}
+
 TEST(Meaning, PairsThatContradict) {
   EXPECT_THAT(report(kBase + "server: {tls: {cert: a.pem}}\n"), HasSubstr("server.tls: `key` is missing"));
   EXPECT_THAT(report(kBase + "admin: {tls: {key: a.pem}}\n"), HasSubstr("admin.tls: `cert` is missing"));

@@ -27,6 +27,16 @@ TEST(Units, DurationsNeedAUnit) {
   }
 }
 
+TEST(Units, DaysAndInstants) {
+  EXPECT_EQ(parse_duration("90d").value(), std::chrono::hours{2160});
+  EXPECT_EQ(parse_duration("1d12h").value(), std::chrono::hours{36});
+  EXPECT_EQ(format_duration(std::chrono::hours{48}), "48h");
+  EXPECT_EQ(format_instant(parse_instant("2026-12-01T23:59:58Z").value()), "2026-12-01T23:59:58Z");
+  EXPECT_EQ(format_instant(parse_instant("2026-12-01").value()), "2026-12-01T00:00:00Z");
+  for (const char* bad : {"", "2026-12-01T00:00:00", "2026-12-01T24:00:00Z", "2026-02-30", "1969-12-31", "01.12.2026"})
+    EXPECT_FALSE(parse_instant(bad)) << bad;
+}
+
 TEST(Units, DurationsAreWrittenInTheLargestWholeUnit) {
   for (const char* text : {"0", "250ms", "10s", "90s", "5m", "2h", "200us"}) {
     EXPECT_EQ(format_duration(*parse_duration(text)), text);

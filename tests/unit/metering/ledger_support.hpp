@@ -65,6 +65,8 @@ class FaultyStorage final : public LedgerStorage {
  public:
   std::atomic<bool> create_fails{false};
   std::atomic<bool> write_full{false};
+  std::atomic<bool> volume_full{false};
+  std::atomic<bool> refuse_growth{false};  // writes past the preallocated bytes
   std::atomic<bool> sync_fails{false};
   std::atomic<int> syncs{0};
 
@@ -79,16 +81,25 @@ class FaultyStorage final : public LedgerStorage {
   core::Result<std::unique_ptr<LedgerFile>> create(const std::string& path, std::uint64_t bytes,
                                                    const std::atomic<bool>& stop) override {
     if (create_fails) return core::fail(core::ErrorKind::ledger_unavailable, "cannot allocate: no space left");
-    return wrap(real_.create(path, bytes, stop));
+    return wrap(real_.create(path, bytes, stop), bytes);
   }
-  core::Result<std::unique_ptr<LedgerFile>> open(const std::string& path) override { return wrap(real_.open(path)); }
+  core::Result<std::unique_ptr<LedgerFile>> open(const std::string& path) override {
+    std::error_code error;
+    const std::uint64_t bytes = std::filesystem::file_size(path, error);
+    return wrap(real_.open(path), bytes);
+  }
+  std::uint64_t free_bytes(const std::string& directory) override {
+    return volume_full ? 4096 : real_.free_bytes(directory);
+  }
 
  private:
   class File final : public LedgerFile {
    public:
-    File(FaultyStorage& owner, std::unique_ptr<LedgerFile> real) : owner_(owner), real_(std::move(real)) {}
+    File(FaultyStorage& owner, std::unique_ptr<LedgerFile> real, std::uint64_t bytes)
+        : owner_(owner), real_(std::move(real)), bytes_(bytes) {}
     core::Result<void> write(std::uint64_t offset, std::string_view data, bool& out_of_space) override {
-      if (!owner_.write_full) return real_->write(offset, data, out_of_space);
+      const bool grows = owner_.refuse_growth && offset + data.size() > bytes_;
+      if (!owner_.write_full && !grows) return real_->write(offset, data, out_of_space);
       static_cast<void>(real_->write(offset, data.substr(0, data.size() / 2), out_of_space));  // as a short write would
       out_of_space = true;
       return core::fail(core::ErrorKind::ledger_unavailable, "no space left");
@@ -104,11 +115,12 @@ class FaultyStorage final : public LedgerStorage {
    private:
     FaultyStorage& owner_;
     std::unique_ptr<LedgerFile> real_;
+    const std::uint64_t bytes_;  // preallocated
   };
 
-  core::Result<std::unique_ptr<LedgerFile>> wrap(core::Result<std::unique_ptr<LedgerFile>> real) {
+  core::Result<std::unique_ptr<LedgerFile>> wrap(core::Result<std::unique_ptr<LedgerFile>> real, std::uint64_t bytes) {
     if (!real) return real;
-    return std::make_unique<File>(*this, std::move(*real));
+    return std::make_unique<File>(*this, std::move(*real), bytes);
   }
   void set(bool held) {
     {

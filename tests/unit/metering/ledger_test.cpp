@@ -3,6 +3,7 @@
 #include "metering/ledger.hpp"
 
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -246,6 +247,107 @@ TEST_F(LedgerTest, FullDiskRefusesNewRequestsLetsRunningOnesEndAndRecovers) {
   ASSERT_TRUE(hooks_.wait_for(LedgerState::ok));  // within the second of the next try
   EXPECT_TRUE(ledger->intent(subject("new"), "local"));
   ledger->close();
+  EXPECT_TRUE(verify(dir_.ledger())->ok);
+}
+
+TEST_F(LedgerTest, EveryRunningRequestEndsInThePreallocatedReserve) {
+  const auto ledger = open();
+  // As many as the reserve holds the ends of; then the disk takes not one byte more.
+  std::vector<IntentId> running;
+  for (int i = 0; i < 150; ++i) running.push_back(ledger->intent(subject("run" + std::to_string(i)), "local").value());
+  storage_.create_fails = true;
+  storage_.refuse_growth = true;
+  for (int i = 0; i < 20'000; ++i) {
+    const auto id = ledger->intent(subject("r" + std::to_string(i)), "local");
+    if (!id && ledger->stats().state == LedgerState::full) break;
+    if (id) ledger->terminal_async(*id, finished());
+    if (!id || i % 20 == 0) std::this_thread::sleep_for(1ms);
+  }
+  ASSERT_EQ(ledger->stats().state, LedgerState::full);
+  for (const IntentId id : running) ASSERT_TRUE(await(ledger->terminal(id, finished())));
+  storage_.create_fails = false;
+  ASSERT_TRUE(hooks_.wait_for(LedgerState::ok));
+  ASSERT_TRUE(await(ledger->terminal(ledger->intent(subject("after"), "local").value(), finished())));
+  ledger->close();
+  EXPECT_TRUE(verify(dir_.ledger())->ok) << verify(dir_.ledger())->problem;
+}
+
+TEST_F(LedgerTest, AFullVolumeIsSeenWithinASecondAlthoughSegmentsAreReady) {
+  const auto ledger = open();
+  const auto running = ledger->intent(subject("running"), "local").value();
+  const auto since = std::chrono::steady_clock::now();
+  storage_.volume_full = true;
+  ASSERT_TRUE(hooks_.wait_for(LedgerState::full));
+  EXPECT_LT(std::chrono::steady_clock::now() - since, 1s);
+  const auto refused = ledger->intent(subject("new"), "local");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().kind, core::ErrorKind::ledger_unavailable);
+  EXPECT_THAT(refused.error().message, ::testing::HasSubstr("no space is left"));
+  EXPECT_TRUE(await(ledger->terminal(running, finished())));
+  storage_.volume_full = false;
+  ASSERT_TRUE(hooks_.wait_for(LedgerState::ok));
+  EXPECT_LT(std::chrono::steady_clock::now() - since, 5s);
+  EXPECT_TRUE(ledger->intent(subject("new"), "local"));
+}
+
+TEST_F(LedgerTest, AClockBeforeTheLastRecordKeepsItsTime) {
+  const auto end = [&](Ledger& ledger, const std::string& id) {
+    ASSERT_TRUE(await(ledger.terminal(ledger.intent(subject(id), "local").value(), finished())));
+  };
+  {
+    const auto ledger = open();
+    end(*ledger, "a");
+    clock_.jump_wall(-24h);
+    end(*ledger, "b");
+    clock_.jump_wall(-24h * 365);
+  }
+  {
+    const auto ledger = open();  // the last record's time is found by recovery
+    end(*ledger, "c");
+    clock_.jump_wall(24h * 366 + 1h);
+    end(*ledger, "d");
+  }
+  const auto records = records_of(dir_.ledger());
+  ASSERT_EQ(records.size(), 4U);
+  for (std::size_t i = 1; i < records.size(); ++i) {
+    EXPECT_GT(records[i].sequence, records[i - 1].sequence);
+    EXPECT_GE(records[i].time, records[i - 1].time);
+  }
+  EXPECT_EQ(records[1].time, records[0].time);
+  EXPECT_EQ(records[2].time, records[0].time);
+  EXPECT_EQ(records[3].time, records[0].time + 1h);
+  EXPECT_TRUE(verify(dir_.ledger())->ok);
+}
+
+TEST_F(LedgerTest, AfterAFailedSyncTheNextStartWritesTheSegmentsAnew) {
+  const std::string note = dir_.ledger() + "/sync-failed";
+  {
+    const auto ledger = open();
+    ASSERT_TRUE(await(ledger->terminal(ledger->intent(subject("safe"), "local").value(), finished())));
+    storage_.sync_fails = true;
+    EXPECT_FALSE(await(ledger->terminal(ledger->intent(subject("unsure"), "local").value(), finished())));
+    for (int i = 0; i < 5000 && !std::filesystem::exists(note); ++i) std::this_thread::sleep_for(1ms);
+  }
+  ASSERT_TRUE(std::filesystem::exists(note));
+  // While the disk is sick nothing starts, and nothing is lost.
+  EXPECT_FALSE(Ledger::open(options_in(dir_), clock_, hooks_, &storage_));
+  EXPECT_TRUE(std::filesystem::exists(note));
+  storage_.sync_fails = false;
+  const std::string path = segment_path(dir_.ledger(), 1);
+  struct stat before{};
+  ASSERT_EQ(::stat(path.c_str(), &before), 0);
+  {
+    const auto ledger = open();
+    ASSERT_TRUE(await(ledger->terminal(ledger->intent(subject("new"), "local").value(), finished())));
+  }
+  struct stat after{};
+  ASSERT_EQ(::stat(path.c_str(), &after), 0);
+  EXPECT_NE(before.st_ino, after.st_ino) << "another file, on other blocks";
+  EXPECT_FALSE(std::filesystem::exists(note));
+  const auto records = records_of(dir_.ledger());
+  ASSERT_EQ(records.size(), 3U);
+  EXPECT_EQ(records[0].request_id, "safe");
+  EXPECT_EQ(records[2].request_id, "new");
   EXPECT_TRUE(verify(dir_.ledger())->ok);
 }
 

@@ -173,6 +173,44 @@ TEST(PriceBook, CachedHitsAreFree) {
   EXPECT_EQ(charge.schedule, "cloudflare-2026/1");
 }
 
+core::WallTime at(std::int64_t s) {
+  return core::WallTime{std::chrono::seconds{s}};
+}
+
+TEST(PriceTimeline, AChangeIsInForceFromItsInstantOn) {
+  const PricingOptions options{
+      .schedule = "launch-2023",
+      .daily_free_neurons = 5,
+      .changes = {{.from = std::chrono::seconds{1'000}, .usd_per_1000_neurons_regular = "0.02"},
+                  {.from = std::chrono::seconds{2'000},
+                   .schedule = "cloudflare-2026",
+                   .daily_free_neurons = 7,
+                   .models = {{.model = "m", .per_request = "3"}}}}};
+  const auto prices = PriceTimeline::make(options).value();
+  const auto regular = [&](std::int64_t s) { return prices->at(at(s)).usd_pico_per_neuron(Tier::regular); };
+  EXPECT_EQ(regular(0), 10'000'000U);
+  EXPECT_EQ(prices->at(at(1'000) - std::chrono::nanoseconds{1}).usd_pico_per_neuron(Tier::regular), 10'000'000U);
+  EXPECT_EQ(regular(1'000), 20'000'000U);
+  EXPECT_EQ(prices->at(at(1'999)).schedule(), "launch-2023/1");
+  EXPECT_EQ(prices->at(at(2'000)).schedule(), "cloudflare-2026/1");
+  EXPECT_EQ(regular(2'000), 20'000'000U) << "what a change does not name stays";
+  EXPECT_EQ(prices->at(at(2'000)).usd_pico_per_neuron(Tier::fast), 125'000'000U);
+  EXPECT_EQ(prices->at(at(2'000)).daily_free_neurons(), 7U);
+  EXPECT_EQ(prices->at(at(2'000)).price("m", Tier::regular, {.requests = 1}).nano_neurons, 3 * api::kNanoPerNeuron);
+  const FreeAllocation free = free_allocation(options);
+  EXPECT_EQ(free.on_day(0), 5U);
+  EXPECT_EQ(free.on_day(1), 7U) << "the first day that begins after the change";
+}
+
+TEST(PriceTimeline, ChangesOutOfOrderOrWrongAreNamed) {
+  const auto param = [](const std::vector<PriceChange>& changes) {
+    const auto made = PriceTimeline::make({.changes = changes});
+    return made ? std::string{"accepted"} : made.error().param;
+  };
+  EXPECT_EQ(param({{.from = std::chrono::seconds{2}}, {.from = std::chrono::seconds{2}}}), "pricing.changes[1].from");
+  EXPECT_EQ(param({{.from = std::chrono::seconds{2}, .schedule = "lunch-2023"}}), "pricing.schedule");
+}
+
 TEST(PriceBook, MistakesNameTheOption) {
   const auto param = [](const PricingOptions& options) {
     const auto made = PriceBook::make(options);
