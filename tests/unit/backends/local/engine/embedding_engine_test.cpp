@@ -205,7 +205,7 @@ TEST(EmbeddingEngine, PassedOverLongEnoughARegularRequestGoesFirst) {
     }
     gate->open();
     auto last = std::make_shared<KeepingEmbedSink>();
-    ASSERT_TRUE(engine->submit({{2, 3}}, last));
+    ASSERT_TRUE(engine->submit({{2, 3}}, last, Priority::fast));  // behind all of them
     EXPECT_TRUE(last->wait());
   }
   ASSERT_EQ(order.size(), 21U);
