@@ -324,6 +324,8 @@ class AnchorsTest : public LedgerKeeperTest {
     const auto ledger = open();
     const auto keeper = keep(*ledger);
     mixed(*ledger, 900, random);
+    // The next segment is made by a thread of its own; until then one grows past its size.
+    for (int tries = 0; tries < 100 && ledger->stats().segments < 4; ++tries) churn(*ledger, 100);
     ASSERT_TRUE(keeper->run_once());
     segments_ = ledger->stats().segments;
     ASSERT_GE(segments_, 4U);
