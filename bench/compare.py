@@ -414,4 +414,5 @@ def write(options, table):
     (options.out / "gateway.md").write_text("\n".join(lines) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
