@@ -23,6 +23,9 @@ namespace {
 
 using core::LogLevel;
 
+// At shutdown, for answers that are still on their way to Redis and disk.
+constexpr std::chrono::milliseconds kCacheFlush{300};
+
 LogLevel parse_level(std::string_view text) {
   if (text == "debug") return LogLevel::debug;
   if (text == "warn") return LogLevel::warn;
@@ -82,7 +85,10 @@ Application::~Application() {
   keeper_.reset();
   if (ledger_) ledger_->close();
   if (idempotency_) idempotency_->stop();
-  if (cache_tiers_) cache_tiers_->stop();
+  if (cache_tiers_) {
+    cache_tiers_->flush(kCacheFlush);  // what is late then is fetched again some day
+    cache_tiers_->stop();
+  }
   limiter_.drop_waiters();
   workers_.clear();
   if (access_fd_ > 2) ::close(access_fd_);

@@ -441,6 +441,24 @@ TEST(CacheRedis, APurgeReachesTheOtherGateway) {
   EXPECT_TRUE(soon([&] { return body_of(ask(a, 1)) == Numbered::whole(2); }));
 }
 
+TEST(CacheRedis, AClusterDoesAsWell) {
+  RedisClusterServers redis;
+  Numbered upstream;
+  const std::string yaml = provider(upstream.port()) + policy("ttl: 60s") + "redis: {addresses: [\"" +
+                           redis.node(0).address() + "\"]}\ncache: {secret: of-an-installation-0123}\n";
+  RunningGateway a(yaml);
+  RunningGateway b(yaml);
+  // Names spread over all nodes; the purges lie on one.
+  for (int n = 0; n < 12; ++n) ask(a, n);
+  for (int n = 0; n < 12; ++n) {
+    EXPECT_TRUE(soon([&] { return body_of(ask(b, n)) == Numbered::whole(n + 1); })) << n;
+  }
+  EXPECT_EQ(upstream.calls(), 12);
+  EXPECT_NE(body_of(purge(b, R"({"all":true})")).find("\"told\""), std::string::npos);
+  EXPECT_TRUE(soon([&] { return a.metric("ganglion_cache_entries") == 0; }));
+  EXPECT_EQ(header_of(ask(a, 1), "cf-aig-cache-status"), "MISS");
+}
+
 TEST(CacheRedis, NoRequestFailsWhileRedisIsKilledStoppedOrRestartedEmpty) {
   RedisServer redis;
   Numbered upstream;
