@@ -144,7 +144,7 @@ TEST_F(LedgerKeeperTest, RetentionDropsSegmentsAndNoHistory) {
   std::mt19937_64 random{4};
   const auto ledger = open(48h);
   const auto keeper = keep(*ledger, 48h);
-  mixed(*ledger, 600, random);
+  mixed(*ledger, 1500, random);
   ASSERT_TRUE(keeper->run_once());
   ASSERT_GE(ledger->stats().segments, 3U);
   EXPECT_TRUE(there(1)) << "nothing is old";
@@ -169,7 +169,7 @@ TEST_F(LedgerKeeperTest, RetentionWaitsForEveryReader) {
   const auto keeper = keep(*ledger, 48h);
   std::atomic<std::uint64_t> taken{0};
   keeper->hold("sink", [&] { return taken.load(); });
-  mixed(*ledger, 600, random);
+  mixed(*ledger, 1500, random);
   clock_.advance(72h);
   ASSERT_TRUE(keeper->run_once());
   EXPECT_TRUE(there(1));
@@ -211,7 +211,7 @@ TEST_F(LedgerKeeperTest, AClockThatLeapsForwardMakesNothingOld) {
   std::mt19937_64 random{6};
   const auto ledger = open(48h);
   const auto keeper = keep(*ledger, 48h);
-  mixed(*ledger, 600, random);
+  mixed(*ledger, 1500, random);
   clock_.jump_wall(24h * 365);
   ASSERT_TRUE(keeper->run_once());
   EXPECT_TRUE(there(1));
