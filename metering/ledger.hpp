@@ -57,6 +57,7 @@ struct LedgerStats {
   std::uint64_t open_intents = 0;
   std::uint64_t commits = 0;
   std::uint64_t segments = 0;
+  bool next_segment_ready = false;  // until it is, the current one grows past its size
 };
 
 class Ledger {

@@ -398,7 +398,8 @@ LedgerStats LedgerWriter::stats() const {
           .durable_sequence = commit_->durable(),
           .open_intents = slots_.size() - free_slots_.size(),
           .commits = commit_->commits(),
-          .segments = epoch_};
+          .segments = epoch_,
+          .next_segment_ready = supply_->ready()};
 }
 
 DayTotal LedgerWriter::today(std::string_view tenant) const {

@@ -51,6 +51,11 @@ void SegmentSupply::want(std::uint64_t epoch, std::uint64_t bytes) {
   wake_.notify_one();
 }
 
+bool SegmentSupply::ready() const {
+  const std::lock_guard lock(mutex_);
+  return ready_ != nullptr;
+}
+
 std::shared_ptr<LedgerFile> SegmentSupply::take() {
   const std::lock_guard lock(mutex_);
   return std::exchange(ready_, nullptr);

@@ -36,6 +36,7 @@ class SegmentSupply {
   void want(std::uint64_t epoch, std::uint64_t bytes);
   // The ready segment, or nullptr.
   std::shared_ptr<LedgerFile> take();
+  bool ready() const;
   // Cuts a full segment to what it holds, when there is time.
   void trim(std::shared_ptr<LedgerFile> file, std::uint64_t bytes);
   void stop();
@@ -49,7 +50,7 @@ class SegmentSupply {
   const std::string directory_;
   const Changed changed_;
   std::atomic<bool> stop_{false};
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::shared_ptr<LedgerFile> ready_;
   std::uint64_t epoch_ = 0;  // wanted; 0: none

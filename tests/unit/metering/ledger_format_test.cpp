@@ -94,7 +94,6 @@ TEST_F(LedgerFormatTest, LedgersHaveDifferentIdsAndTheirSegmentsDoNotMix) {
     first = a->id();
     second = b->id();
     EXPECT_NE(first, second);
-    // The next segment is made by a thread of its own.
     for (int tries = 0; tries < 100 && a->stats().segments < 2; ++tries) churn(*a, 400);
     for (int tries = 0; tries < 100 && b->stats().segments < 2; ++tries) {
       churn(*b, 400);

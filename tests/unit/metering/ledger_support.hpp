@@ -198,8 +198,16 @@ inline core::Result<void> await(boost::asio::awaitable<core::Result<void>> wait)
 }
 
 // Writes `count` whole requests "r0", "r1"..., as fast as segments can be prepared.
+// The next segment is made by a thread of its own, and on a busy machine it may be late: waits for it.
+inline void let_segments_keep_up(const Ledger& ledger) {
+  for (int tries = 0; tries < 500 && !ledger.stats().next_segment_ready; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds{1});
+  }
+}
+
 inline void churn(Ledger& ledger, int count) {
   for (int i = 0; i < count; ++i) {
+    if (i % 20 == 0) let_segments_keep_up(ledger);
     auto id = ledger.intent(subject("r" + std::to_string(i)), "local");
     for (int tries = 0; !id && tries < 5000; ++tries) {
       std::this_thread::sleep_for(std::chrono::milliseconds{1});
