@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/limits.hpp"
+
 namespace ganglion::gateway {
 namespace {
 
@@ -45,7 +47,15 @@ boost::asio::awaitable<Done> pump_whole(Pump& pump, BilledCall& call) {
   if (!body) co_return std::unexpected(std::move(body.error()));
   pump.lead->bill = call.bill();
   pump.recorder->set_head(recorded(call));
-  pump.recorder->append(*body);
+  // In pieces that wait for the fastest reader: of an answer larger than what is kept, only the newest part is there,
+  // and a reader that is further behind is cut off.
+  std::string_view rest = *body;
+  pump.recorder->append(rest.substr(0, core::kStreamBufferBytesMax));
+  while (rest.size() > core::kStreamBufferBytesMax) {
+    rest.remove_prefix(core::kStreamBufferBytesMax);
+    if (auto room = co_await pump.recorder->writable(); !room) co_return room;
+    pump.recorder->append(rest.substr(0, core::kStreamBufferBytesMax));
+  }
   co_return Done{};
 }
 

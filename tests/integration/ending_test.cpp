@@ -173,5 +173,20 @@ TEST(Ending, AStreamsLastPacketWithoutDataKeepsTheConnection) {
   EXPECT_EQ(upstream.accepted(), 1);
 }
 
+// It is relayed in pieces, the oldest of which are dropped once its reader has them.
+TEST(Ending, AnAnswerOverTheCachesEntryReachesItsClientWhole) {
+  std::string large = kAnswer;
+  large.replace(large.find("\"hi\""), 4, "\"" + std::string(3 << 20, 'x') + "\"");
+  Answering upstream(http_ok(large));
+  RunningGateway gateway(provider(upstream->port()) +
+                         "gateways: [{name: default, cache: {ttl: 1h}}]\ncache: {max_entry: 64KiB}\n");
+  for (int i = 0; i < 2; ++i) {
+    const std::string answer = gateway.chat();
+    EXPECT_EQ(status_of(answer), 200);
+    EXPECT_EQ(body_of(answer), large);
+  }
+  EXPECT_EQ(upstream->requests().size(), 2U);
+}
+
 }  // namespace
 }  // namespace ganglion::test
