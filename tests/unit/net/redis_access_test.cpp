@@ -114,7 +114,7 @@ TEST_F(RedisAccessTest, ClientCertificateIsShownWhereTheServerAsks) {
 TEST_F(RedisAccessTest, LargeValuesPassThroughTls) {
   const test::TlsFiles files;
   const RedisServer server("tls-auth-clients no", files.cert().substr(0, files.cert().rfind('/')));
-  RedisOptions options{.addresses = {server.address()}, .tls = true, .command_timeout = 5s};
+  RedisOptions options{.addresses = {server.address()}, .tls = true, .command_timeout = 5s, .hung_after = 5s};
   options.tls_client.ca_file = files.cert();
   RedisClient client(io_.get_executor(), options, hooks_);
   run([&]() -> asio::awaitable<void> {

@@ -22,7 +22,7 @@ using test::RedisServer;
 
 class RedisClientTest : public test::RedisTest {
  protected:
-  RedisOptions options() const { return {.addresses = {server_.address()}, .command_timeout = 2s}; }
+  RedisOptions options() const { return {.addresses = {server_.address()}, .command_timeout = 2s, .hung_after = 2s}; }
   RedisServer server_;
 };
 

@@ -17,7 +17,9 @@ using namespace std::chrono_literals;
 
 class RedisClusterTest : public test::RedisTest {
  protected:
-  RedisOptions options() { return {.addresses = {servers_.node(0).address()}, .command_timeout = 3s}; }
+  RedisOptions options() {
+    return {.addresses = {servers_.node(0).address()}, .command_timeout = 3s, .hung_after = 2s};
+  }
   // A key of the slots that a node owns.
   std::string key_at(std::size_t node, int number = 0) const {
     for (int i = 0;; ++i) {
@@ -111,6 +113,7 @@ TEST_F(RedisClusterTest, DeadMasterHurtsItsOwnKeysOnlyAndComesBack) {
   auto quick = options();
   quick.addresses.push_back(servers_.node(1).address());
   quick.command_timeout = 25ms;
+  quick.hung_after = 100ms;
   RedisClient client(io_.get_executor(), quick, hooks_);
   run([&]() -> asio::awaitable<void> {
     client.start();
