@@ -159,6 +159,7 @@ core::Result<void> Application::start() {
       .tier_wait = {metrics_.registry().shared().histogram(metrics::Family::tier_wait_seconds, {"regular"}),
                     metrics_.registry().shared().histogram(metrics::Family::tier_wait_seconds, {"fast"})},
       .idempotency = idempotency_.get()});
+  if (auto done = share_budgets(); !done) return done;
   if (auto done = load_models(); !done) return done;
   if (auto done = open_access_log(); !done) return done;
   if (auto done = listen(); !done) return done;
@@ -184,6 +185,19 @@ core::Result<void> Application::open_alerts() {
   alerts_ = std::make_unique<gateway::AlertSender>(control_, config_->budget_alerts, std::move(*journal), clock_,
                                                    metrics_.registry());
   budget_watch_.send_to([this](const metering::BudgetAlert& alert) { alerts_->push(alert); });
+  return {};
+}
+
+core::Result<void> Application::share_budgets() {
+  if (!config_->redis.enabled() || !config_->budget_sharing.enabled) return {};
+  try {
+    budget_redis_ = std::make_unique<net::RedisClient>(control_.get_executor(), config_->redis, redis_hooks_);
+  } catch (const std::exception& error) {
+    return core::fail(core::ErrorKind::internal, std::string{"redis: "} + error.what());
+  }
+  budget_share_ = std::make_unique<gateway::BudgetShare>(control_, *budget_redis_, budgets_, config_->budget_sharing,
+                                                         ledger_->id(), metrics_.registry());
+  services_->budget_share = budget_share_.get();
   return {};
 }
 

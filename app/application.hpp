@@ -20,6 +20,7 @@
 #include "gateway/admin.hpp"
 #include "gateway/admin_usage.hpp"
 #include "gateway/alert_sender.hpp"
+#include "gateway/budget_share.hpp"
 #include "gateway/budget_watch.hpp"
 #include "gateway/idempotency.hpp"
 #include "gateway/net_hooks.hpp"
@@ -58,6 +59,7 @@ class Application final : private metering::LedgerHooks {
   core::Result<void> open_access_log();
   core::Result<void> listen();
   core::Result<void> open_alerts();
+  core::Result<void> share_budgets();
   core::Result<void> apply_budgets(const config::Config& config);
   void publish_prices(const metering::PriceBook& prices);
   void apply(const config::Reload& reload);
@@ -98,6 +100,8 @@ class Application final : private metering::LedgerHooks {
   boost::asio::signal_set signals_;
   boost::asio::steady_timer drain_timer_, settle_timer_;
   std::unique_ptr<gateway::AlertSender> alerts_;
+  std::unique_ptr<net::RedisClient> budget_redis_;  // null: budgets are not shared
+  std::unique_ptr<gateway::BudgetShare> budget_share_;
   std::unique_ptr<config::Reloader> reloader_;
   std::optional<boost::asio::posix::stream_descriptor> reload_fd_;
   bool draining_ = false;

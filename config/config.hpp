@@ -9,6 +9,7 @@
 #include "backends/remote/options.hpp"
 #include "cache/options.hpp"
 #include "config/diagnostic.hpp"
+#include "gateway/budget_share_options.hpp"
 #include "gateway/options.hpp"
 #include "idempotency/options.hpp"
 #include "metering/options.hpp"
@@ -40,6 +41,7 @@ struct Config {
   net::RedisOptions redis;
   std::vector<sinks::SinkOptions> sinks;
   metering::BudgetAlertOptions budget_alerts;
+  gateway::BudgetShareOptions budget_sharing;
   gateway::GatewayOptions gateway;
   std::vector<backends::RemoteOptions> remotes;
   std::vector<backends::LocalModelOptions> local_models;

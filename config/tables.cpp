@@ -376,6 +376,8 @@ Table<Config> root_table() {
                  "What is reserved where a request does not say how long its answer may be."),
       section<T>("budget_alerts", &T::budget_alerts, budget_alerts_table(),
                  "A webhook that is told when a budget's use passes one of its percentages."),
+      section<T>("budget_sharing", &T::budget_sharing, budget_sharing_table(),
+                 "How gateways on one Redis share their budgets."),
       section<T>("request", request, request_table(), "Bounds of every request."),
       section<T>("admission", &T::admission, admission_table(), "Caps of the whole process."),
       section<T>("tiers", tiers, tiers_table(), "What regular and fast requests get when capacity is short."),

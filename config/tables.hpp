@@ -23,6 +23,7 @@ Table<sinks::SinkOptions> sink_table();
 Table<metering::BudgetOptions> budget_table();
 Table<metering::ReserveOptions> budget_reserve_table();
 Table<metering::BudgetAlertOptions> budget_alerts_table();
+Table<gateway::BudgetShareOptions> budget_sharing_table();
 
 // A provider's model as a plain string.
 void read_plain_model(Reader& reader, const Node& node, backends::ModelAlias& model);

@@ -146,4 +146,33 @@ Table<metering::BudgetAlertOptions> budget_alerts_table() {
   }};
 }
 
+Table<gateway::BudgetShareOptions> budget_sharing_table() {
+  using T = gateway::BudgetShareOptions;
+  using std::chrono::hours;
+  using std::chrono::milliseconds;
+  return {{
+      entry<T>("enabled", &T::enabled, boolean(),
+               "Budgets hold for all gateways together, where `redis` is configured; off: for each by itself.",
+               kRestart),
+      entry<T>("gateways", &T::gateways, integer(1, 1'000),
+               "How many gateways share. After Redis lost its data, grants wait for so many to register; a budget that "
+               "Redis was never asked about is shared evenly by so many while Redis does not answer.",
+               kRestart),
+      entry<T>("share_in_outage", &T::share_in_outage, boolean(),
+               "While Redis does not answer, a new window's budget is used up to its even share. Off: what was not "
+               "granted before is refused.",
+               kRestart),
+      entry<T>("interval", &T::interval, duration(milliseconds{10}, milliseconds{10'000}),
+               "Between two exchanges with Redis; a request that waits for a slice does not wait for it.", kRestart),
+      entry<T>("lapse", &T::lapse, duration(milliseconds{1'000}, hours{24}),
+               "A gateway that was not heard of for so long holds no slice any more; what it has spent stays.",
+               kRestart),
+      entry<T>("rebuild", &T::rebuild, duration(milliseconds{0}, milliseconds{60'000}),
+               "After Redis lost its data, nothing new is granted until all gateways have registered, or for so long.",
+               kRestart),
+      entry<T>("patience", &T::patience, duration(milliseconds{0}, milliseconds{60'000}),
+               "A request waits for a slice at most so long.", kRestart),
+  }};
+}
+
 }  // namespace ganglion::config

@@ -272,7 +272,10 @@ StreamPiece BilledCall::take_events() {
     }
     if (!*event) break;
     const api::ChunkFacts facts = inspector_.inspect(**event);
-    if (facts.text_bytes > 0 && !within_budget()) break;
+    if (facts.text_bytes > 0 && !within_budget()) {
+      held_back_ = (*event)->raw;
+      break;
+    }
     piece.text = piece.text || facts.first_text;
     if (facts.done) {
       done_event_ = (*event)->raw;
@@ -303,6 +306,19 @@ bool BilledCall::within_budget() {
   return fits.has_value();
 }
 
+// Budgets that are shared may find room at other gateways: then the stream goes on with the event that was held back.
+boost::asio::awaitable<bool> BilledCall::found_room() {
+  if (bill_.settled) co_return false;
+  BudgetWait wait(services_, spec_.deadline, *spec_.cancel);
+  while (cut_->retryable && co_await wait.again()) {
+    cut_.reset();
+    if (within_budget()) co_return true;
+  }
+  held_back_.clear();
+  cut_->retryable = false;
+  co_return false;
+}
+
 // Of a cut stream: the bill for what was handed out, then a last chunk that says why, then the error.
 boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::end_cut() {
   if (bill_.settled) co_return std::unexpected(*cut_);
@@ -321,7 +337,12 @@ boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
   for (;;) {
     StreamPiece piece = take_events();
     if (!piece.bytes.empty()) co_return piece;
-    if (cut_) co_return co_await end_cut();
+    if (cut_ && !co_await found_room()) co_return co_await end_cut();
+    if (!held_back_.empty()) {
+      out_ = std::exchange(held_back_, {});
+      if (tape_.size() < kTapeBytesMax) tape_ += out_;
+      co_return StreamPiece{.bytes = out_, .text = inspector_.text_events() == 1};
+    }
     if (ended_)
       co_return std::unexpected(
           broken(core::make_error(ErrorKind::upstream_protocol, "the provider sent an event over the size limit")));

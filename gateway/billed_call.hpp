@@ -103,6 +103,7 @@ class BilledCall {
   void annotate(const api::SseEvent& event, const api::ChunkFacts& facts);
   bool within_budget();
   boost::asio::awaitable<core::Result<StreamPiece>> end_cut();
+  boost::asio::awaitable<bool> found_room();
   void settle_budget();
 
   Services& services_;
@@ -128,6 +129,7 @@ class BilledCall {
   std::string tape_;  // the first text events, kept to count tokens if the provider reports none
   bool ended_ = false;
   std::optional<core::Error> cut_;  // by a budget
+  std::string held_back_;           // the event before which it was cut
   std::uint64_t vectors_ = 0;
 };
 

@@ -67,7 +67,8 @@ std::string budgets_json(const metering::Budgets& budgets) {
   Json list = Json::array();
   for (const metering::BudgetState& state : budgets.states()) {
     const auto amount = [&](metering::BudgetAmount value) { return metering::amount_text(state.unit, value); };
-    const metering::BudgetAmount used = metering::add_saturating(state.spent, state.reserved);
+    const metering::BudgetAmount used =
+        metering::add_saturating(metering::add_saturating(state.spent, state.spent_elsewhere), state.reserved);
     Json item = {{"budget", state.budget}};
     if (!state.value.empty()) item["of"] = state.value;
     item.update({{"unit", metering::name(state.unit)},
@@ -76,6 +77,7 @@ std::string budgets_json(const metering::Budgets& budgets) {
                  {"resets", instant(state.resets)},
                  {"limit", amount(state.limit)},
                  {"spent", amount(state.spent)},
+                 {"spent_elsewhere", amount(state.spent_elsewhere)},
                  {"reserved", amount(state.reserved)},
                  {"remaining", amount(state.limit > used ? state.limit - used : 0)},
                  {"on_exceed", state.on_exceed == metering::OnExceed::cut ? "cut" : "finish"}});
@@ -93,7 +95,8 @@ void scrape_budgets(const metering::Budgets& budgets, metrics::Scrape& out) {
   for (const metering::BudgetState& state : budgets.states()) {
     Share& share = shares[state.budget];
     const auto limit = static_cast<double>(state.limit);
-    share.spent = std::max(share.spent, static_cast<double>(state.spent) / limit);
+    share.spent = std::max(share.spent,
+                           static_cast<double>(metering::add_saturating(state.spent, state.spent_elsewhere)) / limit);
     share.reserved = std::max(share.reserved, static_cast<double>(state.reserved) / limit);
   }
   for (const auto& [budget, share] : shares) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "gateway/budget_share.hpp"
 #include "gateway/estimate.hpp"
 #include "metering/calendar.hpp"
 
@@ -23,6 +24,7 @@ constexpr std::uint64_t kUnseenTokens = 16;
 // While a stream is within its maximum: texts of more bytes a token are rare, so no more than this is suspicious.
 constexpr std::uint64_t kBytesPerTokenMax = 8;
 constexpr std::uint64_t kCountEveryTokens = 32;
+constexpr std::chrono::milliseconds kWaitMax{25};
 
 std::uint64_t choices_of(const api::RequestView& view) {
   const std::uint64_t each = std::max(view.n, view.best_of);
@@ -96,8 +98,11 @@ core::Result<CallBudget> CallBudget::reserve(Services& services, Runtime& runtim
   bool first = true;
   for (const backends::Target& target : runtime.backends_of(call.model).targets()) {
     const TokenBound bound = token_bound(call.view, call.body.size(), target, reserve);
-    out.bound_.input = first ? bound.input : std::min(out.bound_.input, bound.input);
-    out.bound_.output = first ? bound.output : std::min(out.bound_.output, bound.output);
+    // A slice can be waited for here and not between two targets, so then it is taken for the dearest.
+    const bool most = services.budgets.sharing() == metering::Sharing::leased;
+    const auto pick = [&](std::uint64_t a, std::uint64_t b) { return most ? std::max(a, b) : std::min(a, b); };
+    out.bound_.input = first ? bound.input : pick(out.bound_.input, bound.input);
+    out.bound_.output = first ? bound.output : pick(out.bound_.output, bound.output);
     first = false;
     local = local && target.context_tokens_max != 0;
   }
@@ -117,6 +122,15 @@ core::Result<CallBudget> CallBudget::reserve(Services& services, Runtime& runtim
   if (!held) return std::unexpected(std::move(held.error()));
   out.held_ = std::move(*held);
   return out;
+}
+
+boost::asio::awaitable<bool> BudgetWait::again() {
+  if (services_.budget_share == nullptr || waited_ >= services_.budget_share->patience()) co_return false;
+  services_.budget_share->kick();
+  const bool waited = co_await backends::pause(next_, deadline_, cancel_);
+  waited_ += next_;
+  next_ = std::min<std::chrono::milliseconds>(next_ * 2, kWaitMax);
+  co_return waited;
 }
 
 metering::BudgetCost CallBudget::cost(const TokenBound& bound) const {

@@ -32,6 +32,22 @@ metering::BudgetSubject budget_subject(const Principal& who, const ModelEntry& m
 // "acme-month; remaining=12.5; limit=100; unit=usd; reset=2026-12-01T00:00:00Z", "" for none that may be shown.
 std::string budget_header(const metering::BudgetView& view);
 
+// Waits for a slice of budgets that are shared with other gateways.
+class BudgetWait {
+ public:
+  BudgetWait(Services& services, core::Deadline deadline, core::CancelSource& cancel)
+      : services_(services), deadline_(deadline), cancel_(cancel) {}
+  // False: it is not worth waiting any longer.
+  boost::asio::awaitable<bool> again();
+
+ private:
+  Services& services_;
+  core::Deadline deadline_;
+  core::CancelSource& cancel_;
+  std::chrono::milliseconds waited_{0};
+  std::chrono::milliseconds next_{1};
+};
+
 class CallBudget {
  public:
   // What the call is. Everything but `tags` and `body` must outlive the CallBudget; the view's text is not read later.

@@ -234,7 +234,20 @@ Worker::Done Worker::admit(Request& request) {
 
 // Within its budgets: the most that an upstream call may cost is held before there is one. What is answered from the
 // cache or by another's call costs nothing and does not come here.
-Worker::Done Worker::reserve(Request& request) {
+boost::asio::awaitable<Worker::Done> Worker::reserve(Request& request) {
+  BudgetWait wait(services_, request.deadline, request.exchange.cancel());
+  for (;;) {
+    auto fits = try_reserve(request);
+    if (fits || fits.error().kind != ErrorKind::quota_exceeded || !fits.error().retryable) co_return fits;
+    // Gateways that share the budget may have room: their slices are asked for.
+    if (!co_await wait.again()) {
+      fits.error().retryable = false;
+      co_return fits;
+    }
+  }
+}
+
+Worker::Done Worker::try_reserve(Request& request) {
   auto budget = CallBudget::reserve(services_, *request.runtime,
                                     {.who = *request.who,
                                      .model = *request.model,

@@ -90,7 +90,8 @@ class Worker {
   bool leased(const Request& request) { return !leases_ || leases_->broker.ready(request.limits, request.estimate); }
   boost::asio::awaitable<void> borrow(const Request& request);
   Done admit(Request& request);
-  Done reserve(Request& request);
+  boost::asio::awaitable<Done> reserve(Request& request);
+  Done try_reserve(Request& request);
   boost::asio::awaitable<Done> list_models(Request& request);
 
   bool has_idempotency_key(const Request& request) const;

@@ -62,7 +62,7 @@ void Worker::fill_head(Request& request, net::ResponseHead& head, AnswerHeaders&
 }
 
 boost::asio::awaitable<Worker::Done> Worker::serve_direct(Request& request) {
-  if (auto fits = reserve(request); !fits) co_return fits;
+  if (auto fits = co_await reserve(request); !fits) co_return fits;
   request.dispatched = true;
   BilledCall call(services_, call_spec(request));
   Done done = co_await call.start();

@@ -164,7 +164,7 @@ std::unique_ptr<Pump> Worker::make_pump(Request& request, std::unique_ptr<cache:
 void Worker::start_refresh(Request& request, const Asked& asked) {
   const core::SteadyTime now = services_.clock.steady();
   if (!asked.stale->claim_refresh(now)) return;
-  if (!reserve(request)) {  // no budget for it: somebody else's may be larger
+  if (!try_reserve(request)) {  // no budget for it: somebody else's may be larger
     asked.stale->refresh_failed(now + std::chrono::seconds{1});
     return;
   }
@@ -182,7 +182,7 @@ boost::asio::awaitable<Worker::Done> Worker::serve_flight(Request& request, cach
   std::shared_ptr<FlightLead> lead;  // null for followers, whose share of the call is free
   if (join.recorder) {
     // Before the tiers below are asked: the request that led may be gone when they have answered.
-    if (auto fits = reserve(request); !fits) {
+    if (auto fits = co_await reserve(request); !fits) {
       join.recorder->fail(fits.error());
       co_return fits;
     }

@@ -159,7 +159,7 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
     if (auto done = weigh(request); !done) co_return done;
     if (!leased(request)) co_await borrow(request);
     if (auto done = admit(request); !done) co_return done;
-    if (auto fits = reserve(request); !fits) co_return fits;
+    if (auto fits = co_await reserve(request); !fits) co_return fits;
     known = services_.idempotency->claim(key, asked, request.id.view(), io_.get_executor());
   }
   if (known.kind != Kind::lead) request.budget = {};  // another's call answers it

@@ -28,6 +28,8 @@
 
 namespace ganglion::gateway {
 
+class BudgetShare;
+
 class Idempotency;
 
 // Counts a backend's attempts, by status and by error kind. Thread-safe; the usual outcome is one add.
@@ -76,6 +78,7 @@ struct Services {
   ratelimit::Limiter& limiter;
   metering::Budgets& budgets;
   ratelimit::LeaseMetrics lease_metrics;
+  BudgetShare* budget_share = nullptr;  // null: budgets are this gateway's own
   ratelimit::Admission& admission;
   cache::CacheOptions cache_options;
   cache::MemoryCache& cache;

@@ -36,6 +36,7 @@ BudgetAccount::BudgetAccount(const BudgetRule& rule, std::string_view of)
       unit(rule.unit),
       window(rule.window),
       shown_to_clients(rule.one_tenants()),
+      digest(core::hex(core::sha256(rule.identity + '\0' + std::string{of})).substr(0, 32)),
       spent(rule.window) {
   change(rule);
 }
@@ -48,8 +49,13 @@ void BudgetAccount::change(const BudgetRule& rule) {
   alerts = rule.alerts;
 }
 
-bool BudgetAccount::fits(BudgetAmount more, core::WallTime now) const {
-  return add_saturating(add_saturating(spent.total(now), reserved), more) <= limit;
+bool BudgetAccount::fits(BudgetAmount more, core::WallTime now, Sharing sharing, std::uint32_t gateways) const {
+  return add_saturating(add_saturating(spent.total(now), reserved), more) <= allowed(now, sharing, gateways);
+}
+
+BudgetAmount BudgetAccount::spent_everywhere(core::WallTime now) const {
+  const BudgetAmount here = spent.total(now);
+  return lease.slot == lease_slot(now) ? add_saturating(here, lease.others_spent) : here;
 }
 
 core::WallTime BudgetAccount::resets(core::WallTime now) const {
@@ -67,7 +73,7 @@ core::Error BudgetAccount::refusal(BudgetAmount whole, BudgetAmount more, core::
         what + " can never hold this request, which may cost up to " + need + ". Ask for fewer tokens (max_tokens).";
     return error;
   }
-  if (add_saturating(spent.total(now), more) <= limit) {
+  if (add_saturating(spent_everywhere(now), more) <= limit) {
     error.message = what + " is held by requests that are running; this one may cost up to " + need +
                     ". Please try again when they have ended.";
     error.retry_after = kRetryWhenReserved;
@@ -84,7 +90,7 @@ core::Error BudgetAccount::refusal(BudgetAmount whole, BudgetAmount more, core::
 void BudgetAccount::check_alerts(core::WallTime now, bool refused, std::vector<BudgetAlert>& out) {
   if (fresh || alerts.empty()) return;
   const std::int64_t slot = slot_of(window, now);
-  const BudgetAmount total = spent.total(now);
+  const BudgetAmount total = spent_everywhere(now);
   if (window.kind != WindowKind::sliding && slot != alerted_slot) alerted = 0;
   alerted_slot = slot;
   for (std::size_t i = 0; i < alerts.size(); ++i) {
@@ -96,10 +102,10 @@ void BudgetAccount::check_alerts(core::WallTime now, bool refused, std::vector<B
     }
     if ((alerted & bit) != 0) continue;
     alerted |= bit;
-    const auto digest = [](const std::string& text) { return core::hex(core::sha256(text)).substr(0, 32); };
+    const auto id_of = [](const std::string& text) { return core::hex(core::sha256(text)).substr(0, 32); };
     const std::string key = identity + '\0' + value + '\0' + std::to_string(alerts[i]);
-    out.push_back({.id = digest(key + '\0' + std::to_string(slot)),
-                   .series = digest(key),
+    out.push_back({.id = id_of(key + '\0' + std::to_string(slot)),
+                   .series = id_of(key),
                    .budget = budget,
                    .value = value,
                    .percent = alerts[i],
@@ -123,7 +129,7 @@ BudgetView Budgets::view(const BudgetHandle& handle) const {
   for (const auto& account : handle.group_->accounts) {
     if (!account->shown_to_clients) continue;
     const std::lock_guard lock(account->mutex);
-    const BudgetAmount used = add_saturating(account->spent.total(now), account->reserved);
+    const BudgetAmount used = add_saturating(account->spent_everywhere(now), account->reserved);
     const BudgetAmount left = account->limit > used ? account->limit - used : 0;
     const double share = static_cast<double>(left) / static_cast<double>(account->limit);
     if (share >= least) continue;
@@ -154,6 +160,7 @@ std::vector<BudgetState> Budgets::states() const {
                      .limit = account->limit,
                      .spent = account->spent.total(now),
                      .reserved = account->reserved,
+                     .spent_elsewhere = account->spent_everywhere(now) - account->spent.total(now),
                      .window_start = window_start(account->window, now),
                      .resets = account->resets(now)});
     }

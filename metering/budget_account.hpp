@@ -21,6 +21,7 @@ struct BudgetAccount {
   const BudgetUnit unit;
   const WindowSpec window;
   const bool shown_to_clients;
+  const std::string digest;  // names it among gateways
 
   mutable std::mutex mutex;     // guards all below
   bool fresh = false;           // without history: counts, does not bind
@@ -30,6 +31,18 @@ struct BudgetAccount {
   std::vector<std::uint32_t> alerts;
   WindowedSpend spent;
   BudgetAmount reserved = 0;
+  // What is shared with other gateways; unused while sharing is off. See budget_leases.cpp.
+  struct Lease {
+    std::int64_t slot = INT64_MIN;              // the window that all below is about
+    BudgetAmount cap = 0;                       // spent and reserved may come to this
+    BudgetAmount others_spent = 0;              // as last heard
+    BudgetAmount slack = 0;                     // what may be held beyond use
+    bool others_are_short = false;              //
+    BudgetAmount need = 0;                      // the most that a waiting request lacks
+    BudgetAmount published = kBudgetAmountMax;  // use, as last told
+    core::SteadyTime asked_at{};                // the last request
+  };
+  Lease lease;
   std::uint32_t alerted = 0;  // bit i: alerts[i] was raised in alerted_slot
   std::int64_t alerted_slot = INT64_MIN;
 
@@ -39,7 +52,13 @@ struct BudgetAccount {
   }
   // The others are called with the mutex held.
   void change(const BudgetRule& rule);
-  bool fits(BudgetAmount more, core::WallTime now) const;
+  bool fits(BudgetAmount more, core::WallTime now, Sharing sharing, std::uint32_t gateways) const;
+  std::int64_t lease_slot(core::WallTime now) const;
+  // What spent and reserved may come to.
+  BudgetAmount allowed(core::WallTime now, Sharing sharing, std::uint32_t gateways) const;
+  // There may be room for it at other gateways.
+  bool may_be_granted(BudgetAmount more, core::WallTime now) const;
+  BudgetAmount spent_everywhere(core::WallTime now) const;
   // quota_exceeded for a request that needs `whole` in all and has no room for `more` of it.
   core::Error refusal(BudgetAmount whole, BudgetAmount more, core::WallTime now) const;
   // Appends the alerts that are due now. `refused`: a request found no room.

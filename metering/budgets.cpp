@@ -229,13 +229,21 @@ core::Result<void> Budgets::raise(BudgetReservation& reservation, const BudgetCo
   {
     const LockAll lock(group);
     const core::WallTime now = clock_.wall();
+    const Sharing sharing = sharing_.load(std::memory_order_relaxed);
+    const std::uint32_t gateways = gateways_.load(std::memory_order_relaxed);
     for (const auto& account : group.accounts) {
       const BudgetAmount more = beyond(target.of(account->unit), reservation.held_.of(account->unit));
-      if (more == 0 || (running && account->on_exceed == OnExceed::finish) || account->fits(more, now)) continue;
+      if (sharing != Sharing::off) account->lease.asked_at = clock_.steady();
+      if (more == 0 || (running && account->on_exceed == OnExceed::finish)) continue;
+      if (account->fits(more, now, sharing, gateways)) continue;
+      const bool wait = sharing == Sharing::leased && account->may_be_granted(more, now);
+      if (wait) account->lease.need = std::max(account->lease.need, more);
+      // A refusal that stands is told before one that waiting may mend.
+      if (refusing != nullptr && (wait || !error.retryable)) continue;
       refusing = account.get();
       error = account->refusal(target.of(account->unit), more, now);
-      if (more <= account->limit) account->check_alerts(now, true, alerts);
-      break;
+      error.retryable = wait;
+      if (more <= account->limit && !wait) account->check_alerts(now, true, alerts);
     }
     if (refusing == nullptr) {
       for (const auto& account : group.accounts) {
@@ -249,7 +257,7 @@ core::Result<void> Budgets::raise(BudgetReservation& reservation, const BudgetCo
     return {};
   }
   for (const BudgetAlert& alert : alerts) hooks_.crossed(alert);
-  hooks_.refused(refusing->budget);
+  if (!error.retryable) hooks_.refused(refusing->budget);
   return std::unexpected(std::move(error));
 }
 

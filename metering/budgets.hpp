@@ -17,6 +17,7 @@
 
 #include "core/clock.hpp"
 #include "core/error.hpp"
+#include "metering/budget_lease.hpp"
 #include "metering/budget_rules.hpp"
 
 namespace ganglion::metering {
@@ -58,6 +59,7 @@ struct BudgetState {
   BudgetAmount limit = 0;
   BudgetAmount spent = 0;
   BudgetAmount reserved = 0;
+  BudgetAmount spent_elsewhere = 0;  // by other gateways, as last heard
   core::WallTime window_start;
   core::WallTime resets;  // calendar: the window's end; sliding: when the oldest spending stops to count
 };
@@ -139,7 +141,8 @@ class Budgets {
 
   // Cold path. overloaded when accounts_max budgets are in use.
   core::Result<BudgetHandle> resolve(const BudgetSubject& subject);
-  // quota_exceeded, naming the budget, its window and when it resets; then nothing is held.
+  // quota_exceeded, naming the budget, its window and when it resets; then nothing is held. Error::retryable: other
+  // gateways may have room, which lease_asks() now asks for.
   core::Result<BudgetReservation> reserve(const BudgetHandle& handle, const BudgetCost& cost);
   // Raises what is held to `cost` in each unit, in all budgets or in none. `running`: the answer is on its way, so
   // budgets that let it finish do not refuse.
@@ -151,6 +154,15 @@ class Budgets {
 
   BudgetView view(const BudgetHandle& handle) const;
   std::vector<BudgetState> states() const;  // by budget, then value
+
+  // Sharing with other gateways. `gateways`: how many there are.
+  void share(Sharing sharing, std::uint32_t gateways);
+  Sharing sharing() const { return sharing_.load(std::memory_order_relaxed); }
+  // What is to be told and asked now; `all`: of every budget that was used, because the store has forgotten. Slack that
+  // is not needed is given back by it. Each ask is answered by one leased() or lease_failed().
+  std::vector<LeaseAsk> lease_asks(bool all);
+  void leased(const LeaseAsk& ask, const LeaseGrant& grant);
+  void lease_failed(const LeaseAsk& ask);
 
  private:
   friend class BudgetReservation;
@@ -169,6 +181,8 @@ class Budgets {
   std::atomic<std::uint64_t> generation_{1};
   std::atomic<bool> any_{false};
   std::atomic<bool> restoring_now_{false};
+  std::atomic<Sharing> sharing_{Sharing::off};
+  std::atomic<std::uint32_t> gateways_{1};
 
   mutable std::mutex mutex_;  // guards all below; taken before an account's
   std::shared_ptr<const BudgetRules> rules_;

@@ -182,6 +182,13 @@ constexpr FamilySpec kCatalog[] = {
             "Percentages of budgets that were passed, once a window."),
     counter(budget_webhook_calls_total, "ganglion_budget_webhook_calls_total", "", {"outcome"},
             "Alerts at the webhook: sent, retried, given_up, dropped (too many were waiting)."),
+    counter(budget_leases_total, "ganglion_budget_leases_total", "", {"result"},
+            "Slices of shared budgets that a waiting request asked for: granted, short (others hold or have spent the "
+            "rest); and exchanges with Redis that failed."),
+    counter(budget_rebuilds_total, "ganglion_budget_rebuilds_total", "", {},
+            "Times that this gateway registered all its spending in Redis: at start, and after Redis lost its data."),
+    gauge(budget_shared, "ganglion_budget_shared", "", {},
+          "1: budgets are shared through Redis; 0: Redis does not answer, slices and local shares are in force."),
     gauge(budget_spent_ratio, "ganglion_budget_spent_ratio", "", {"budget"},
           "Share of a budget that is spent in the running window; of a `per` budget, the fullest one's."),
     gauge(budget_reserved_ratio, "ganglion_budget_reserved_ratio", "", {"budget"},

@@ -88,6 +88,9 @@ enum class Family : std::uint16_t {
   budget_overruns_total,
   budget_alerts_total,
   budget_webhook_calls_total,
+  budget_leases_total,
+  budget_rebuilds_total,
+  budget_shared,
   budget_spent_ratio,
   budget_reserved_ratio,
   // Metering.

@@ -4,6 +4,7 @@
 
 #include "tests/integration/answers.hpp"
 #include "tests/integration/harness.hpp"
+#include "tests/support/redis_server.hpp"
 
 namespace ganglion::test {
 namespace {
@@ -227,6 +228,36 @@ TEST(Budget, AnIdempotentRequestIsChargedOnceAndReplaysPassASpentBudget) {
   EXPECT_EQ(gateway.metric("ganglion_budget_reserved_ratio"), 0);
   EXPECT_EQ(upstream->requests().size(), 1U);
   EXPECT_EQ(spent(gateway.records()), 4);
+}
+
+// Two gateways on one Redis, 64 clients, and a Redis that forgets everything in between.
+TEST(Budget, TwoGatewaysShareABudgetThroughRedis) {
+  RedisServer redis;
+  Answering upstream(http_ok(kAnswer));
+  const std::string config = provider(upstream->port()) + kNoCache + limit(400) + "redis: {addresses: [\"" +
+                             redis.address() + "\"]}\nbudget_sharing: {gateways: 2, interval: 20ms, patience: 5s}\n";
+  RunningGateway a(config, 2);
+  RunningGateway b(config, 2);
+  std::atomic<int> admitted{0};
+  std::atomic<int> odd{0};
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 64; ++i) {
+    clients.emplace_back([&, i] {
+      for (int j = 0; j < 3; ++j) {
+        const int status = status_of((i % 2 == 0 ? a : b).chat("\"max_tokens\":4,"));
+        if (status == 200) ++admitted;
+        if (status != 200 && status != 429) ++odd;
+        if (i == 0 && j == 0) redis.say({"FLUSHALL"});
+      }
+    });
+  }
+  for (auto& client : clients) client.join();
+  EXPECT_EQ(odd, 0) << "no request fails because of Redis";
+  EXPECT_LE(admitted, 100);
+  EXPECT_GE(admitted, 90);
+  const auto page = body_of(a.get("/admin/budgets", true));
+  EXPECT_EQ(page.find("\"spent_elsewhere\": \"0\""), std::string::npos) << page;
+  EXPECT_EQ(spent(a.records()) + spent(b.records()), 4 * admitted);
 }
 
 TEST(Budget, AFreeOnlyTenantStopsAtItsAllocation) {

@@ -1,0 +1,295 @@
+// See gateway/budget_share.hpp. The arithmetic of leases is metering/budget_leases.cpp; here are the store's half, as
+// two scripts, and the conversation.
+//
+// Keys, all under one hash tag so that a script sees them together:
+//   PREFIX{budget}:epoch      born: when this store's data began; g:GATEWAY: when it last said that it registered all
+//   PREFIX{budget}:DIGEST     one budget and window. s:GATEWAY spent, c:GATEWAY cap, t:GATEWAY when; w: somebody is
+//   short
+
+#include "gateway/budget_share.hpp"
+
+#include <algorithm>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "core/log.hpp"
+
+namespace ganglion::gateway {
+namespace {
+
+using metrics::Family;
+
+constexpr std::size_t kInFlightMax = 512;
+constexpr std::size_t kOthersMax = 200'000;
+constexpr std::chrono::milliseconds kCommandTime{200};
+
+// ARGV: gateway, the data that it has registered in ("" none yet), ms after which a gateway that is silent does not
+// count.
+const net::RedisScript& announce_script() {
+  static const net::RedisScript script(R"lua(
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local born = redis.call('HGET', KEYS[1], 'born')
+if not born then
+  born = string.format('%.0f', now)
+  redis.call('HSET', KEYS[1], 'born', born)
+end
+if ARGV[2] == born then redis.call('HSET', KEYS[1], 'g:' .. ARGV[1], string.format('%.0f', now)) end
+local live = 0
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  if string.sub(all[i], 1, 2) == 'g:' and now - tonumber(all[i + 1]) <= tonumber(ARGV[3]) then live = live + 1 end
+end
+return {born, live}
+)lua");
+  return script;
+}
+
+// ARGV: gateway, limit, spent, used, keep, need, kept s, lapse ms, rebuild ms, gateways, then for each gateway that
+// this one knows of: its name and what it had spent. Returns cap, others' spent, slack, whether others are short, born,
+// then each other gateway and what it has spent.
+const net::RedisScript& lease_script() {
+  static const net::RedisScript script(R"lua(
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local function num(v) return tonumber(v) or 0 end
+local function text(v) return string.format('%.0f', v) end
+local me = ARGV[1]
+local limit, spent, used, keep, need = num(ARGV[2]), num(ARGV[3]), num(ARGV[4]), num(ARGV[5]), num(ARGV[6])
+local lapse, rebuild, gateways = num(ARGV[8]), num(ARGV[9]), num(ARGV[10])
+
+local born = redis.call('HGET', KEYS[1], 'born')
+if not born then
+  born = text(now)
+  redis.call('HSET', KEYS[1], 'born', born)
+end
+local registered = 0
+local epoch = redis.call('HGETALL', KEYS[1])
+for i = 1, #epoch, 2 do
+  if string.sub(epoch[i], 1, 2) == 'g:' then registered = registered + 1 end
+end
+local rebuilding = now < num(born) + rebuild and registered < gateways
+
+local h = {}
+local all = redis.call('HGETALL', KEYS[2])
+for i = 1, #all, 2 do h[all[i]] = all[i + 1] end
+for i = 11, #ARGV - 1, 2 do
+  local peer = ARGV[i]
+  if peer ~= me and not h['s:' .. peer] then
+    h['s:' .. peer], h['c:' .. peer], h['t:' .. peer] = ARGV[i + 1], ARGV[i + 1], text(now)
+    redis.call('HSET', KEYS[2], 's:' .. peer, ARGV[i + 1], 'c:' .. peer, ARGV[i + 1], 't:' .. peer, text(now))
+  end
+end
+
+local held, others_spent, live = 0, 0, 1
+local out = {}
+for field, value in pairs(h) do
+  if string.sub(field, 1, 2) == 's:' then
+    local peer = string.sub(field, 3)
+    if peer ~= me then
+      local s = num(value)
+      others_spent = others_spent + s
+      out[#out + 1] = peer
+      out[#out + 1] = value
+      if now - num(h['t:' .. peer]) > lapse then
+        held = held + s
+      else
+        held = held + math.max(s, num(h['c:' .. peer]))
+        live = live + 1
+      end
+    end
+  end
+end
+
+local room = limit - held
+local short = (h['w'] and h['w:who'] ~= me and now - num(h['w']) < 2000) and 1 or 0
+local slack = 0
+if short == 0 and room > used then slack = math.floor((room - used) / (2 * live)) end
+local cap = keep
+if not rebuilding then
+  local target = used + math.max(need, slack)
+  if target > room then target = room end
+  if target > cap then cap = target end
+end
+if need > 0 and cap < used + need then
+  redis.call('HSET', KEYS[2], 'w', text(now), 'w:who', me)
+end
+redis.call('HSET', KEYS[2], 's:' .. me, text(spent), 'c:' .. me, text(cap), 't:' .. me, text(now))
+redis.call('EXPIRE', KEYS[2], ARGV[7])
+local answer = {text(cap), text(others_spent), text(slack), short, born}
+for i = 1, #out do answer[#answer + 1] = out[i] end
+return answer
+)lua");
+  return script;
+}
+
+metering::LeaseUnits number(const net::RedisReply& reply) {
+  return reply.is_integer() ? reply.integer : std::strtoll(reply.text.c_str(), nullptr, 10);
+}
+
+}  // namespace
+
+// The asks of one round, of which some are on their way.
+struct BudgetShare::Round {
+  std::vector<metering::LeaseAsk> asks;
+  std::string epoch_key;
+  std::size_t next = 0;
+  std::size_t done = 0;
+  std::size_t failures = 0;
+  boost::asio::steady_timer ended;
+  explicit Round(boost::asio::io_context& io) : ended(io, boost::asio::steady_timer::time_point::max()) {}
+};
+
+BudgetShare::BudgetShare(boost::asio::io_context& io, net::RedisClient& redis, metering::Budgets& budgets,
+                         const BudgetShareOptions& options, std::string gateway, metrics::Registry& registry)
+    : io_(io),
+      redis_(redis),
+      budgets_(budgets),
+      options_(options),
+      gateway_(std::move(gateway)),
+      shard_(registry.shared()),
+      granted_(shard_.counter(Family::budget_leases_total, {"granted"})),
+      short_(shard_.counter(Family::budget_leases_total, {"short"})),
+      failed_(shard_.counter(Family::budget_leases_total, {"failed"})),
+      rebuilt_(shard_.counter(Family::budget_rebuilds_total)),
+      timer_(io),
+      gateways_(options.gateways) {
+  redis_.start();
+  budgets_.share(metering::Sharing::leased, options_.gateways);
+  boost::asio::co_spawn(io_, run(), boost::asio::detached);
+}
+
+BudgetShare::~BudgetShare() {
+  *alive_ = false;
+}
+
+void BudgetShare::kick() {
+  if (kicked_.exchange(true)) return;
+  boost::asio::post(io_, [this, alive = alive_] {
+    if (*alive) timer_.cancel();
+  });
+}
+
+boost::asio::awaitable<void> BudgetShare::pause() {
+  timer_.expires_after(options_.interval);
+  boost::system::error_code ignored;
+  if (!kicked_) co_await timer_.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, ignored));
+}
+
+boost::asio::awaitable<void> BudgetShare::run() {
+  const std::shared_ptr<bool> alive = alive_;
+  bool first = true;
+  while (*alive) {
+    if (!first) co_await pause();
+    first = false;
+    if (!*alive) co_return;
+    kicked_ = false;
+    if (!budgets_.any()) continue;
+    bool up = co_await announce();
+    if (!*alive) co_return;
+    const bool forgotten = born_ != registered_in_;
+    if (up) up = co_await exchange(budgets_.lease_asks(forgotten));
+    if (!*alive) co_return;
+    if (forgotten && up) {
+      rebuilt_.add();
+      core::log(core::LogLevel::info, "budgets_registered", {{"gateway", gateway_}});
+      registered_in_ = born_;
+      up = co_await announce();
+      if (!*alive) co_return;
+    }
+    const auto sharing = up                         ? metering::Sharing::leased
+                         : options_.share_in_outage ? metering::Sharing::alone
+                                                    : metering::Sharing::leased;
+    budgets_.share(sharing, std::max(gateways_, options_.gateways));
+    shard_.gauge(Family::budget_shared).set(up ? 1 : 0);
+  }
+}
+
+boost::asio::awaitable<bool> BudgetShare::announce() {
+  const std::shared_ptr<bool> alive = alive_;
+  const std::string key = redis_.options().key_prefix + "{budget}:epoch";
+  const std::string lapse = std::to_string(options_.lapse.count());
+  const std::string_view keys[] = {key};
+  const std::string_view args[] = {gateway_, registered_in_, lapse};
+  auto reply = co_await redis_.eval(announce_script(), keys, args, core::Deadline::after(kCommandTime));
+  if (!*alive || !reply || !reply->is_array() || reply->items.size() < 2) co_return false;
+  born_ = reply->items[0].text;
+  gateways_ = static_cast<std::uint32_t>(std::max<std::int64_t>(number(reply->items[1]), 1));
+  co_return true;
+}
+
+std::vector<std::string> BudgetShare::arguments(const metering::LeaseAsk& ask) const {
+  std::vector<std::string> out{gateway_};
+  for (const std::int64_t value :
+       {ask.limit, ask.spent, ask.used, ask.keep, ask.need, ask.kept_s, std::int64_t{options_.lapse.count()},
+        std::int64_t{options_.rebuild.count()}, std::int64_t{options_.gateways}}) {
+    out.push_back(std::to_string(value));
+  }
+  if (const auto known = others_.find(ask.digest); known != others_.end()) {
+    for (const auto& [gateway, spent] : known->second) {
+      out.push_back(gateway);
+      out.push_back(spent);
+    }
+  }
+  return out;
+}
+
+void BudgetShare::send(const std::shared_ptr<Round>& round, std::size_t index) {
+  const metering::LeaseAsk& ask = round->asks[index];
+  const std::string key = redis_.options().key_prefix + "{budget}:" + ask.digest;
+  const std::vector<std::string> words = arguments(ask);
+  const std::vector<std::string_view> args(words.begin(), words.end());
+  const std::string_view keys[] = {round->epoch_key, key};
+  redis_.send_eval(lease_script(), keys, args, core::Deadline::after(kCommandTime),
+                   [this, alive = alive_, round, index](net::RedisResult reply) {
+                     if (!*alive) return;
+                     const metering::LeaseAsk& asked = round->asks[index];
+                     if (reply && reply->is_array() && reply->items.size() >= 5) {
+                       take(asked, *reply);
+                     } else {
+                       ++round->failures;
+                       failed_.add();
+                       budgets_.lease_failed(asked);
+                     }
+                     if (round->next < round->asks.size()) send(round, round->next++);
+                     if (++round->done == round->asks.size()) round->ended.cancel();
+                   });
+}
+
+void BudgetShare::take(const metering::LeaseAsk& ask, const net::RedisReply& reply) {
+  const metering::LeaseGrant grant{.cap = number(reply.items[0]),
+                                   .others_spent = number(reply.items[1]),
+                                   .slack = number(reply.items[2]),
+                                   .others_are_short = number(reply.items[3]) != 0};
+  budgets_.leased(ask, grant);
+  if (ask.need > 0) (grant.cap >= ask.used + ask.need ? granted_ : short_).add();
+  std::vector<std::pair<std::string, std::string>> others;
+  for (std::size_t i = 5; i + 1 < reply.items.size(); i += 2) {
+    others.emplace_back(reply.items[i].text, reply.items[i + 1].text);
+  }
+  if (others_.size() >= kOthersMax) others_.clear();  // of windows that are over, mostly
+  if (others.empty()) {
+    others_.erase(ask.digest);
+  } else {
+    others_[ask.digest] = std::move(others);
+  }
+}
+
+// True: all was answered.
+boost::asio::awaitable<bool> BudgetShare::exchange(std::vector<metering::LeaseAsk> asks) {
+  if (asks.empty()) co_return true;
+  const auto round = std::make_shared<Round>(io_);
+  round->asks = std::move(asks);
+  round->epoch_key = redis_.options().key_prefix + "{budget}:epoch";
+  const std::size_t first = std::min(round->asks.size(), kInFlightMax);
+  round->next = first;
+  for (std::size_t i = 0; i < first; ++i) send(round, i);
+  boost::system::error_code ignored;
+  co_await round->ended.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, ignored));
+  co_return round->failures == 0;
+}
+
+}  // namespace ganglion::gateway

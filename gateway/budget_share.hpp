@@ -1,0 +1,66 @@
+#pragma once
+// Budgets shared with other gateways through Redis: registers what this gateway uses, asks for slices of what is left,
+// and gives back what it does not need. Requests spend from slices and make no round trip; one that finds its slice
+// used up waits for the next. The ledger of each gateway is the truth: after Redis has lost its data, every gateway
+// registers again what it has spent and holds, and nobody is granted more before all have, or `rebuild` has passed.
+// Lives on one thread; kick() may come from any.
+
+#include <atomic>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "gateway/budget_share_options.hpp"
+#include "metering/budgets.hpp"
+#include "metrics/registry.hpp"
+#include "net/redis_client.hpp"
+
+namespace ganglion::gateway {
+
+class BudgetShare {
+ public:
+  // `gateway`: this gateway's name among the others, the same after a restart (its ledger's id). All outlive this.
+  BudgetShare(boost::asio::io_context& io, net::RedisClient& redis, metering::Budgets& budgets,
+              const BudgetShareOptions& options, std::string gateway, metrics::Registry& registry);
+  ~BudgetShare();
+  BudgetShare(const BudgetShare&) = delete;
+  BudgetShare& operator=(const BudgetShare&) = delete;
+
+  // Somebody waits for a slice: ask now instead of with the next round.
+  void kick();
+  // How long it is worth waiting for a slice.
+  std::chrono::milliseconds patience() const { return options_.patience; }
+
+ private:
+  struct Round;
+  boost::asio::awaitable<void> run();
+  boost::asio::awaitable<void> pause();
+  boost::asio::awaitable<bool> announce();
+  boost::asio::awaitable<bool> exchange(std::vector<metering::LeaseAsk> asks);
+  void send(const std::shared_ptr<Round>& round, std::size_t index);
+  void take(const metering::LeaseAsk& ask, const net::RedisReply& reply);
+  std::vector<std::string> arguments(const metering::LeaseAsk& ask) const;
+
+  boost::asio::io_context& io_;
+  net::RedisClient& redis_;
+  metering::Budgets& budgets_;
+  const BudgetShareOptions options_;
+  const std::string gateway_;
+  metrics::Shard& shard_;
+  metrics::Counter granted_, short_, failed_, rebuilt_;
+  boost::asio::steady_timer timer_;
+  std::atomic<bool> kicked_{false};
+  std::string born_;           // when the store's data began
+  std::string registered_in_;  // the data in which all was registered; "": none yet
+  std::uint32_t gateways_ = 1;
+  // What the others had spent, by the budget's digest: told to a store that has forgotten them.
+  std::unordered_map<std::string, std::vector<std::pair<std::string, std::string>>> others_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace ganglion::gateway
