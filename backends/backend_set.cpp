@@ -99,6 +99,12 @@ BackendSet::BackendSet(std::string model, std::vector<Target> targets)
 const Target* BackendSet::pick(api::Tier tier, core::SteadyTime now, const std::vector<const Target*>& tried) {
   const Target* best = nullptr;
   double best_score = 0;
+  double least_expected = 0;
+  for (const Target& target : targets_) {
+    const double expected = tier == api::Tier::fast ? target.latency->expected_ns(tier, now) : 0;
+    if (expected > 0 && (least_expected == 0 || expected < least_expected)) least_expected = expected;
+  }
+  if (least_expected == 0) least_expected = 1;
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     const Target& target = targets_[(turn_ + i) % targets_.size()];
     if (target.weight == 0 || !target.health->available(now)) continue;
@@ -106,8 +112,11 @@ const Target* BackendSet::pick(api::Tier tier, core::SteadyTime now, const std::
     double score = 0;
     if (tier == api::Tier::fast) {
       // Regular requests do not count: what they do to this target is in its latency. An unmeasured target looks fast,
-      // so it gets measured.
-      score = target.latency->expected_ns(tier, now) * (target.latency->in_flight(tier) + 1.0) / target.weight;
+      // so it gets measured, by one request; until that is answered it counts as good as the best.
+      const std::uint32_t in_flight = target.latency->in_flight(tier);
+      double expected = target.latency->expected_ns(tier, now);
+      if (expected == 0 && in_flight > 0) expected = least_expected;
+      score = expected * (in_flight + 1.0) / target.weight;
     } else {
       score = (target.health->in_flight.load(std::memory_order_relaxed) + 1.0) / target.weight;
     }

@@ -498,12 +498,12 @@ core::Result<void> DiskTier::purge(const PurgeScope& scope) {
   } else {
     const std::string line = purge_line(mark.position, mark.scope);
     struct stat info{};
-    durable = ::fstat(purges_fd_, &info) == 0 &&
-              ::write(purges_fd_, line.data(), line.size()) == static_cast<ssize_t>(line.size()) &&
+    const bool known = ::fstat(purges_fd_, &info) == 0;
+    durable = known && ::write(purges_fd_, line.data(), line.size()) == static_cast<ssize_t>(line.size()) &&
               ::fdatasync(purges_fd_) == 0;
     const int error = errno;
     // Half a line would spoil those that follow.
-    if (!durable) [[maybe_unused]]
+    if (known && !durable) [[maybe_unused]]
       const int cut = ::ftruncate(purges_fd_, info.st_size);
     errno = error;
   }

@@ -138,7 +138,7 @@ Table<cache::RedisCacheOptions> cache_redis_table() {
   return {{
       entry<T>("enabled", &T::enabled, boolean(), "Use Redis for answers too, where `redis` says there is one.",
                kRestart),
-      entry<T>("max_entry", &T::entry_bytes_max, size(kKiB, 256 * kMiB),
+      entry<T>("max_entry", &T::entry_bytes_max, size(kKiB, 32 * kMiB),
                "Larger answers are not written there (as compressed). All together are bounded by Redis's maxmemory.",
                kRestart),
       entry<T>("timeout", &T::timeout, duration(milliseconds{1}, seconds{10}),

@@ -61,7 +61,11 @@ TokenBound token_bound(const api::RequestView& view, std::size_t body_bytes, con
     bound.input = std::min(bound.input, context * prompts);
     output = std::min(output, context);
   }
-  bound.output = std::min(output, metering::kUnitsPerRequestMax) * choices_of(view);
+  // The price counts no more than that either.
+  if (__builtin_mul_overflow(std::min(output, metering::kUnitsPerRequestMax), choices_of(view), &bound.output)) {
+    bound.output = metering::kUnitsPerRequestMax;
+  }
+  bound.output = std::min(bound.output, metering::kUnitsPerRequestMax);
   return bound;
 }
 

@@ -71,7 +71,10 @@ std::uint64_t count_stream_tokens(std::string_view events, const backends::Token
     const Json json = Json::parse((*event)->data, nullptr, false);
     if (!json.is_object() || !json.contains("choices") || !json["choices"].is_array()) continue;
     for (const Json& choice : json["choices"]) {
-      if (choice.is_object()) append_text(choice, text_by_choice[choice.value("index", std::int64_t{0})]);
+      if (!choice.is_object()) continue;
+      // A provider may send anything here.
+      const auto at = choice.find("index");
+      append_text(choice, text_by_choice[at != choice.end() && at->is_number_integer() ? at->get<std::int64_t>() : 0]);
     }
   }
   std::uint64_t tokens = 0;

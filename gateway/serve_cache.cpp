@@ -169,7 +169,11 @@ void Worker::start_refresh(Request& request, const Asked& asked) {
     return;
   }
   auto recorder = services_.flights.refresh(asked.key, request.view.stream, io_.get_executor());
-  if (!recorder) return;
+  if (!recorder) {  // a flight of that key is under way, and may end with this very answer
+    request.budget = {};
+    asked.stale->refresh_failed(now + std::chrono::seconds{1});
+    return;
+  }
   auto pump = make_pump(request, std::move(recorder), asked);
   pump->refresh = true;
   pump->reader = tiers_.get();

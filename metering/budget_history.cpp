@@ -88,9 +88,10 @@ core::Result<void> apply_rules(Budgets& budgets, std::shared_ptr<const BudgetRul
                      .tags = slice.who.tags},
                     cost_of_parts(slice.exact, slice.who.usd_pico_per_neuron), slice.at, {});
   }
-  auto done = restore_tail(budgets, ledger_directory, sums->position, from);
+  // A history that was read in part is read again by the next call: until then its budgets stay fresh.
+  if (auto done = restore_tail(budgets, ledger_directory, sums->position, from); !done) return done;
   budgets.ready();
-  return done;
+  return {};
 }
 
 }  // namespace ganglion::metering

@@ -301,8 +301,9 @@ void Budgets::settle(BudgetReservation& reservation, const BudgetSubject& subjec
       }
     }
   }
+  // With `same`, the record was there before the history was read.
   const bool counted =
-      restoring_now_.load(std::memory_order_acquire) && cost != BudgetCost{} && counted_by_history(request_id);
+      !same && restoring_now_.load(std::memory_order_acquire) && cost != BudgetCost{} && counted_by_history(request_id);
   const BudgetCost released = std::exchange(reservation.held_, {});
   const BudgetHandle handle = std::exchange(reservation.handle_, {});
   reservation.budgets_ = nullptr;

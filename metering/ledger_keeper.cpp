@@ -103,11 +103,15 @@ core::Result<void> LedgerKeeper::sum_up() {
   while (true) {
     batch_.clear();
     const auto read = reader_->poll(durable, kBatchRecords, [this](const LedgerRecord& record) { batch_.add(record); });
-    if (!read) return std::unexpected(read.error());
     std::uint64_t stored = 0;
     {
       const std::lock_guard lock(mutex_);
       stored = status_.position;
+    }
+    if (!read) {
+      // It may be past records that were not stored: read them again.
+      reader_ = std::make_unique<TailReader>(options_.directory, stored);
+      return std::unexpected(read.error());
     }
     if (batch_.empty() && reader_->position() < stored + kQuietRecords) return {};
     if (auto done = store_->apply(batch_, reader_->position()); !done) {

@@ -20,9 +20,11 @@ Units& Units::operator+=(const Units& other) {
 }
 
 Units units_of(api::Endpoint endpoint, const api::Usage& usage, std::uint64_t vectors) {
-  Units units{.input_tokens = usage.input_tokens,
-              .cached_input_tokens = std::min(usage.cached_input_tokens, usage.input_tokens),
-              .output_tokens = usage.output_tokens,
+  // What a provider reports is not believed past any bound: 2^64 - 1 would overflow sums and databases.
+  const auto bounded = [](std::uint64_t count) { return std::min(count, kUnitsPerRequestMax); };
+  Units units{.input_tokens = bounded(usage.input_tokens),
+              .cached_input_tokens = bounded(std::min(usage.cached_input_tokens, usage.input_tokens)),
+              .output_tokens = bounded(usage.output_tokens),
               .requests = 1};
   if (endpoint == api::Endpoint::chat_completions || endpoint == api::Endpoint::completions) units.llm_responses = 1;
   if (endpoint == api::Endpoint::embeddings) units.embeddings = vectors;

@@ -32,6 +32,14 @@ TEST(Estimate, PromptCountsTextAndMessages) {
   EXPECT_EQ(count_prompt_tokens(api::Endpoint::embeddings, R"({"input":["a b "," c"]})", words()), 3U);
 }
 
+TEST(Estimate, AStreamMayNumberItsChoicesAsItLikes) {
+  EXPECT_EQ(count_stream_tokens("data: {\"choices\":[{\"index\":null,\"delta\":{\"content\":\"one \"}}]}\n\n"
+                                "data: {\"choices\":[{\"index\":\"x\",\"delta\":{\"content\":\"two \"}},7]}\n\n"
+                                "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"three\"}}]}\n\n",
+                                words()),
+            3U);
+}
+
 TEST(Estimate, AnswerCountsContentAndToolArguments) {
   EXPECT_EQ(count_answer_tokens(R"({"choices":[{"message":{"role":"assistant","content":"four words are here "}},
             {"message":{"content":null,"tool_calls":[{"function":{"name":"f ","arguments":"x y"}}]}}]})",

@@ -224,5 +224,13 @@ TEST(PriceBook, MistakesNameTheOption) {
   EXPECT_EQ(param({.models = {{.model = "a"}, {.model = "a"}}}), "pricing.models[a]");
 }
 
+TEST(Units, AProvidersCountsAreBounded) {
+  const Units units = units_of(api::Endpoint::chat_completions,
+                               {.input_tokens = ~0ULL, .cached_input_tokens = ~0ULL, .output_tokens = ~0ULL});
+  EXPECT_EQ(units.input_tokens, kUnitsPerRequestMax);
+  EXPECT_EQ(units.cached_input_tokens, kUnitsPerRequestMax);
+  EXPECT_EQ(units.output_tokens, kUnitsPerRequestMax);
+}
+
 }  // namespace
 }  // namespace ganglion::metering
