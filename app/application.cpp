@@ -60,6 +60,7 @@ Application::Application(std::shared_ptr<const config::Config> config)
       admission_(config_->admission, config_->gateway.tiers),
       cache_(config_->cache, clock_, &purges_),
       flights_(&cache_, config_->cache.entry_bytes_max),
+      semantic_(config_->cache.semantic, clock_, metrics_.registry()),
       backends_(metrics_.registry(),
                 [this](std::string_view name) {
                   return std::make_unique<gateway::UpstreamMetrics>(metrics_.registry(), name);
@@ -152,6 +153,7 @@ core::Result<void> Application::start() {
       .cache = cache_,
       .flights = flights_,
       .tiers = *cache_tiers_,
+      .semantic = semantic_,
       .cache_seed = cache::KeySeed::random(),
       .backends = backends_,
       .intents_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"intent"}),
@@ -261,6 +263,7 @@ core::Result<void> Application::listen() {
   admin_sources_ = {.metrics = [this] { return metrics_.expose(); },
                     .not_ready = [this] { return not_ready(); },
                     .config_json = [this] { return config::describe_redacted(*config_); },
+                    .semantic_json = [this] { return semantic_.json(); },
                     .sinks_json = [this] { return sinks_->json(); }};
   usage_endpoint_.emplace(config_->ledger.directory, [this] { return metering::free_allocation(config_->pricing); });
   admin_sources_.routes["/admin/usage"] = usage_endpoint_->handler();

@@ -86,6 +86,7 @@ class Application final : private metering::LedgerHooks {
   cache::PurgeLog purges_;
   cache::MemoryCache cache_;
   cache::SingleFlight flights_;
+  gateway::SemanticCache semantic_;
   gateway::BackendRegistry backends_;
   gateway::ServerMetrics proxy_hooks_, admin_hooks_;
   std::unique_ptr<gateway::Idempotency> idempotency_;

@@ -145,6 +145,7 @@ void Application::scrape(metrics::Scrape& out) const {
     }
   });
   scrape_tiers(out, admission_);
+  semantic_.scrape(out);
   for (const auto& [name, model] : services_->local_models) scrape_engine(out, name, model->stats());
 }
 

@@ -57,7 +57,7 @@ class Gateway:
         path = pathlib.Path(directory) / "tiers.yaml"
         path.write_text(CONFIG.format(port=self.port, admin=self.admin, backend=backend, in_flight=scene.in_flight,
                                       directory=directory))
-        self.process = subprocess.Popen([build / "ganglion", "run", "--config", path], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen([build / "ganglion", "serve", path], stdout=subprocess.DEVNULL)
         wait_port(self.port, self.process, 60)
 
     def stop(self):

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/semantic_options.hpp"
 #include "core/secret.hpp"
 
 namespace ganglion::cache {
@@ -37,6 +38,7 @@ struct CacheOptions {
   std::size_t queue_bytes_max = 64UL * 1024 * 1024;  // answers on their way to other tiers
   DiskOptions disk;
   RedisCacheOptions redis;
+  SemanticOptions semantic;
 };
 
 // A 4xx of the upstream that is kept like an answer.
@@ -67,6 +69,7 @@ struct CachePolicy {
   std::vector<NegativeTtl> negative;
   InvalidateOn invalidate_on = InvalidateOn::never;
   Replay replay = Replay::at_once;
+  SemanticPolicy semantic;
 };
 
 }  // namespace ganglion::cache

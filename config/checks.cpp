@@ -238,6 +238,11 @@ void check_meaning(Reader& reader, const Node& root, const Config& config) {
   gateways.all.emplace_back("default");
   check_keys(place, config, tenants, gateways, models);
   check_budgets(place, config, tenants, gateways, models);
+  for (std::size_t i = 0; i < config.gateway.gateways.size(); ++i) {
+    const std::string& embedder = config.gateway.gateways[i].cache.semantic.embedding_model;
+    if (embedder.empty()) continue;
+    check_reference(place, {"gateways", i, "cache", "semantic", "embedding_model"}, models, embedder, "model");
+  }
   const auto& limits = config.gateway.model_limits;
   std::set<std::string> limited;
   for (std::size_t i = 0; i < limits.size(); ++i) {

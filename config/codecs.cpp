@@ -160,6 +160,26 @@ Codec<std::int64_t> percent(std::int64_t min, std::int64_t max) {
           .write = [](const std::int64_t& value, Secrets) { return Value{std::to_string(value) + "%"}; }};
 }
 
+Codec<double> fraction(double min, double max) {
+  const auto text_of = [](double value) {
+    char text[32];
+    return std::string(text, std::to_chars(text, text + sizeof text, value).ptr);
+  };
+  const std::string constraint = text_of(min) + " to " + text_of(max);
+  return {.info = {.kind = Kind::decimal, .name = "fraction", .constraint = constraint},
+          .read = [=](Reader& reader, const Node& node) -> std::optional<double> {
+            const auto text = read_text(reader, node, "a number (" + constraint + ")");
+            if (!text) return std::nullopt;
+            double value = 0;
+            const char* const end = text->data() + text->size();
+            const auto [stop, error] = std::from_chars(text->data(), end, value, std::chars_format::fixed);
+            if (error == std::errc{} && stop == end && value >= min && value <= max) return value;
+            reader.error(node, "expected a number (" + constraint + "), got \"" + *text + "\"");
+            return std::nullopt;
+          },
+          .write = [=](const double& value, Secrets) { return Value{text_of(value)}; }};
+}
+
 Codec<std::uint64_t> size(std::uint64_t min, std::uint64_t max) {
   auto codec = bounded<std::uint64_t>({.kind = Kind::size, .name = "size"}, parse_size, min, max, format_size);
   codec.write = [](std::uint64_t bytes, Secrets) { return Value{format_size(bytes)}; };

@@ -115,6 +115,7 @@ Codec<std::int64_t> integer(std::int64_t min, std::int64_t max);
 // `word` may stand for `value` ("auto" for 0).
 Codec<std::int64_t> integer_or(std::string word, std::int64_t value, std::int64_t min, std::int64_t max);
 Codec<std::int64_t> percent(std::int64_t min, std::int64_t max);  // "20%"
+Codec<double> fraction(double min, double max);                   // "0.95"
 Codec<std::uint64_t> size(std::uint64_t min, std::uint64_t max);
 // Both bounds in microseconds; the value must be a multiple of `step`.
 Codec<std::chrono::microseconds> duration(std::chrono::microseconds min, std::chrono::microseconds max,

@@ -154,6 +154,22 @@ Table<cache::RedisCacheOptions> cache_redis_table() {
   }};
 }
 
+Table<cache::SemanticOptions> semantic_table() {
+  using T = cache::SemanticOptions;
+  return {{
+      entry<T>("max_entries", &T::entries_max, integer(1, 10'000'000),
+               "Questions kept, all gateways; the one used longest ago leaves first.", kRestart),
+      entry<T>("max_partition_entries", &T::partition_entries_max, integer(1, 1'000'000),
+               "Of one tenant, gateway, model and context.", kRestart),
+      entry<T>("max_text", &T::text_bytes_max, size(1, kMiB), "Longer questions are not looked up.", kRestart),
+      entry<T>("max_concurrent", &T::concurrent_max, integer(1, 10'000),
+               "Embeddings at once; past it a request is a plain miss.", kRestart),
+      entry<T>("log_size", &T::log_size, integer(0, 100'000), "Looks kept for GET /admin/cache/semantic.", kRestart),
+      entry<T>("show_texts", &T::show_texts, boolean(),
+               "Keep the questions' texts in memory and show them there. They are your users' words.", kRestart),
+  }};
+}
+
 Table<cache::CacheOptions> cache_table() {
   using T = cache::CacheOptions;
   return {{
@@ -175,6 +191,7 @@ Table<cache::CacheOptions> cache_table() {
       section<T>("disk", &T::disk, cache_disk_table(), "Answers on this machine's disk, found again after a restart."),
       section<T>("redis", &T::redis, cache_redis_table(),
                  "Answers in the Redis of `redis`, shared with other gateways."),
+      section<T>("semantic", &T::semantic, semantic_table(), "Bounds of the semantic cache, where a gateway has one."),
   }};
 }
 

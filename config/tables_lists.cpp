@@ -114,6 +114,24 @@ Table<cache::NegativeTtl> negative_table() {
   }};
 }
 
+Table<cache::SemanticPolicy> semantic_policy_table() {
+  using T = cache::SemanticPolicy;
+  return {{
+      entry<T>("embedding_model", &T::embedding_model, model_name(),
+               "Model that embeds questions, local or a provider's; unset: the semantic cache is off. Each miss of the "
+               "exact cache then costs one embedding, which nobody is billed for."),
+      entry<T>("threshold", &T::threshold, fraction(0.5, 1),
+               "Cosine from which two questions count as the same. See docs/semantic-cache.md before you lower it."),
+      entry<T>("max_length_difference", &T::length_difference_max_percent, percent(0, 100),
+               "Between the two texts, of the longer one."),
+      entry<T>("same_numbers", &T::same_numbers, boolean(), "The numbers in both texts must be the same, in order."),
+      entry<T>("max_temperature", &T::temperature_max, fraction(0, 2),
+               "Requests above are not answered so; one without a temperature counts as 1."),
+      entry<T>("timeout", &T::timeout, duration(milliseconds{1}, seconds{10}),
+               "For the embedding; past it the request is a plain miss."),
+  }};
+}
+
 Table<cache::CachePolicy> cache_policy_table() {
   using T = cache::CachePolicy;
   return {{
@@ -140,6 +158,7 @@ Table<cache::CachePolicy> cache_policy_table() {
       entry<T>("replay", &T::replay, replay(),
                "How recorded streams are sent: at once, or at the pace at which they were recorded. "
                "`x-ganglion-cache-replay` asks for one of them."),
+      section<T>("semantic", &T::semantic, semantic_policy_table(), "Stored answers for questions that mean the same."),
   }};
 }
 

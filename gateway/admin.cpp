@@ -26,13 +26,17 @@ Page render(const AdminSources& sources, const net::RequestHead& head) {
     if (why.empty()) return {.body = "ready\n"};
     return {.status = 503, .body = "not ready: " + why + "\n"};
   }
+  if (head.path == "/admin/cache/semantic") {
+    return {.content_type = "application/json", .body = sources.semantic_json()};
+  }
   if (head.path == "/admin/config") return {.content_type = "application/json", .body = sources.config_json()};
   if (head.path == "/admin/sinks") return {.content_type = "application/json", .body = sources.sinks_json()};
   std::string more;
   for (const auto& [path, handler] : sources.routes) more += ", " + path;
-  const auto error =
-      core::make_error(core::ErrorKind::not_found,
-                       "no such path; served here are /metrics, /healthz, /readyz, /admin/config, /admin/sinks" + more);
+  const auto error = core::make_error(core::ErrorKind::not_found,
+                                      "no such path; served here are /metrics, /healthz, /readyz, /admin/config, "
+                                      "/admin/cache/semantic, /admin/sinks" +
+                                          more);
   return {.status = 404, .content_type = "application/json", .body = api::openai_error_body(error)};
 }
 

@@ -13,9 +13,10 @@
 namespace ganglion::gateway {
 
 struct AdminSources {
-  std::function<std::string()> metrics;      // Prometheus text exposition
-  std::function<std::string()> not_ready;    // "" when ready, else why not
-  std::function<std::string()> config_json;  // redacted
+  std::function<std::string()> metrics;        // Prometheus text exposition
+  std::function<std::string()> not_ready;      // "" when ready, else why not
+  std::function<std::string()> config_json;    // redacted
+  std::function<std::string()> semantic_json;  // what the semantic cache looked for lately
   // Further paths, each answered by a handler of its own, which checks the method itself.
   std::map<std::string, net::Handler, std::less<>> routes;
   std::function<std::string()> sinks_json;  // where the ledger's records are sent, and how far each is

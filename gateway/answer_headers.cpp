@@ -43,6 +43,12 @@ void AnswerHeaders::number(std::string_view name, std::int64_t value) {
   text(name, store({digits, static_cast<std::size_t>(end - digits)}));
 }
 
+void AnswerHeaders::semantic(double score) {
+  char value[40];
+  const int length = std::snprintf(value, sizeof value, "semantic; score=%.4f", score);
+  text("x-ganglion-cache", store({value, static_cast<std::size_t>(length)}));
+}
+
 void AnswerHeaders::neurons(api::NanoNeurons nano) {
   text("x-neurons", store(neurons_text(nano)));
 }

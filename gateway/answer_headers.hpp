@@ -22,6 +22,7 @@ class AnswerHeaders {
 
   void text(std::string_view name, std::string_view value) { head_.headers.add(name, value); }
   void number(std::string_view name, std::int64_t value);
+  void semantic(double score);                        // x-ganglion-cache: semantic; score=0.9731
   void neurons(api::NanoNeurons nano);                // x-neurons
   void rate_limits(const ratelimit::RateLimitView&);  // x-ratelimit-{limit,remaining,reset}-{requests,tokens}
   void retry_after(std::chrono::milliseconds wait);   // Retry-After in whole seconds, rounded up, and retry-after-ms

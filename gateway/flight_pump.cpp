@@ -123,6 +123,9 @@ void finish(Pump& pump, BilledCall& call, std::unique_ptr<cache::Lease> lease) {
   }
   if (pump.meta) pump.meta->usage = call.bill().usage;
   const bool stored = pump.services.flights.finish(*pump.recorder, keep ? pump.meta : nullptr);
+  if (stored && pump.semantic && !pump.meta->refusal) {
+    pump.services.semantic.keep(*std::move(pump.semantic), pump.meta->key, pump.meta->ttl);
+  }
   // A refusal's short life is not worth the way to other gateways.
   if (!stored || !pump.name || pump.meta->refusal) return;
   pump.services.tiers.store(pump.meta, *pump.name, lease ? lease->hand_over() : std::string{});

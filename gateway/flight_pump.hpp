@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/semantic_index.hpp"
 #include "cache/single_flight.hpp"
 #include "cache/tiers.hpp"
 #include "gateway/billed_call.hpp"
@@ -29,6 +30,7 @@ struct Pump {
   // What the answer is to be kept as; null: share, do not store.
   std::shared_ptr<cache::Entry> meta;
   std::vector<cache::NegativeTtl> negative;
+  std::optional<cache::SemanticPoint> semantic;  // by which similar questions will find the answer
   // Tiers below memory; `reader` null: there are none, or they are not to be asked.
   cache::TierReader* reader = nullptr;
   std::optional<cache::StoreKey> name;

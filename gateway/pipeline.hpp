@@ -11,6 +11,7 @@
 #include "api/tags.hpp"
 #include "cache/key.hpp"
 #include "cache/policy.hpp"
+#include "cache/semantic_index.hpp"
 #include "core/ids.hpp"
 #include "gateway/access_log.hpp"
 #include "gateway/answer_headers.hpp"
@@ -53,8 +54,10 @@ struct Request {
   std::string budget_header;
   int turns = 0;  // flights followed whose leader had no budget
   cache::CacheDecision caching;
-  std::string_view stale;  // x-ganglion-cache, where a stale answer is served
-  bool replayed = false;   // the answer of an earlier request with the same Idempotency-Key
+  std::optional<cache::SemanticPoint> semantic;  // of the question, where its answer may be found by similar ones
+  std::optional<double> semantic_score;          // answered by a similar question's answer
+  std::string_view stale;                        // x-ganglion-cache, where a stale answer is served
+  bool replayed = false;                         // the answer of an earlier request with the same Idempotency-Key
 
   // How it ended.
   metrics::CacheOutcome cache = metrics::CacheOutcome::off;
@@ -107,6 +110,8 @@ class Worker {
     std::optional<cache::StoreKey> name;        // where there are tiers below memory
     std::shared_ptr<const cache::Entry> stale;  // what memory has, past its ttl
   };
+  boost::asio::awaitable<std::shared_ptr<const cache::Entry>> look_alike(Request& request,
+                                                                         const cache::KeyScope& scope);
   boost::asio::awaitable<Done> serve_entry(Request& request, const std::shared_ptr<const cache::Entry>& entry);
   boost::asio::awaitable<Done> serve_paced(Request& request, const cache::Entry& entry, const net::ResponseHead& head);
   boost::asio::awaitable<Done> serve_stale(Request& request, const Asked& asked, bool after_error);

@@ -56,9 +56,16 @@ boost::asio::awaitable<Worker::Done> Worker::serve_from_cache(Request& request) 
   if (request.caching.lookup) {
     found = services_.cache.find(asked.key, request.who->tenant, request.who->gateway);
     if (found.freshness == cache::Freshness::fresh) co_return co_await serve_entry(request, found.entry);
+  }
+  // The name is of the body that keys_ read last: before any wait.
+  if (tiers_ && request.caching.store) asked.name = keys_.store_key(services_.tiers.secret());
+  if (request.caching.lookup) {
+    // An answer to this very question, even a little old, comes before one to a similar question.
+    if (found.freshness != cache::Freshness::revalidate) {
+      if (const auto entry = co_await look_alike(request, scope)) co_return co_await serve_entry(request, entry);
+    }
     if (!request.caching.store) co_return co_await serve_direct(request);
   }
-  if (tiers_) asked.name = keys_.store_key(services_.tiers.secret());
   asked.stale = std::move(found.entry);
   if (!request.caching.lookup) {
     co_return co_await serve_flight(request, services_.flights.lead_alone(io_.get_executor()), asked);
@@ -89,8 +96,10 @@ boost::asio::awaitable<Worker::Done> Worker::serve_entry(Request& request,
   const backends::AnswerHead stored{.status = entry->status, .content_type = std::string{rendered->content_type}};
   fill_head(request, head, headers, stored);
   headers.neurons(0);
+  if (request.semantic_score) headers.semantic(*request.semantic_score);
   headers.number("age", entry->age(services_.clock.steady()).count());
   if (!request.stale.empty()) headers.text("x-ganglion-cache", request.stale);
+  if (request.semantic_score) headers.semantic(*request.semantic_score);
   record_hit(request, entry->status);
   if (request.streamed && request.caching.replay == cache::Replay::recorded && !entry->pace.empty() &&
       entry->recorded_as == cache::RecordedAs::stream) {
@@ -153,6 +162,7 @@ std::unique_ptr<Pump> Worker::make_pump(Request& request, std::unique_ptr<cache:
   pump->meta->custom_key = request.caching.custom_key;
   pump->meta->tags = request.caching.tags;
   pump->meta->ttl = request.caching.ttl;
+  pump->semantic = std::move(request.semantic);
   pump->meta->stale_while_revalidate = policy.stale_while_revalidate;
   pump->meta->stale_if_error = policy.stale_if_error;
   pump->meta->purge_sequence = services_.tiers.purges().sequence();

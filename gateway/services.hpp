@@ -18,6 +18,7 @@
 #include "cache/single_flight.hpp"
 #include "cache/tiers.hpp"
 #include "core/clock.hpp"
+#include "gateway/semantic.hpp"
 #include "metering/budgets.hpp"
 #include "metering/ledger.hpp"
 #include "metrics/metrics.hpp"
@@ -83,6 +84,7 @@ struct Services {
   cache::CacheOptions cache_options;
   cache::MemoryCache& cache;
   cache::SingleFlight& flights;
+  SemanticCache& semantic;
   cache::Tiers& tiers;
   cache::KeySeed cache_seed;
   BackendRegistry& backends;

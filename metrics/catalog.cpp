@@ -14,6 +14,9 @@ constexpr double kRequestBuckets[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
                                       0.5,    1,     2.5,    5,     10,   30,    60,   120, 300};
 // Waits for a first token or for an upstream's first byte.
 constexpr double kFirstBuckets[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
+// Cosines: what an operator sets a threshold between.
+constexpr double kScoreBuckets[] = {0.5,  0.6,  0.7,  0.75, 0.8,  0.85, 0.875, 0.9, 0.92,
+                                    0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1};
 // Between two events of a stream.
 constexpr double kGapBuckets[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10};
 // What the gateway itself adds: tens of microseconds when healthy.
@@ -131,6 +134,23 @@ constexpr FamilySpec kCatalog[] = {
             "Answers let go before their time because idempotency.max_size was reached; their keys are refused."),
     counter(idempotency_store_errors_total, "ganglion_idempotency_store_errors_total", "", {},
             "Reads and writes of the store of idempotency keys that failed."),
+    // Semantic cache.
+    counter(semantic_lookups_total, "ganglion_semantic_lookups_total", "", {"result"},
+            "Looks for a similar question (hit, too_far, length, numbers, empty, gone, timed_out, failed, busy)."),
+    {semantic_score,
+     "ganglion_semantic_score",
+     Type::histogram,
+     "",
+     1e-6,
+     {"outcome"},
+     kScoreBuckets,
+     "Cosine between the question asked and the nearest stored one, by outcome (hit, refused)."},
+    seconds(semantic_embedding_seconds, "ganglion_semantic_embedding_seconds", {}, kFirstBuckets,
+            "Time of one embedding for the semantic cache, failed ones included."),
+    counter(semantic_embedding_tokens_total, "ganglion_semantic_embedding_tokens_total", "tokens", {"model"},
+            "Tokens embedded for the semantic cache: the operator's cost, billed to nobody."),
+    gauge(semantic_entries, "ganglion_semantic_entries", "", {}, "Questions in the semantic index."),
+    counter(semantic_evictions_total, "ganglion_semantic_evictions_total", "", {}, "Questions dropped to make room."),
     // Limits.
     counter(limiter_admitted_total, "ganglion_limiter_admitted_total", "", {}, "Requests that every bucket admitted."),
     counter(limiter_limited_total, "ganglion_limiter_limited_total", "", {"scope", "kind"},

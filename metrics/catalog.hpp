@@ -61,6 +61,13 @@ enum class Family : std::uint16_t {
   idempotency_answer_bytes,
   idempotency_answers_let_go_total,
   idempotency_store_errors_total,
+  // Semantic cache.
+  semantic_lookups_total,
+  semantic_score,
+  semantic_embedding_seconds,
+  semantic_embedding_tokens_total,
+  semantic_entries,
+  semantic_evictions_total,
   // Rate limits.
   limiter_admitted_total,
   limiter_limited_total,
