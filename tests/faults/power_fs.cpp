@@ -31,6 +31,11 @@ namespace {
 constexpr std::size_t kSector = 512;
 constexpr std::string_view kControl = "/.power";
 
+// Files that were unlinked while open have no path.
+bool is_control(const char* path) {
+  return path != nullptr && path == kControl;
+}
+
 struct Change {
   std::uint64_t offset = 0;
   std::string bytes;    // written there
@@ -173,14 +178,14 @@ int command(std::string_view text) {
   return 0;
 }
 
-int fs_getattr(const char* path, struct stat* out, fuse_file_info*) {
+int fs_getattr(const char* path, struct stat* out, fuse_file_info* info) {
   *out = {};
-  if (path == kControl) {
+  if (is_control(path)) {
     out->st_mode = S_IFREG | 0200;
     out->st_nlink = 1;
     return 0;
   }
-  const NodePtr node = find(path);
+  const NodePtr node = path != nullptr ? find(path) : *reinterpret_cast<NodePtr*>(info->fh);
   if (!node) return -ENOENT;
   out->st_mode = (node->directory ? S_IFDIR : S_IFREG) | node->mode;
   out->st_nlink = 1;
@@ -230,7 +235,7 @@ int fs_create(const char* path, mode_t mode, fuse_file_info* info) {
 }
 
 int fs_open(const char* path, fuse_file_info* info) {
-  if (path == kControl) return 0;
+  if (is_control(path)) return 0;
   const NodePtr node = find(path);
   if (!node) return -ENOENT;
   if ((info->flags & O_TRUNC) != 0) change(*node, {.offset = 0, .bytes = {}, .resize = true});
@@ -243,7 +248,7 @@ int fs_release(const char*, fuse_file_info* info) {
 }
 
 int fs_read(const char* path, char* to, std::size_t size, off_t offset, fuse_file_info* info) {
-  if (path == kControl) return 0;
+  if (is_control(path)) return 0;
   const std::string& from = opened(info).seen;
   const auto at = static_cast<std::size_t>(offset);
   if (at >= from.size()) return 0;
@@ -253,7 +258,7 @@ int fs_read(const char* path, char* to, std::size_t size, off_t offset, fuse_fil
 }
 
 int fs_write(const char* path, const char* from, std::size_t size, off_t offset, fuse_file_info* info) {
-  if (path == kControl) {
+  if (is_control(path)) {
     const int error = command({from, size});
     return error != 0 ? error : static_cast<int>(size);
   }
@@ -265,7 +270,7 @@ int fs_write(const char* path, const char* from, std::size_t size, off_t offset,
 }
 
 int fs_truncate(const char* path, off_t size, fuse_file_info* info) {
-  if (path == kControl) return 0;
+  if (is_control(path)) return 0;
   const NodePtr found = info != nullptr ? nullptr : find(path);
   if (info == nullptr && !found) return -ENOENT;
   Node& node = info != nullptr ? opened(info) : *found;
@@ -289,6 +294,7 @@ int fs_fsync(const char*, int, fuse_file_info* info) {
 }
 
 int fs_fsyncdir(const char* path, int, fuse_file_info*) {
+  if (path == nullptr) return 0;
   const NodePtr node = find(path);
   return node ? sync(*node) : -ENOENT;
 }
@@ -329,7 +335,7 @@ int fs_rename(const char* from, const char* to, unsigned flags) {
 }
 
 int fs_chmod(const char* path, mode_t mode, fuse_file_info*) {
-  const NodePtr node = find(path);
+  const NodePtr node = path != nullptr ? find(path) : nullptr;
   if (!node) return -ENOENT;
   node->mode = mode & 07777;
   return 0;
@@ -340,7 +346,7 @@ int fs_chown(const char*, uid_t, gid_t, fuse_file_info*) {
 }
 
 int fs_utimens(const char* path, const timespec times[2], fuse_file_info*) {
-  const NodePtr node = find(path);
+  const NodePtr node = path != nullptr ? find(path) : nullptr;
   if (!node) return -ENOENT;
   node->modified = times[1];
   return 0;
