@@ -4,7 +4,7 @@
 // another partition is not even looked at. What is found is the key of an answer in the response cache; whether that
 // answer still exists is the caller's to check (forget() when it does not).
 //
-// Small partitions are searched one by one, larger ones through hnswlib's graph (docs/adr/0007-semantic-index.md).
+// Small partitions are searched one by one, larger ones through hnswlib's graph (docs/adr/0009-semantic-index.md).
 // Bounded in all and per partition; what was asked for longest ago leaves first. Thread-safe, sharded by partition:
 // searches run side by side and never wait; one that meets an insertion is `busy`. An insertion takes microseconds,
 // into a graph milliseconds: not for a worker's thread.

@@ -402,7 +402,8 @@ Table<Config> root_table() {
       section<T>("cache", &T::cache, cache_table(),
                  "The response cache's size; what is cached is each gateway's policy."),
       section<T>("redis", &T::redis, redis_table(),
-                 "What several gateways share, so that they act as one: rate limits. Without addresses each gateway "
+                 "What several gateways share, so that they act as one: rate limits, budgets, cached answers. Without "
+                 "addresses each gateway "
                  "stands alone. No request fails because Redis does."),
       section<T>("pricing", &T::pricing, pricing_table(), "What requests cost."),
       section<T>("ledger", &T::ledger, ledger_table(), "The durable record of usage, which bills are made from."),

@@ -317,7 +317,7 @@ constexpr FamilySpec kCatalog[] = {
     counter(access_log_dropped_total, "ganglion_access_log_dropped_total", "", {},
             "Access log lines lost because the log could not keep up."),
     counter(label_overflow_total, "ganglion_label_overflow_total", "", {"label"},
-            "Observations counted under \"other\" because metrics.label_values_max values of the label were known."),
+            "Observations counted under \"other\" because metrics.max_label_values values of the label were known."),
     gauge(draining, "ganglion_draining", "", {}, "1 from the first stop signal on, else 0."),
     gauge(build_info, "ganglion_build_info", "", {"version", "commit", "compiler"}, "1, labelled with the build."),
     gauge(process_resident_memory_bytes, "process_resident_memory_bytes", "bytes", {}, "Resident memory."),

@@ -16,7 +16,7 @@ constexpr std::string_view kHead = R"(# Metrics
 <!-- Generated from metrics/catalog.cpp; edit the catalog, then run the metrics tests with GANGLION_UPDATE_DOCS=1. -->
 
 `GET /metrics` on the admin listener answers in Prometheus text format 0.0.4. Times are in seconds, sizes in bytes.
-`model` and `tenant` keep at most `metrics.label_values_max` values; later ones are counted under `other`, and a
+`model` and `tenant` keep at most `metrics.max_label_values` values; later ones are counted under `other`, and a
 request without one under `unknown`. A series appears with its first event. Histograms also have `_bucket`, `_sum`
 and `_count` series.
 
