@@ -162,6 +162,7 @@ core::Result<void> Application::start() {
                     metrics_.registry().shared().histogram(metrics::Family::tier_wait_seconds, {"fast"})},
       .idempotency = idempotency_.get()});
   if (auto done = share_budgets(); !done) return done;
+  if (auto done = keep_leases(); !done) return done;
   if (auto done = load_models(); !done) return done;
   if (auto done = open_access_log(); !done) return done;
   if (auto done = listen(); !done) return done;
@@ -187,6 +188,22 @@ core::Result<void> Application::open_alerts() {
   alerts_ = std::make_unique<gateway::AlertSender>(control_, config_->budget_alerts, std::move(*journal), clock_,
                                                    metrics_.registry());
   budget_watch_.send_to([this](const metering::BudgetAlert& alert) { alerts_->push(alert); });
+  return {};
+}
+
+// Counts the gateways that share the limits, fetches slices ahead of need, gives idle ones back.
+core::Result<void> Application::keep_leases() {
+  if (!limiter_.shared()) return {};
+  try {
+    control_redis_ = std::make_unique<net::RedisClient>(control_.get_executor(), config_->redis, redis_hooks_);
+  } catch (const std::exception& error) {
+    return core::fail(core::ErrorKind::internal, std::string{"redis: "} + error.what());
+  }
+  control_redis_->start();
+  lease_store_ = std::make_unique<ratelimit::RedisLeases>(*control_redis_);
+  lease_keeper_ = std::make_unique<ratelimit::LeaseKeeper>(control_.get_executor(), limiter_, *lease_store_,
+                                                           services_->lease_metrics);
+  lease_keeper_->start();
   return {};
 }
 

@@ -59,6 +59,7 @@ class Application final : private metering::LedgerHooks {
   core::Result<void> open_access_log();
   core::Result<void> listen();
   core::Result<void> open_alerts();
+  core::Result<void> keep_leases();
   core::Result<void> share_budgets();
   core::Result<void> apply_budgets(const config::Config& config);
   void publish_prices(const metering::PriceBook& prices);

@@ -54,6 +54,7 @@ class Seen:
 
 
 PROMPT_TOKENS = 25
+servers = []  # other processes that a case started
 
 
 class Upstream:

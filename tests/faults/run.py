@@ -60,6 +60,10 @@ def main():
             if not isinstance(error, lab.Broken):
                 traceback.print_exc()
             failed += 1
+            for process in lab.Gateway.started + lab.servers:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
             if options.keep:
                 print(f"  kept {directory}")
                 continue

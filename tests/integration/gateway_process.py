@@ -41,6 +41,8 @@ class Mock:
 
 
 class Gateway:
+    started = []  # processes; a test that broke ends what it left running
+
     def __init__(self, yaml, env=None, directory=None):
         self.temporary = tempfile.TemporaryDirectory(prefix="ganglion-test-") if directory is None else None
         self.directory = pathlib.Path(directory or self.temporary.name)
@@ -57,6 +59,7 @@ class Gateway:
         offset = self.log.seek(0, os.SEEK_END)
         self.process = subprocess.Popen([build_dir() / "ganglion", "serve", self.file], stdout=subprocess.DEVNULL,
                                         stderr=self.log, env=self.env)
+        Gateway.started.append(self.process)
         self.ports = {}
         while len(self.ports) < 2:
             with open(self.directory / "gateway.log", encoding="utf-8") as reader:
