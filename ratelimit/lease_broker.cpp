@@ -129,7 +129,7 @@ LeaseAsk LeaseBroker::begin(BucketSet& set, const Costs& costs, SteadyTime now) 
   return ask;
 }
 
-void LeaseBroker::send(const SetPtr& set, LeaseAsk ask) {
+void LeaseBroker::send(const SetPtr& set, const LeaseAsk& ask) {
   store_.exchange(ask, [this, set](LeaseResult result) { finished(set, result); });
 }
 
@@ -186,7 +186,8 @@ bool LeaseBroker::tend(const SetPtr& set) {
   return false;
 }
 
-LeaseKeeper::LeaseKeeper(asio::any_io_executor executor, Limiter& limiter, LeaseStore& store, LeaseMetrics metrics)
+LeaseKeeper::LeaseKeeper(const asio::any_io_executor& executor, Limiter& limiter, LeaseStore& store,
+                         LeaseMetrics metrics)
     : broker_(executor, limiter, store, metrics), id_(core::random_hex(8)), timer_(executor) {}
 
 LeaseKeeper::~LeaseKeeper() {

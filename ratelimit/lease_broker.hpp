@@ -42,7 +42,7 @@ class LeaseBroker {
   boost::asio::awaitable<void> wait_for(SetPtr set, Costs costs);
   // With the set's lock held; the exchange itself begins when it is released.
   LeaseAsk begin(detail::BucketSet& set, const Costs& costs, core::SteadyTime now);
-  void send(const SetPtr& set, LeaseAsk ask);
+  void send(const SetPtr& set, const LeaseAsk& ask);
   void finished(const SetPtr& set, const LeaseResult& result);
   void go_local(const SetPtr& set, core::SteadyTime now);
   // One look of the keeper; false: there is nothing more to put right.
@@ -58,7 +58,8 @@ class LeaseBroker {
 // local share, and counts the gateways.
 class LeaseKeeper {
  public:
-  LeaseKeeper(boost::asio::any_io_executor executor, Limiter& limiter, LeaseStore& store, LeaseMetrics metrics = {});
+  LeaseKeeper(const boost::asio::any_io_executor& executor, Limiter& limiter, LeaseStore& store,
+              LeaseMetrics metrics = {});
   ~LeaseKeeper();
   LeaseKeeper(const LeaseKeeper&) = delete;
   LeaseKeeper& operator=(const LeaseKeeper&) = delete;
