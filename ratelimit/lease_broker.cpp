@@ -77,7 +77,7 @@ LeaseBroker::Look LeaseBroker::look(const SetPtr& set, const Costs& costs) {
   LeaseAsk exchange = begin(*set, {}, now);
   limiter_.list(set);
   lock.unlock();
-  send(set, std::move(exchange));
+  send(set, exchange);
   return verdict;
 }
 
@@ -113,7 +113,7 @@ asio::awaitable<void> LeaseBroker::wait_for(SetPtr set, Costs costs) {
         LeaseAsk ask = begin(*set, costs, limiter_.clock_.steady());
         limiter_.list(set);
         lock.unlock();
-        send(set, std::move(ask));
+        send(set, ask);
       },
       asio::use_awaitable);
 }
@@ -177,7 +177,7 @@ bool LeaseBroker::tend(const SetPtr& set) {
   if (uneven && reachable) {
     LeaseAsk ask = begin(*set, {}, now);
     lock.unlock();
-    send(set, std::move(ask));
+    send(set, ask);
     return true;
   }
   if (held || shared.local) return true;
