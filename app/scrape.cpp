@@ -11,11 +11,20 @@ using metrics::Family;
 void scrape_engine(metrics::Scrape& out, std::string_view model, const local::EngineStats& stats) {
   out.set(Family::engine_queue_length, {model, "regular"}, stats.queued_now[0]);
   out.set(Family::engine_queue_length, {model, "fast"}, stats.queued_now[1]);
-  out.set(Family::engine_running_requests, {model}, stats.running_now);
+  out.set(Family::engine_running_requests, {model, "regular"}, stats.running_now[0]);
+  out.set(Family::engine_running_requests, {model, "fast"}, stats.running_now[1]);
   out.set(Family::engine_kv_pages_used, {model}, static_cast<double>(stats.kv_pages_used_now));
+  out.set(Family::engine_kv_pages_cached, {model}, static_cast<double>(stats.kv_pages_cached_now));
+  out.set(Family::engine_kv_evictions_total, {model}, static_cast<double>(stats.kv_pages_evicted));
+  out.set(Family::engine_prefix_tokens_total, {model}, static_cast<double>(stats.prefix_tokens));
   out.set(Family::engine_kv_pages, {model}, static_cast<double>(stats.kv_pages_total));
   out.set(Family::engine_steps_total, {model}, static_cast<double>(stats.steps));
   out.set(Family::engine_step_seconds_total, {model}, stats.step_seconds);
+  out.set(Family::engine_step_part_seconds_total, {model, "plan"}, stats.plan_seconds);
+  out.set(Family::engine_step_part_seconds_total, {model, "text"}, stats.text_seconds);
+  out.set(Family::engine_step_tokens_total, {model, "regular"}, static_cast<double>(stats.step_tokens[0]));
+  out.set(Family::engine_step_tokens_total, {model, "fast"}, static_cast<double>(stats.step_tokens[1]));
+  out.set(Family::engine_step_tokens_max, {model}, static_cast<double>(stats.step_tokens_max));
   out.set(Family::engine_tokens_total, {model, "prompt"}, static_cast<double>(stats.prompt_tokens));
   out.set(Family::engine_tokens_total, {model, "generated"}, static_cast<double>(stats.generated_tokens));
   out.set(Family::engine_requests_total, {model, "done"},

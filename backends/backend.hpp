@@ -27,6 +27,7 @@ struct Call {
   bool stream = false;     // the body asks for server-sent events
   api::Tier tier = api::Tier::regular;
   std::string_view request_id;
+  std::string_view tenant;  // who pays; what one tenant's prompts leave in a local model is not used for another's
   std::chrono::milliseconds capacity_wait{0};  // the tier's longest wait for the backend's capacity; 0: its own default
   core::Deadline deadline;                     // the request's one absolute deadline
   core::CancelSource* cancel = nullptr;        // never null; a cancelled wait returns ErrorKind::cancelled

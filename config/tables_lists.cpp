@@ -223,6 +223,10 @@ Table<backends::LocalModelOptions> local_table() {
                kRestart),
       entry<T>("kv_type", &T::kv_type, choice({"auto", "fp8"}),
                "How keys and values are kept. `fp8` halves them and needs a GPU.", kRestart),
+      entry<T>("prefix_sharing", &T::prefix_sharing, choice({"tenant", "all", "off"}),
+               "Whose requests find computed what an earlier prompt began with: those of the same tenant, all, or "
+               "nobody's. `all` lets a tenant tell by the time an answer takes whether another has asked the same.",
+               kRestart),
       entry<T>("threads", &T::threads, integer_or("auto", 0, 0, 1024), "Compute threads; `auto`: one per core.",
                kRestart),
       entry<T>("kv_memory", &T::kv_bytes, size(1 << 20, 1ULL << 42),

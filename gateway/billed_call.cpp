@@ -113,6 +113,7 @@ boost::asio::awaitable<core::Result<void>> BilledCall::start() {
                       .stream = spec_.view.stream,
                       .tier = spec_.tier,
                       .request_id = spec_.id.view(),
+                      .tenant = spec_.who->tenant,
                       .capacity_wait = spec_.tier == api::Tier::fast ? tiers.fast_wait_max : tiers.regular_wait_max,
                       .deadline = spec_.deadline,
                       .cancel = spec_.cancel};

@@ -31,6 +31,7 @@ struct GeneratePlan {
   std::vector<std::int32_t> stop_token_ids;
   bool ignore_eos = false;
   local::Priority priority = local::Priority::regular;
+  std::string prefix_space;
   std::vector<ChoicePlan> choices;
 };
 

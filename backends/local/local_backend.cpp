@@ -41,7 +41,14 @@ local::SamplingParams sampling_of(const api::SamplingFields& f, std::uint64_t ch
   return out;
 }
 
-GeneratePlan plan_of(api::Endpoint endpoint, const Call& call, const api::SamplingFields& f, std::string model) {
+// Who finds what this request's prompt leaves behind. A tenant's name cannot be "*".
+std::string prefix_space(const LocalModelOptions& options, const Call& call) {
+  if (options.prefix_sharing == "off") return {};
+  return options.prefix_sharing == "all" ? "*" : std::string{call.tenant};
+}
+
+GeneratePlan plan_of(api::Endpoint endpoint, const LocalModelOptions& options, const Call& call,
+                     const api::SamplingFields& f, std::string model) {
   const std::string_view prefix = endpoint == api::Endpoint::chat_completions ? "chatcmpl-" : "cmpl-";
   return {.endpoint = endpoint,
           .identity = identity(prefix, call, std::move(model)),
@@ -50,7 +57,8 @@ GeneratePlan plan_of(api::Endpoint endpoint, const Call& call, const api::Sampli
           .stop = f.stop,
           .stop_token_ids = f.stop_token_ids,
           .ignore_eos = f.ignore_eos,
-          .priority = call.tier == api::Tier::fast ? local::Priority::fast : local::Priority::regular};
+          .priority = call.tier == api::Tier::fast ? local::Priority::fast : local::Priority::regular,
+          .prefix_space = prefix_space(options, call)};
 }
 
 // Sets the plan's max_tokens, or says in numbers why the longest prompt leaves no room.
@@ -94,7 +102,7 @@ Result<GeneratePlan> chat_plan(const LocalModel& model, const Call& call) {
   const api::SamplingFields& f = request->sampling;
   auto prompt = chat_prompt(model.parts(), *request);
   if (!prompt) return std::unexpected(prompt.error());
-  GeneratePlan plan = plan_of(api::Endpoint::chat_completions, call, f, request->model);
+  GeneratePlan plan = plan_of(api::Endpoint::chat_completions, model.parts().options, call, f, request->model);
   add_choices(plan, f, std::move(*prompt), {});
   if (auto ok = fit(model, f, "messages", plan); !ok) return std::unexpected(ok.error());
   return plan;
@@ -111,7 +119,7 @@ Result<GeneratePlan> completion_plan(const LocalModel& model, const Call& call) 
     return core::fail(ErrorKind::invalid_value,
                       "prompts times n must be at most " + std::to_string(kSequencesMax) + " for this model", "prompt");
   }
-  GeneratePlan plan = plan_of(api::Endpoint::completions, call, f, request->model);
+  GeneratePlan plan = plan_of(api::Endpoint::completions, model.parts().options, call, f, request->model);
   for (const api::PromptItem& item : request->prompts) {
     auto prompt = plain_prompt(model.parts(), item, "prompt");
     if (!prompt) return std::unexpected(prompt.error());

@@ -7,12 +7,13 @@
 namespace ganglion::backends {
 
 struct LocalModelOptions {
-  std::string name;               // what clients ask for
-  std::string directory;          // HF-format model folder
-  std::string device = "auto";    // "auto", "cpu" or "cuda:<number>"
-  std::string quantize = "none";  // "none", "int8", and on a GPU "fp8", "int4"
-  std::string kv_type = "auto";   // "auto", and on a GPU "fp8"
-  std::uint32_t threads = 0;      // 0: one per core
+  std::string name;                       // what clients ask for
+  std::string directory;                  // HF-format model folder
+  std::string device = "auto";            // "auto", "cpu" or "cuda:<number>"
+  std::string quantize = "none";          // "none", "int8", and on a GPU "fp8", "int4"
+  std::string kv_type = "auto";           // "auto", and on a GPU "fp8"
+  std::string prefix_sharing = "tenant";  // who may use what a prompt's beginning has left: "tenant", "all", "off"
+  std::uint32_t threads = 0;              // 0: one per core
   std::uint64_t kv_bytes = 256ULL * 1024 * 1024;
   std::uint32_t queue_max = 256;
   std::uint32_t batch_max = 32;

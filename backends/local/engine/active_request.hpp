@@ -27,7 +27,7 @@ struct ActiveRequest final : Sequence {
   int generated = 0;
   std::chrono::steady_clock::time_point queued_at;
 
-  GenerateUsage usage() const { return {prompt_tokens, 0, generated}; }
+  GenerateUsage usage() const { return {prompt_tokens, reused, generated}; }
 };
 
 }  // namespace ganglion::local

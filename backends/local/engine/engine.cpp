@@ -16,6 +16,18 @@ namespace ganglion::local {
 using core::ErrorKind;
 using core::Result;
 
+namespace {
+
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
 // ---- Engine ----
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -87,6 +99,7 @@ Result<void> Engine::Impl::load() {
                                                 .fast_slowdown = options_.fast_slowdown_percent / 100.0});
   choices_.resize(static_cast<std::size_t>(options_.batch_max));
   stats_.kv_pages_total = pages;
+  stats_.step_tokens_max = static_cast<std::uint64_t>(options_.step_tokens_max);
   stats_.weight_bytes = runner_->weight_bytes();
   return {};
 }
@@ -127,6 +140,7 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
   auto active = std::make_unique<ActiveRequest>(std::move(request), std::move(sink), tokenizer_);
   GenerateRequest& r = active->request;
   active->priority = r.priority;
+  active->space = std::move(r.prefix_space);
   active->tokens = std::move(r.prompt);
   active->prompt_tokens = static_cast<int>(active->tokens.size());
   active->tokens_max = r.max_tokens > 0 ? r.max_tokens : context_max_ - active->prompt_tokens;
@@ -212,28 +226,33 @@ bool Engine::Impl::take_mail() {
   return !stopping;
 }
 
-void Engine::Impl::step() {
-  const auto begin = std::chrono::steady_clock::now();
-  const auto work = scheduler_->plan(cost_.free_tokens());
-  publish({});  // who was admitted no longer counts as queued
-  std::vector<Runner::Sampling> samplings;
-  samplings.reserve(work.size());  // the slices point into it
-  std::vector<Runner::Slice> slices;
-  StepCounts counts;
-  int tokens = 0;
+std::span<const Runner::Slice> Engine::Impl::slices_of(std::span<const Scheduler::Work> work, StepCounts& counts) {
+  samplings_.clear();
+  samplings_.reserve(work.size());  // the slices point into it
+  slices_.clear();
   for (const auto& [sequence, some] : work) {
     const auto from = static_cast<std::size_t>(sequence->computed), count = static_cast<std::size_t>(some);
     const auto& r = static_cast<const ActiveRequest&>(*sequence);
     const bool last = from + count == sequence->tokens.size();
     if (last) {
-      samplings.push_back({r.request.sampling, r.history, r.seed, static_cast<std::uint64_t>(r.generated)});
+      samplings_.push_back({r.request.sampling, r.history, r.seed, static_cast<std::uint64_t>(r.generated)});
     }
-    slices.push_back({std::span(sequence->tokens).subspan(from, count), sequence->pages.data(), sequence->computed,
-                      last ? &samplings.back() : nullptr});
+    slices_.push_back({std::span(sequence->tokens).subspan(from, count), sequence->pages.data(), sequence->computed,
+                       last ? &samplings_.back() : nullptr});
     counts.prompt_tokens += std::clamp(r.prompt_tokens - sequence->computed, 0, some);
     counts.sampled += last ? 1 : 0;
-    tokens += some;
+    counts.tokens[static_cast<std::size_t>(sequence->priority)] += some;
   }
+  return slices_;
+}
+
+void Engine::Impl::step() {
+  const Stopwatch whole;
+  StepCounts counts;
+  const auto work = scheduler_->plan(cost_.free_tokens());
+  publish({});  // who was admitted no longer counts as queued
+  const auto slices = slices_of(work, counts);
+  counts.plan_seconds = whole.seconds();
   // A step of regular requests alone gives way to a fast one that arrives, between two layers, and is done again: but
   // not twice in a row, or they would never come to an end.
   const bool may_give_up = scheduler_->running(Priority::fast) == 0 && !std::exchange(gave_up_, false);
@@ -246,9 +265,11 @@ void Engine::Impl::step() {
     fail_step(done.error());
     return;
   }
+  const Stopwatch text;
   advance(work);
-  counts.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  cost_.observe(tokens, counts.seconds);
+  counts.seconds = whole.seconds();
+  counts.text_seconds = text.seconds();
+  cost_.observe(counts.tokens[0] + counts.tokens[1], counts.seconds);
   counts.steps = 1;
   publish(counts);
   deliver();
@@ -377,11 +398,21 @@ void Engine::Impl::publish(const StepCounts& counts) {
     for (const auto& request : arrived_) queued += request->priority == priority ? 1 : 0;
     stats_.queued_now[static_cast<std::size_t>(priority)] = queued;
   }
-  stats_.running_now = scheduler_->running();
-  stats_.kv_pages_used_now = pages_->used();
+  for (const Priority priority : {Priority::regular, Priority::fast}) {
+    const auto i = static_cast<std::size_t>(priority);
+    stats_.running_now[i] = scheduler_->running(priority);
+    stats_.step_tokens[i] += static_cast<std::uint64_t>(counts.tokens[i]);
+  }
+  const PrefixTree& tree = scheduler_->tree();
+  stats_.kv_pages_used_now = pages_->used() - tree.idle();
+  stats_.kv_pages_cached_now = tree.idle();
+  stats_.kv_pages_evicted = tree.evicted();
+  stats_.prefix_tokens = scheduler_->reused();
   stats_.preempted = scheduler_->preempted();
   stats_.steps += static_cast<std::uint64_t>(counts.steps);
   stats_.step_seconds += counts.seconds;
+  stats_.plan_seconds += counts.plan_seconds;
+  stats_.text_seconds += counts.text_seconds;
   stats_.generated_tokens += static_cast<std::uint64_t>(counts.sampled);
   stats_.prompt_tokens += static_cast<std::uint64_t>(counts.prompt_tokens);
 }

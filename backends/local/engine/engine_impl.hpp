@@ -36,8 +36,15 @@ struct Engine::Impl {
 
  private:
   // The loop and its parts; engine thread only.
+  struct StepCounts {
+    int steps = 0, prompt_tokens = 0, sampled = 0;
+    int tokens[kPriorityCount] = {0, 0};
+    double seconds = 0, plan_seconds = 0, text_seconds = 0;
+  };
   void run();
   bool take_mail();  // newcomers and cancellations; false at the end
+  // The slices of a plan; they point into it, into its sequences and into samplings_.
+  std::span<const Runner::Slice> slices_of(std::span<const Scheduler::Work> work, StepCounts& counts);
   void step();
   struct Ending {
     std::unique_ptr<Sequence> sequence;  // already out of the scheduler
@@ -45,10 +52,6 @@ struct Engine::Impl {
   };
   void advance(std::span<const Scheduler::Work> work);
   void deliver();
-  struct StepCounts {
-    int steps = 0, prompt_tokens = 0, sampled = 0;
-    double seconds = 0;
-  };
   void publish(const StepCounts& counts);
   // A sampled token's consequences; none: the request goes on.
   FinishReason accept(ActiveRequest& request, const Choice& choice);
@@ -68,6 +71,8 @@ struct Engine::Impl {
   StepCost cost_;
   bool gave_up_ = false;  // the last step, half done
   std::atomic<bool> fast_arrived_{false};
+  std::vector<Runner::Sampling> samplings_;
+  std::vector<Runner::Slice> slices_;
   std::vector<Choice> choices_;
   std::vector<Ending> endings_;  // decided, not yet told
 

@@ -42,6 +42,8 @@ struct GenerateRequest {
   std::vector<std::int32_t> stop_token_ids;
   bool ignore_eos = false;  // the model's end tokens are then ordinary tokens
   Priority priority = Priority::regular;
+  // Requests of one space find what others of it have computed of the same beginning; "": this one shares with nobody.
+  std::string prefix_space;
 };
 
 enum class FinishReason : std::uint8_t { none, stop, length, cancelled, error };
@@ -59,8 +61,8 @@ struct TokenLogprobs {
 
 struct GenerateUsage {
   int prompt_tokens = 0;
-  int cached_prompt_tokens = 0;
-  int completion_tokens = 0;  // every sampled token: the end token and tokens cut away by a stop string count
+  int cached_prompt_tokens = 0;  // of prompt_tokens, those that earlier requests had computed
+  int completion_tokens = 0;     // every sampled token: the end token and tokens cut away by a stop string count
 };
 
 // A request's events in order: any number of `token`, then exactly one of `done` or `error`.
@@ -105,13 +107,20 @@ struct Handle {
 // A snapshot of an engine's counters. Counts without "now" only grow.
 struct EngineStats {
   int queued_now[kPriorityCount] = {0, 0};  // by Priority
-  int running_now = 0;
-  std::int64_t kv_pages_used_now = 0;
+  int running_now[kPriorityCount] = {0, 0};
+  std::int64_t kv_pages_used_now = 0;    // by running requests
+  std::int64_t kv_pages_cached_now = 0;  // kept for requests to come, and given up when there is need
   std::int64_t kv_pages_total = 0;
-  std::uint64_t weight_bytes = 0;  // packed; what one step reads
+  std::uint64_t kv_pages_evicted = 0;  // of those kept, given up
+  std::uint64_t weight_bytes = 0;      // packed; what one step reads
   std::uint64_t steps = 0;
-  double step_seconds = 0;          // time spent inside steps
-  std::uint64_t prompt_tokens = 0;  // computed, work redone after a preemption included
+  double step_seconds = 0;                             // time spent inside steps; of it:
+  double plan_seconds = 0;                             //   deciding what to compute
+  double text_seconds = 0;                             //   text and events
+  std::uint64_t step_tokens_max = 0;                   // tokens that one step may have
+  std::uint64_t step_tokens[kPriorityCount] = {0, 0};  // that steps had
+  std::uint64_t prompt_tokens = 0;                     // computed, work redone after a preemption included
+  std::uint64_t prefix_tokens = 0;                     // of prompts, found computed
   std::uint64_t generated_tokens = 0;
   std::uint64_t accepted = 0;
   std::uint64_t finished = 0;  // done or error, cancelled included

@@ -17,6 +17,8 @@ class PagePool {
   void release(std::int32_t page);  // free again when the last reference goes
   void release_all(std::vector<std::int32_t>& pages);
 
+  int references(std::int32_t page) const { return references_[static_cast<std::size_t>(page)]; }
+
   std::int32_t total() const { return static_cast<std::int32_t>(references_.size()); }
   std::int32_t free() const { return static_cast<std::int32_t>(free_.size()); }
   std::int32_t used() const { return total() - free(); }

@@ -4,6 +4,8 @@
 #include "backends/local/engine/scheduler.hpp"
 
 #include <algorithm>
+#include <unordered_map>
+#include <utility>
 
 #include "backends/local/kernels/cpu/table.hpp"
 
@@ -15,6 +17,10 @@ int pages_for(int tokens) {
 }
 int pending(const Sequence& s) {
   return static_cast<int>(s.tokens.size()) - s.computed;
+}
+// Where a sequence that shares with nobody keeps what it has computed while it waits again.
+std::string space_of(const Sequence& s) {
+  return s.space.empty() ? '#' + std::to_string(s.id) : ':' + s.space;
 }
 
 }  // namespace
@@ -50,7 +56,7 @@ std::unique_ptr<Sequence> Scheduler::remove(std::uint64_t id) {
       break;
     }
   }
-  if (out != nullptr) pages_.release_all(out->pages);
+  if (out != nullptr) leave(*out);
   return out;
 }
 
@@ -62,7 +68,7 @@ std::vector<std::unique_ptr<Sequence>> Scheduler::remove_all() {
     for (auto& sequence : queue) out.push_back(std::move(sequence));
     queue.clear();
   }
-  for (auto& sequence : out) pages_.release_all(sequence->pages);
+  for (auto& sequence : out) leave(*sequence);
   return out;
 }
 
@@ -70,17 +76,34 @@ std::vector<std::unique_ptr<Sequence>> Scheduler::remove_all() {
 bool Scheduler::grow(Sequence& sequence, int tokens) {
   const auto wanted = static_cast<std::size_t>(pages_for(tokens));
   while (sequence.pages.size() < wanted) {
-    const auto page = pages_.take();
+    const auto page = tree_.take();
     if (!page) return false;
     sequence.pages.push_back(*page);
   }
   return true;
 }
 
+// Puts the whole pages of what is computed into the tree.
+void Scheduler::publish(Sequence& s) {
+  if (s.computed / kPageTokens <= s.known) return;
+  const auto computed = std::span(s.tokens).first(static_cast<std::size_t>(s.computed));
+  s.known = tree_.publish(space_of(s), computed, s.pages, s.known);
+}
+
+// A sequence goes for good: what it computed stays for others, or for nobody.
+void Scheduler::leave(Sequence& s) {
+  if (!s.space.empty()) publish(s);
+  tree_.release(s.pages);
+  if (s.space.empty() && s.preemptions > 0) tree_.forget(space_of(s), s.tokens);
+  s.known = 0;
+}
+
 void Scheduler::preempt_last() {
   std::unique_ptr<Sequence> victim = std::move(running_.back());
   running_.pop_back();
-  pages_.release_all(victim->pages);
+  publish(*victim);
+  tree_.release(victim->pages);
+  victim->known = 0;
   victim->computed = 0;
   ++victim->preemptions;
   ++preempted_;
@@ -102,12 +125,28 @@ int Scheduler::running(Priority priority) const {
       std::count_if(running_.begin(), running_.end(), [=](const auto& s) { return s->priority == priority; }));
 }
 
+// Pages that could be had if the last `victims` of the running ones left.
+int Scheduler::freed_by(int victims) const {
+  std::unordered_map<std::int32_t, int> leaving;  // references that go, by page
+  int freed = 0;
+  for (auto at = running_.rbegin(); at != running_.rbegin() + victims; ++at) {
+    for (const std::int32_t page : (*at)->pages) {
+      const int stay = pages_.references(page) - ++leaving[page];
+      freed += stay == (tree_.holds(page) ? 1 : 0) ? 1 : 0;
+    }
+  }
+  return freed;
+}
+
 // Frees pages for a fast newcomer at the cost of regular ones, the last in order first; none, if that is not enough.
 void Scheduler::make_way(int pages) {
-  int could = pages_.free(), victims = 0;
-  for (auto at = running_.rbegin(); could < pages + running() - victims; ++at, ++victims) {
+  int most = tree_.available();  // at the most: pages may be shared
+  int victims = 0;
+  for (auto at = running_.rbegin();; ++at, ++victims) {
+    const int needed = pages + running() - victims;
+    if (most >= needed && tree_.available() + freed_by(victims) >= needed) break;
     if (at == running_.rend() || (*at)->priority == Priority::fast || (*at)->preemptions >= kGaveWayMax) return;
-    could += static_cast<int>((*at)->pages.size());
+    most += static_cast<int>((*at)->pages.size());
   }
   for (; victims > 0; --victims) preempt_last();
 }
@@ -118,11 +157,24 @@ bool Scheduler::admit(Priority priority) {
   if (priority == Priority::regular && limits_.batch_regular > 0 && running(priority) >= limits_.batch_regular)
     return false;
   Sequence& next = *queue.front();
-  const int wanted = pages_for(static_cast<int>(next.tokens.size()));
+  // What is known already is held before anything else, or it would be thrown out to make room. The last token is
+  // computed in any case: what follows it is wanted.
+  const auto all = static_cast<int>(next.tokens.size());
+  tree_.match(space_of(next), std::span(next.tokens).first(static_cast<std::size_t>(all - 1)), next.pages);
+  const int wanted = pages_for(all) - static_cast<int>(next.pages.size());
   if (priority == Priority::fast) make_way(wanted);
   // A page to spare for each running one, so that an admission is not followed by a preemption at once.
-  if (wanted + running() > pages_.free()) return false;
-  grow(next, static_cast<int>(next.tokens.size()));
+  if (wanted + running() > tree_.available()) {
+    tree_.release(next.pages);
+    return false;
+  }
+  next.known = static_cast<int>(next.pages.size());
+  next.computed = next.known * kPageTokens;
+  if (!std::exchange(next.admitted, true)) {
+    next.reused = next.computed;
+    reused_ += static_cast<std::uint64_t>(next.reused);
+  }
+  grow(next, all);
   auto at = std::find_if(running_.begin(), running_.end(), [&](const auto& other) { return before(next, *other); });
   running_.insert(at, std::move(queue.front()));
   queue.pop_front();
@@ -164,6 +216,9 @@ int Scheduler::plan_some(std::size_t begin, std::size_t end, std::size_t turn, i
 
 std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
   work_.clear();
+  for (const auto& s : running_) {
+    if (!s->space.empty()) publish(*s);
+  }
   // Growth first, in order: whoever gives way here must not be in the step.
   for (std::size_t i = 0; i < running_.size(); ++i) {
     if (!make_room(*running_[i], static_cast<int>(running_[i]->tokens.size()))) break;

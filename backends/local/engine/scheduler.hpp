@@ -4,8 +4,11 @@
 //
 // Order: fast before regular, then by arrival. A waiting sequence is admitted when the pages for all of its tokens
 // are free, with one spare page for each running sequence. When a running one cannot grow, the last in order gives up
-// its pages and waits again (its tokens are kept and recomputed). The first in order never gives way and fits alone by
-// the caller's promise, so the work always goes on.
+// its pages and waits again; what of them nobody needs meanwhile it finds again, the rest is recomputed. The first in
+// order never gives way and fits alone by the caller's promise, so the work always goes on.
+//
+// Whole pages of computed tokens are kept in a PrefixTree, also when their sequence has ended: one that is admitted
+// begins after the tokens that it finds there. Only sequences of one `space` find each other's.
 //
 // What makes fast fast: some places in the batch are not for regular sequences; a fast one that finds no pages takes
 // those of regular ones; and while a fast one runs, regular ones get only so many tokens of a step as lengthen it by
@@ -17,10 +20,11 @@
 #include <deque>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backends/local/engine/events.hpp"
-#include "backends/local/engine/page_pool.hpp"
+#include "backends/local/engine/prefix_tree.hpp"
 
 namespace ganglion::local {
 
@@ -32,6 +36,10 @@ struct Sequence {
   int computed = 0;                  // tokens whose keys and values are in `pages`
   std::vector<std::int32_t> pages;
   int preemptions = 0;
+  std::string space;  // whose computed tokens it may find and leave; "": its own alone
+  int known = 0;      // of its pages, those that are in the tree: the first ones
+  int reused = 0;     // tokens that others had computed when it was first admitted
+  bool admitted = false;
 };
 
 class Scheduler {
@@ -49,7 +57,7 @@ class Scheduler {
     int tokens;  // compute tokens [computed, computed + tokens)
   };
 
-  Scheduler(PagePool& pages, Limits limits) : pages_(pages), limits_(limits) {}
+  Scheduler(PagePool& pages, Limits limits) : pages_(pages), tree_(pages), limits_(limits) {}
 
   // The caller promises that the sequence's pages at its longest are at most PagePool::total().
   void add(std::unique_ptr<Sequence> sequence);
@@ -58,9 +66,9 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> remove_all();
 
   // The next step's work; pages are in place. `free_tokens`: how many tokens take as long as a step's fixed part
-  // (StepCost). The caller computes it and then advances each sequence's `computed`,
-  // and appends a token where all were computed. Valid until the next call of anything here. Empty only when nobody
-  // is here.
+  // (StepCost). The caller computes it and then advances each sequence's `computed`, and appends a token where all were
+  // computed. Sequences whose pages are in a step that is not computed yet must not be here twice: the next plan is
+  // made when the last one is through. Valid until the next call of anything here. Empty only when nobody is here.
   std::span<const Work> plan(double free_tokens = 0);
 
   int running() const { return static_cast<int>(running_.size()); }
@@ -68,6 +76,10 @@ class Scheduler {
   int waiting(Priority priority) const { return static_cast<int>(waiting_[index(priority)].size()); }
   bool empty() const { return running_.empty() && waiting_[0].empty() && waiting_[1].empty(); }
   std::uint64_t preempted() const { return preempted_; }
+  std::uint64_t reused() const { return reused_; }  // tokens found computed at first admissions
+  const PrefixTree& tree() const { return tree_; }
+  // The pages hold nothing any more (the device lost them). Nobody may be here.
+  void forget_pages() { tree_.forget_all(); }
 
  private:
   static std::size_t index(Priority priority) { return static_cast<std::size_t>(priority); }
@@ -76,17 +88,21 @@ class Scheduler {
   bool grow(Sequence& sequence, int tokens);
   bool make_room(Sequence& sequence, int tokens);
   void preempt_last();
+  void publish(Sequence& sequence);
+  void leave(Sequence& sequence);
+  int freed_by(int victims) const;
   bool admit_one();
   bool admit(Priority priority);
   void make_way(int pages);
   int plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget);
 
   PagePool& pages_;
+  PrefixTree tree_;
   Limits limits_;
   std::vector<std::unique_ptr<Sequence>> running_;  // in order
   std::deque<std::unique_ptr<Sequence>> waiting_[kPriorityCount];
   std::vector<Work> work_;
-  std::uint64_t preempted_ = 0;
+  std::uint64_t preempted_ = 0, reused_ = 0;
   int passed_over_ = 0;   // fast admissions since a regular one waits
   double allowance_ = 0;  // tokens that regular ones may take beside fast ones, saved up
   std::size_t turn_ = 0;  // which regular one is first to take of it

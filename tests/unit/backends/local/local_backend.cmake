@@ -4,4 +4,5 @@ ganglion_test(backends_local SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/local_chat_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/local_completions_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/local_lifecycle_test.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/local_prefix_test.cpp
   DEPS backends_local)

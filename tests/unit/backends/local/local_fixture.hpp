@@ -52,6 +52,7 @@ struct Ask {
   json body;
   api::Tier tier = api::Tier::regular;
   core::Deadline deadline;
+  std::string tenant;
 };
 
 inline boost::asio::awaitable<Reply> ask(LocalBackend& backend, const Ask& what) {
@@ -63,6 +64,7 @@ inline boost::asio::awaitable<Reply> ask(LocalBackend& backend, const Ask& what)
                   .stream = what.body.value("stream", false),
                   .tier = what.tier,
                   .request_id = "01TEST",
+                  .tenant = what.tenant,
                   .deadline = what.deadline,
                   .cancel = &cancel};
   Reply reply;
@@ -158,7 +160,8 @@ inline bool idle(const LocalModel& model, std::chrono::milliseconds limit = std:
   const auto end = std::chrono::steady_clock::now() + limit;
   while (std::chrono::steady_clock::now() < end) {
     const local::EngineStats s = model.stats();
-    if (s.running_now == 0 && s.queued_now[0] + s.queued_now[1] == 0 && s.kv_pages_used_now == 0) return true;
+    if (s.running_now[0] + s.running_now[1] == 0 && s.queued_now[0] + s.queued_now[1] == 0 && s.kv_pages_used_now == 0)
+      return true;
     std::this_thread::sleep_for(std::chrono::milliseconds{1});
   }
   return false;

@@ -50,7 +50,7 @@ TEST(LocalLifecycle, DroppingAnAnswerFreesItsPlaceAndPagesAtOnce) {
     if (!answer) co_return;
     const auto piece = co_await (*answer)->next();
     EXPECT_TRUE(piece && !piece->empty());
-    EXPECT_EQ(model->stats().running_now, 1);
+    EXPECT_EQ(model->stats().running_now[0], 1);
     EXPECT_GT(model->stats().kv_pages_used_now, 0);
     answer->reset();
   });

@@ -66,6 +66,32 @@ class KeepingSink : public GenerateSink {
   int late_ = 0;
 };
 
+// Holds the engine's thread inside its first event until told to go on: what is submitted meanwhile stays queued.
+class GateSink : public KeepingSink {
+ public:
+  void on_event(GenerateEvent&& event) noexcept override {
+    KeepingSink::on_event(std::move(event));
+    std::unique_lock lock(mutex_);
+    entered_ = true;
+    changed_.notify_all();
+    changed_.wait_for(lock, kPatience, [&] { return open_; });
+  }
+  void wait_until_entered() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return entered_; }));
+  }
+  void open() {
+    const std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool entered_ = false, open_ = false;
+};
+
 inline std::unique_ptr<Engine> load_engine(const std::string& model, EngineOptions options = {}) {
   options.dir = model_dir(model);
   if (options.threads == 0) options.threads = 2;

@@ -193,7 +193,7 @@ TEST_F(EngineTest, StatsCountWhatWasDone) {
   const auto before = engine_->stats();
   generate(*engine_, greedy(golden_.prompt, 7));
   EngineStats after = engine_->stats();
-  for (int i = 0; i < 1000 && after.running_now != 0; ++i) {  // published just after the last event
+  for (int i = 0; i < 1000 && after.running_now[0] != 0; ++i) {  // published just after the last event
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     after = engine_->stats();
   }

@@ -94,7 +94,7 @@ TEST(Scheduler, AdmissionWaitsForPages) {
   EXPECT_EQ(ids(s.plan()), (Ids{{2, 32}}));
 }
 
-TEST(Scheduler, TheLastInOrderGivesWayAndIsRecomputed) {
+TEST(Scheduler, TheLastInOrderGivesWayAndKeepsWhatNobodyNeeds) {
   PagePool pages(5);
   Scheduler s(pages, {.batch_max = 8, .step_tokens_max = 64});
   s.add(make(1, 16, Priority::fast));
@@ -106,9 +106,29 @@ TEST(Scheduler, TheLastInOrderGivesWayAndIsRecomputed) {
   EXPECT_EQ(s.running(), 2);
   EXPECT_EQ(s.waiting(Priority::regular), 1);
   EXPECT_EQ(s.preempted(), 1u);
+  EXPECT_EQ(s.tree().idle(), 1);
   EXPECT_EQ(ids(s.plan()), (Ids{{1, 1}, {3, 1}}));
   s.remove(1);
-  EXPECT_EQ(ids(s.plan()), (Ids{{3, 1}, {2, 17}}));  // prompt and the token that it had made
+  EXPECT_EQ(ids(s.plan()), (Ids{{3, 1}, {2, 1}}));  // its prompt is still there
+  s.remove(2);
+  s.remove(3);
+  EXPECT_EQ(pages.used(), 0);
+}
+
+TEST(Scheduler, WhatWasThrownOutIsRecomputed) {
+  PagePool pages(3);
+  Scheduler s(pages, {.batch_max = 8, .step_tokens_max = 64});
+  s.add(make(1, 16));
+  s.add(make(2, 16));
+  advance(s.plan());
+  advance(s.plan());  // 1 takes the last page, 2 gives way
+  ASSERT_EQ(s.running(), 1);
+  EXPECT_EQ(s.tree().idle(), 1);
+  for (int i = 0; i < 17; ++i) advance(s.plan());  // 1 needs a third page: 2's
+  EXPECT_EQ(s.tree().idle(), 0);
+  EXPECT_EQ(s.tree().evicted(), 1u);
+  s.remove(1);
+  EXPECT_EQ(ids(s.plan()), (Ids{{2, 17}}));  // prompt and the token that it had made
 }
 
 TEST(Scheduler, RemoveFindsWaitingOnesToo) {

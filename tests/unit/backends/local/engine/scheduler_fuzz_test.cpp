@@ -1,0 +1,239 @@
+// Scheduler, page pool and prefix tree under random schedules, against a model that knows what every page must hold.
+// Prints its seed; GANGLION_FUZZ_SEED repeats a run.
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <random>
+#include <set>
+
+#include "backends/local/engine/scheduler.hpp"
+
+namespace ganglion::local {
+namespace {
+
+constexpr int kSchedules = 100'000;
+
+struct Tracked final : Sequence {
+  std::vector<std::uint64_t> meaning;  // of tokens [0, i] in this sequence's space: what position i must hold
+  std::size_t goal = 0;                // length at which it is done
+};
+
+std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
+  std::uint64_t x = a * 0x9e3779b97f4a7c15ULL + b + 1;
+  x ^= x >> 29;
+  x *= 0xbf58476d1ce4e5b9ULL;
+  return x ^ x >> 32;
+}
+
+class Schedule {
+ public:
+  explicit Schedule(std::uint64_t seed)
+      : random_(seed),
+        pages_(3 + pick(10)),
+        scheduler_(pages_, {.batch_max = 1 + pick(4),
+                            .step_tokens_max = 4 + pick(60),
+                            .batch_regular = pick(3),
+                            .fast_slowdown = pick(2) == 0 ? -1.0 : 0.2}),
+        store_(static_cast<std::size_t>(pages_.total()) * kPageTokens, 0) {}
+
+  void run() {
+    const int operations = 4 + pick(14);
+    for (int i = 0; i < operations && ok(); ++i) operation();
+    for (int left = 5'000; !scheduler_.empty() && ok(); --left) {
+      ASSERT_GT(left, 0) << "no progress";
+      step(false);
+    }
+    check_references();
+    ASSERT_EQ(pages_.used(), scheduler_.tree().idle()) << "a page has leaked";
+    scheduler_.forget_pages();
+    ASSERT_EQ(pages_.used(), 0) << "a page has leaked";
+  }
+
+  static inline std::uint64_t preempted = 0, evicted = 0, reused = 0, steps = 0;
+  ~Schedule() {
+    preempted += scheduler_.preempted();
+    evicted += scheduler_.tree().evicted();
+    reused += scheduler_.reused();
+  }
+
+ private:
+  int pick(int below) { return static_cast<int>(random_() % static_cast<unsigned>(below)); }
+  static bool ok() { return !testing::Test::HasFatalFailure(); }
+
+  void operation() {
+    const int what = pick(10);
+    if (what < 3) {
+      add();
+    } else if (what < 8) {
+      step(pick(8) == 0);
+    } else if (what == 8 && !alive_.empty()) {
+      auto victim = alive_.begin();
+      std::advance(victim, pick(static_cast<int>(alive_.size())));
+      end(victim->first);
+    } else if (what == 9 && pick(6) == 0) {
+      for (const auto& [id, s] : alive_) note_computed(*s);
+      scheduler_.remove_all();
+      alive_.clear();
+      fresh_.clear();
+      if (pick(2) == 0) {  // the device lost everything
+        scheduler_.forget_pages();
+        std::ranges::fill(store_, 0);
+        known_.clear();
+      }
+    }
+    check_references();
+  }
+
+  void append(Tracked& s, std::int32_t token) {
+    const std::uint64_t before =
+        s.meaning.empty() ? std::hash<std::string>{}(s.space.empty() ? std::to_string(s.id) : s.space) + s.space.size()
+                          : s.meaning.back();
+    s.tokens.push_back(token);
+    s.meaning.push_back(mix(before, static_cast<std::uint64_t>(token)));
+  }
+
+  // Prompts are made of few different pages, so that many begin alike.
+  void add() {
+    auto s = std::make_unique<Tracked>();
+    s->id = next_++;
+    s->priority = pick(3) == 0 ? Priority::fast : Priority::regular;
+    static const std::string kSpaces[] = {"", "a", "b"};
+    s->space = kSpaces[pick(3)];
+    const int longest = pages_.total() * kPageTokens;
+    const int prompt = 1 + pick(longest - 1);
+    std::int32_t page = 0;
+    for (int i = 0; i < prompt; ++i) {
+      if (i % kPageTokens == 0) page = pick(2);
+      append(*s, page);
+    }
+    s->goal = static_cast<std::size_t>(prompt + 1 + pick(std::min(longest - prompt, 24)));
+    alive_[s->id] = s.get();
+    fresh_.insert(s->id);
+    scheduler_.add(std::move(s));
+  }
+
+  void end(std::uint64_t id) {
+    note_computed(*alive_.at(id));
+    alive_.erase(id);
+    fresh_.erase(id);
+    ASSERT_NE(scheduler_.remove(id), nullptr);
+  }
+
+  // Whole pages that a sequence of a shared space has computed: all of them are found, as long as nothing is evicted.
+  void note_computed(const Tracked& s) {
+    if (s.space.empty()) return;
+    for (int end = kPageTokens; end <= s.computed; end += kPageTokens) {
+      known_.insert(s.meaning[static_cast<std::size_t>(end) - 1]);
+    }
+  }
+
+  void step(bool fails) {
+    ++steps;
+    for (const auto& [id, s] : alive_) note_computed(*s);
+    const auto work = scheduler_.plan(pick(8));
+    if (scheduler_.empty()) return;
+    ASSERT_FALSE(work.empty()) << "stuck";
+    check_work(work);
+    if (fails) return;  // nothing of it counts
+    std::vector<std::uint64_t> done;
+    for (const auto& [sequence, tokens] : work) {
+      auto& s = static_cast<Tracked&>(*sequence);
+      for (int i = 0; i < tokens; ++i, ++s.computed)
+        slot(s, s.computed) = s.meaning[static_cast<std::size_t>(s.computed)];
+      if (s.computed < static_cast<int>(s.tokens.size())) continue;
+      append(s, pick(2));
+      if (s.tokens.size() >= s.goal) done.push_back(s.id);
+    }
+    for (const std::uint64_t id : done) end(id);
+  }
+
+  std::uint64_t& slot(const Tracked& s, int position) {
+    const std::int32_t page = s.pages[static_cast<std::size_t>(position / kPageTokens)];
+    return store_[static_cast<std::size_t>(page) * kPageTokens + static_cast<std::size_t>(position % kPageTokens)];
+  }
+
+  // What counts as computed is what lies in the pages, and what is written now is nobody else's.
+  void check_work(std::span<const Scheduler::Work> work) {
+    std::map<std::int32_t, int> users;
+    for (const auto& [id, s] : alive_) {
+      for (const std::int32_t page : s->pages) ++users[page];
+    }
+    for (const auto& [sequence, tokens] : work) {
+      const auto& s = static_cast<const Tracked&>(*sequence);
+      ASSERT_GT(tokens, 0);
+      ASSERT_LE(s.computed + tokens, static_cast<int>(s.tokens.size()));
+      ASSERT_LE(s.computed + tokens, static_cast<int>(s.pages.size()) * kPageTokens);
+      for (int i = 0; i < s.computed; ++i) {
+        ASSERT_EQ(slot(s, i), s.meaning[static_cast<std::size_t>(i)]) << "wrong keys at " << i;
+      }
+      for (int i = s.computed; i < s.computed + tokens; ++i) {
+        const std::int32_t page = s.pages[static_cast<std::size_t>(i / kPageTokens)];
+        ASSERT_EQ(users.at(page), 1) << "writes into a page of another";
+        ASSERT_FALSE(scheduler_.tree().holds(page)) << "writes into a page that others may find";
+      }
+    }
+    std::erase_if(fresh_, [&](std::uint64_t id) {
+      const Tracked& s = *alive_.at(id);
+      if (s.admitted && scheduler_.tree().evicted() == 0) check_found(s);
+      return s.admitted;
+    });
+  }
+
+  void check_found(const Tracked& s) {
+    int expected = 0;
+    const int prompt = static_cast<int>(s.tokens.size());
+    while (!s.space.empty() && expected + kPageTokens < prompt &&
+           known_.contains(s.meaning[static_cast<std::size_t>(expected + kPageTokens) - 1])) {
+      expected += kPageTokens;
+    }
+    ASSERT_EQ(s.reused, expected) << "a prompt of " << prompt << " tokens";
+  }
+
+  void check_references() {
+    std::vector<int> expected(static_cast<std::size_t>(pages_.total()), 0);
+    int idle = 0, free = 0;
+    for (const auto& [id, s] : alive_) {
+      for (const std::int32_t page : s->pages) ++expected[static_cast<std::size_t>(page)];
+    }
+    for (std::int32_t page = 0; page < pages_.total(); ++page) {
+      const int users = expected[static_cast<std::size_t>(page)];
+      const bool kept = scheduler_.tree().holds(page);
+      ASSERT_EQ(pages_.references(page), users + (kept ? 1 : 0)) << "page " << page;
+      idle += kept && users == 0 ? 1 : 0;
+      free += kept || users > 0 ? 0 : 1;
+    }
+    ASSERT_EQ(scheduler_.tree().idle(), idle);
+    ASSERT_EQ(pages_.free(), free);
+  }
+
+  std::mt19937_64 random_;
+  PagePool pages_;
+  Scheduler scheduler_;
+  std::vector<std::uint64_t> store_;  // what lies in the pages
+  std::map<std::uint64_t, Tracked*> alive_;
+  std::set<std::uint64_t> fresh_;  // not admitted yet
+  std::set<std::uint64_t> known_;  // meanings of the ends of pages that are computed
+  std::uint64_t next_ = 1;
+};
+
+TEST(SchedulerFuzz, PagesNeverLeakAndAreNeverSharedWrongly) {
+  const char* fixed = std::getenv("GANGLION_FUZZ_SEED");
+  const std::uint64_t seed = fixed != nullptr ? std::strtoull(fixed, nullptr, 10) : std::random_device{}();
+  std::cout << "seed " << seed << " (GANGLION_FUZZ_SEED repeats)\n";
+  for (int i = 0; i < kSchedules; ++i) {
+    Schedule schedule(mix(seed, static_cast<std::uint64_t>(i)));
+    schedule.run();
+    ASSERT_FALSE(HasFatalFailure()) << "schedule " << i << " of seed " << seed;
+  }
+  std::cout << Schedule::steps << " steps, " << Schedule::preempted << " preemptions, " << Schedule::evicted
+            << " evictions, " << Schedule::reused << " tokens reused\n";
+  EXPECT_GT(Schedule::preempted, 1'000U);
+  EXPECT_GT(Schedule::evicted, 1'000U);
+  EXPECT_GT(Schedule::reused, 100'000U);
+}
+
+}  // namespace
+}  // namespace ganglion::local
