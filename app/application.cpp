@@ -288,10 +288,11 @@ core::Result<void> Application::listen() {
   admin_sources_.routes["/admin/cache/purge"] = [this](net::Exchange& exchange) {
     return gateway::serve_purge(exchange, *cache_tiers_);
   };
-  admin_ = std::make_unique<net::Server>(
-      config_->admin,
-      std::vector<net::ServerWorker>{{.io = &control_, .handler = gateway::admin_handler(admin_sources_)}},
-      admin_hooks_);
+  admin_gate_.emplace(config_->admin.host, config_->admin_access);
+  net::ServerWorker admin_worker{.io = &control_,
+                                 .handler = gateway::admin_handler(admin_sources_, *admin_gate_, admin_hooks_)};
+  admin_ = std::make_unique<net::Server>(config_->admin, std::vector<net::ServerWorker>{std::move(admin_worker)},
+                                         admin_hooks_);
   proxy_ = std::make_unique<net::Server>(config_->server, std::move(server_workers), proxy_hooks_);
   const auto admin_port = admin_->listen();
   if (!admin_port) return std::unexpected(admin_port.error());
@@ -357,12 +358,22 @@ void Application::apply(const config::Reload& reload) {
               {{"problem", "it has no keys, and the gateway listens beyond loopback until it is restarted"}});
     return;
   }
+  if (!admin_gate_->on_loopback() && reload.snapshot->admin_access.token.empty() &&
+      reload.snapshot->admin.tls.client_ca_file.empty()) {
+    metrics_.config_reload_failed();
+    core::log(LogLevel::error, "config_rejected",
+              {{"problem",
+                "it asks for no admin token and no client certificate, and the admin listener is bound beyond loopback "
+                "until the gateway is restarted"}});
+    return;
+  }
   if (auto done = apply_budgets(*reload.snapshot); !done) {
     metrics_.config_reload_failed();
     core::log(LogLevel::error, "config_rejected", {{"problem", done.error().message}});
     return;
   }
   config_ = reload.snapshot;
+  admin_gate_->use(config_->admin_access);
   admission_.configure(config_->admission, config_->gateway.tiers);
   core::set_log_level(parse_level(config_->log.level));
   log_diagnostics(LogLevel::warn, "config_warning", config_->warnings);

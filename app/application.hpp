@@ -110,6 +110,7 @@ class Application final : private metering::LedgerHooks {
   std::uint16_t proxy_port_ = 0, admin_port_ = 0;
   bool bound_to_loopback_ = true;
   gateway::AdminSources admin_sources_;
+  std::optional<gateway::AdminGate> admin_gate_;  // used by the control thread
   std::optional<gateway::UsageEndpoint> usage_endpoint_;
   std::vector<std::unique_ptr<WorkerThread>> workers_;
   // Limits shared through Redis; null: none are.

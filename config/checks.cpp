@@ -51,14 +51,27 @@ void check_listeners(const Place& place, const Config& config) {
                     "providers. Add `keys:` (make one with `ganglion keys create`), or listen on 127.0.0.1");
   }
   if (!is_loopback(config.admin.host)) {
-    place.warn({"admin", "listen"}, config.admin.host +
-                                        " is reachable from other machines and the admin listener asks for no key; "
-                                        "listen on 127.0.0.1 or keep the port behind a firewall");
+    const bool tls = !config.admin.tls.cert_file.empty();
+    const bool asks = !config.admin_access.token.empty() || !config.admin.tls.client_ca_file.empty();
+    if (!tls || !asks) {
+      place.error({"admin", "listen"},
+                  config.admin.host + " is reachable from other machines, where the admin listener needs " +
+                      (tls    ? ""
+                       : asks ? "`admin.tls` (cert and key)"
+                              : "`admin.tls` (cert and key) and ") +
+                      (asks ? "" : "`admin.token` or `admin.tls.client_ca`") + "; add that, or listen on 127.0.0.1");
+    }
+  }
+  if (const auto token = config.admin_access.token.reveal(); !token.empty() && token.size() < 16) {
+    place.error({"admin", "token"}, "shorter than 16 bytes; make one with `openssl rand -hex 32`");
   }
   if (server.port != 0 && server.port == config.admin.port && server.host == config.admin.host) {
     place.error({"admin", "listen"}, "the proxy listens on " + format_listen({server.host, server.port}) + " already");
   }
   const auto tls = [&](std::string_view section, const net::TlsServerOptions& t) {
+    if (!t.client_ca_file.empty() && t.cert_file.empty() && t.key_file.empty()) {
+      place.error({section, "tls", "client_ca"}, "client certificates need TLS: give cert and key too");
+    }
     if (t.cert_file.empty() == t.key_file.empty()) return;
     const std::string missing = t.cert_file.empty() ? "cert" : "key";
     place.error({section, "tls"}, "`" + missing + "` is missing: TLS needs both cert and key");
@@ -275,6 +288,8 @@ void resolve_files(Reader& reader, const Node& root, Config& config) {
   };
   resolve(config.server.tls.cert_file, {"server", "tls", "cert"});
   resolve(config.server.tls.key_file, {"server", "tls", "key"});
+  resolve(config.server.tls.client_ca_file, {"server", "tls", "client_ca"});
+  resolve(config.admin.tls.client_ca_file, {"admin", "tls", "client_ca"});
   resolve(config.admin.tls.cert_file, {"admin", "tls", "cert"});
   resolve(config.admin.tls.key_file, {"admin", "tls", "key"});
   resolve(config.redis.tls_client.ca_file, {"redis", "tls", "ca"});

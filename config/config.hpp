@@ -29,6 +29,7 @@ struct Config {
   net::ServerOptions server;  // the proxy listener
   // /metrics, /healthz, /readyz, /admin/*
   net::ServerOptions admin{.port = 8081, .workers = 1, .connections_max = 256};
+  gateway::AdminAccess admin_access;
   ShutdownOptions shutdown;
   metrics::LogOptions log;
   metrics::MetricsOptions metrics;

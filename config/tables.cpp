@@ -1,5 +1,7 @@
 // The table of fields: the process-wide sections. Lists of things that operators name are in tables_lists.cpp.
 
+#include <algorithm>
+
 #include "config/tables.hpp"
 
 namespace ganglion::config {
@@ -18,18 +20,20 @@ constexpr Extra kRestart{.reloads = Reloads::restart};
 // For sections that spread over several structs.
 constexpr auto kSelf = [](auto& self) -> auto& { return self; };
 
-Field<net::ServerOptions> listen_field(std::string doc) {
-  Field<net::ServerOptions> field;
+// `server` is a callable from object& to net::ServerOptions&.
+template <class T, class Server>
+Field<T> listen_field(Server server, std::string doc) {
+  Field<T> field;
   const Codec<Listen> codec = listen();
   field.info = {.key = "listen", .type = codec.info, .doc = std::move(doc), .reloads = Reloads::restart};
-  field.read = [codec](Reader& reader, const Node& node, net::ServerOptions& server) {
+  field.read = [codec, server](Reader& reader, const Node& node, T& object) {
     if (auto value = codec.read(reader, node)) {
-      server.host = std::move(value->host);
-      server.port = value->port;
+      server(object).host = std::move(value->host);
+      server(object).port = value->port;
     }
   };
-  field.write = [codec](const net::ServerOptions& server, Secrets secrets) {
-    return codec.write({.host = server.host, .port = server.port}, secrets);
+  field.write = [codec, server](const T& object, Secrets secrets) {
+    return codec.write({.host = server(object).host, .port = server(object).port}, secrets);
   };
   return field;
 }
@@ -40,13 +44,53 @@ Table<net::TlsServerOptions> tls_table() {
       entry<T>("cert", &T::cert_file, path(),
                "PEM file with the certificate chain; relative to this file. With `key`, the listener speaks TLS 1.2+."),
       entry<T>("key", &T::key_file, path(), "PEM file with the private key; relative to this file."),
+      entry<T>("client_ca", &T::client_ca_file, path(),
+               "PEM file of authorities; with it, a client without a certificate of theirs is refused. Relative to "
+               "this file."),
   }};
 }
 
-Field<net::ServerOptions> max_connections_field() {
-  using T = net::ServerOptions;
-  return entry<T>("max_connections", &T::connections_max, integer(1, 1'000'000),
+template <class T, class Access>
+Field<T> max_connections_field(Access access) {
+  return entry<T>("max_connections", access, integer(1, 1'000'000),
                   "Open client connections, whole process; past it a new one gets 503 and is closed.", kRestart);
+}
+
+bool is_host_name(std::string_view text) {
+  return !text.empty() && text.size() <= 253 && std::ranges::all_of(text, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.';
+  });
+}
+
+Codec<std::vector<std::string>> host_names() {
+  using Names = std::vector<std::string>;
+  return {.info = {.kind = TypeInfo::Kind::strings, .name = "list of names", .constraint = "host names without port"},
+          .read = [](Reader& reader, const Node& node) -> std::optional<Names> {
+            if (node.kind != Node::Kind::list) {
+              reader.error(node,
+                           "expected a list of host names such as [ops.internal], got " + std::string(kind_name(node)));
+              return std::nullopt;
+            }
+            Names names;
+            for (std::size_t i = 0; i < node.size(); ++i) {
+              const Reader::Scope scope(reader, i);
+              auto value = reader.scalar(node.items[i], "a host name such as ops.internal");
+              if (!value) continue;
+              if (!is_host_name(value->text)) {
+                reader.error(node.items[i],
+                             "\"" + value->text + "\" is no host name such as ops.internal (without port)");
+                continue;
+              }
+              names.push_back(std::move(value->text));
+            }
+            return names;
+          },
+          .write =
+              [](const Names& names, Secrets) {
+                ValueList out;
+                for (const std::string& name : names) out.push_back(Value{name});
+                return Value{std::move(out)};
+              }};
 }
 
 Table<Config> limits_table() {
@@ -325,11 +369,11 @@ Table<ShutdownOptions> shutdown_table() {
 Table<net::ServerOptions> server_table() {
   using T = net::ServerOptions;
   return {{
-      listen_field("Where clients connect."),
+      listen_field<T>(kSelf, "Where clients connect."),
       entry<T>("workers", &T::workers, integer_or("auto", 0, 0, 1024), "Worker threads; `auto`: one per core.",
                kRestart),
       section<T>("tls", &T::tls, tls_table(), "TLS towards clients."),
-      max_connections_field(),
+      max_connections_field<T>(&T::connections_max),
       entry<T>("header_timeout", &T::header_timeout, duration(milliseconds{100}, seconds{300}),
                "Time for one request's header block; past it 408.", kRestart),
       entry<T>("keep_alive_timeout", &T::keep_alive_timeout, duration(milliseconds{0}, hours{1}),
@@ -341,13 +385,28 @@ Table<net::ServerOptions> server_table() {
   }};
 }
 
-Table<net::ServerOptions> admin_table() {
-  using T = net::ServerOptions;
+Table<Config> admin_table() {
+  using T = Config;
+  const auto server = [](auto& c) -> auto& { return c.admin; };
+  const auto tls = [](auto& c) -> auto& { return c.admin.tls; };
+  const auto connections = [](auto& c) -> auto& { return c.admin.connections_max; };
+  const auto token = [](auto& c) -> auto& { return c.admin_access.token; };
+  const auto hosts = [](auto& c) -> auto& { return c.admin_access.hosts; };
   return {{
-      listen_field("Where /metrics, /healthz, /readyz and /admin/* answer. It asks for no key: keep it on loopback or "
-                   "behind a firewall."),
-      section<T>("tls", &T::tls, tls_table(), "TLS of the admin listener."),
-      max_connections_field(),
+      listen_field<T>(server,
+                      "Where /metrics, /healthz, /readyz and /admin/* answer. Beyond loopback it needs `tls`, and "
+                      "`token` or `tls.client_ca`."),
+      entry<T>("token", token, secret(),
+               "Asked for as `Authorization: Bearer` everywhere but at /healthz and /readyz; unset: no token is asked "
+               "for.",
+               {.example = "${GANGLION_ADMIN_TOKEN}"}),
+      entry<T>("hosts", hosts, host_names(),
+               "Further names by which it may be addressed. On loopback, a request whose Host header is neither one of "
+               "these nor localhost nor a loopback address is refused: a web page may not reach it through a name of "
+               "its own (DNS rebinding). Beyond loopback, names are checked where some are given.",
+               {.example = "[ops.internal]"}),
+      section<T>("tls", tls, tls_table(), "TLS of the admin listener."),
+      max_connections_field<T>(connections),
   }};
 }
 
@@ -363,7 +422,7 @@ Table<Config> root_table() {
   using T = Config;
   return {{
       section<T>("server", &T::server, server_table(), "The proxy listener, where applications connect."),
-      section<T>("admin", &T::admin, admin_table(), "The admin listener, for operators and Prometheus."),
+      section<T>("admin", kSelf, admin_table(), "The admin listener, for operators and Prometheus."),
       objects<T>("providers", &T::remotes, provider_table(), "Remote OpenAI-compatible providers.",
                  {.example = "- name: openai\n  base_url: https://api.openai.com/v1\n  api_key: ${OPENAI_API_KEY}\n"
                              "  models:\n    - gpt-4o-mini\n    - {name: small, upstream: gpt-4o-mini}"}),

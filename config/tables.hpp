@@ -10,7 +10,7 @@ Table<Config> root_table();
 
 // Parts of it, in the files that declare them.
 Table<net::ServerOptions> server_table();
-Table<net::ServerOptions> admin_table();
+Table<Config> admin_table();
 Table<backends::RemoteOptions> provider_table();
 Table<backends::LocalModelOptions> local_table();
 Table<gateway::KeyOptions> key_table();

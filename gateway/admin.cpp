@@ -40,10 +40,22 @@ Page render(const AdminSources& sources, const net::RequestHead& head) {
   return {.status = 404, .content_type = "application/json", .body = api::openai_error_body(error)};
 }
 
+boost::asio::awaitable<void> refuse(net::Exchange& exchange, AdminRefusal refusal) {
+  const core::Error error = refusal_error(refusal);
+  net::ResponseHead head{.status = core::face(error.kind).http_status, .content_type = "application/json"};
+  if (refusal == AdminRefusal::token) head.headers.add("www-authenticate", "Bearer");
+  const std::string body = api::openai_error_body(error);
+  [[maybe_unused]] const auto sent = co_await exchange.respond(head, body);
+}
+
 }  // namespace
 
-net::Handler admin_handler(const AdminSources& sources) {
-  return [&sources](net::Exchange& exchange) -> boost::asio::awaitable<void> {
+net::Handler admin_handler(const AdminSources& sources, const AdminGate& gate, net::ServerHooks& hooks) {
+  return [&](net::Exchange& exchange) -> boost::asio::awaitable<void> {
+    if (const auto refusal = gate.judge(exchange.head())) {
+      hooks.request_refused(refusal_error(*refusal).kind);
+      co_return co_await refuse(exchange, *refusal);
+    }
     if (const auto route = sources.routes.find(exchange.head().path); route != sources.routes.end()) {
       co_await route->second(exchange);
       co_return;

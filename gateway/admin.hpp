@@ -1,14 +1,16 @@
 #pragma once
 // The operator's listener: /metrics, /healthz (the process runs), /readyz (it takes requests), /admin/config (what is
-// in force, secrets redacted), /admin/sinks. Its own listener, on loopback by default; nothing here touches the request
-// path.
+// in force, secrets redacted), /admin/sinks. Its own listener, on loopback by default, behind an AdminGate; nothing
+// here touches the request path.
 
 #include <boost/asio/awaitable.hpp>
 #include <functional>
 #include <map>
 #include <string>
 
+#include "gateway/admin_access.hpp"
 #include "net/exchange.hpp"
+#include "net/hooks.hpp"
 
 namespace ganglion::gateway {
 
@@ -22,7 +24,8 @@ struct AdminSources {
   std::function<std::string()> sinks_json;  // where the ledger's records are sent, and how far each is
 };
 
-// Thread-safe as far as its sources are. `sources` outlives the returned handler.
-net::Handler admin_handler(const AdminSources& sources);
+// Every path is behind the gate; `hooks` hears of what it refuses. All three outlive the returned handler, which is as
+// thread-safe as they are.
+net::Handler admin_handler(const AdminSources& sources, const AdminGate& gate, net::ServerHooks& hooks);
 
 }  // namespace ganglion::gateway

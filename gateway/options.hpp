@@ -57,6 +57,12 @@ struct RequestOptions {
   std::size_t body_bytes_max = 10UL * 1024 * 1024;
 };
 
+// Who may use the admin listener.
+struct AdminAccess {
+  core::Secret token;              // empty: none is asked for
+  std::vector<std::string> hosts;  // names by which it may be addressed, besides those of loopback
+};
+
 struct GatewayOptions {
   core::Secret key_pepper;       // required as soon as a key is configured
   std::vector<KeyOptions> keys;  // none: open, loopback only

@@ -127,20 +127,22 @@ core::Error GroupCommit::failure() const {
 }
 
 void GroupCommit::appended(const std::shared_ptr<LedgerFile>& file, std::uint64_t sequence, std::uint64_t bytes,
-                           Urgency urgency) {
+                           Urgency urgency, std::size_t open_intents) {
   bool wake = false;
   {
     const std::lock_guard lock(mutex_);
+    open_intents_ = open_intents;
+    wake = gathering_ && open_intents == 0;
     if (files_.empty() || files_.back() != file) files_.push_back(file);
     appended_ = sequence;
     ++records_;
     bytes_ += bytes;
     if (urgency == Urgency::now) {
-      wake = asleep_ && !now_;
+      wake = wake || (asleep_ && !now_);
       now_ = true;
     } else if (urgency == Urgency::lazy && !lazy_due_) {
       lazy_due_ = std::chrono::steady_clock::now() + interval_max_;
-      wake = asleep_ && !now_;
+      wake = wake || (asleep_ && !now_);
     }
   }
   if (wake) wake_.notify_one();
@@ -163,11 +165,14 @@ bool GroupCommit::sleep(std::unique_lock<std::mutex>& lock) {
 
 void GroupCommit::gather(std::unique_lock<std::mutex>& lock) {
   // Where the last commit answered several at once, more are on their way: a sync and two thread switches for every few
-  // records cost more than this short wait. One request at a time never waits here.
+  // records cost more than this short wait, which ends when every request that has begun has ended and would wait too.
+  // One request at a time never waits here.
   constexpr std::size_t kBusyWaiters = 4;
-  constexpr std::chrono::microseconds kGather{200};
+  constexpr std::chrono::microseconds kGather{400};
   if (last_answered_ < kBusyWaiters) return;
-  wake_.wait_for(lock, std::min(kGather, interval_max_), [this] { return stop_; });
+  gathering_ = true;
+  wake_.wait_for(lock, std::min(kGather, interval_max_), [this] { return stop_ || open_intents_ == 0; });
+  gathering_ = false;
 }
 
 void GroupCommit::answer(std::unique_lock<std::mutex>& lock) {

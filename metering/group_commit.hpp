@@ -44,8 +44,10 @@ class GroupCommit {
   GroupCommit(const GroupCommit&) = delete;
   GroupCommit& operator=(const GroupCommit&) = delete;
 
-  // Record `sequence` (and all before it) has been written to `file`. Calls come in sequence order.
-  void appended(const std::shared_ptr<LedgerFile>& file, std::uint64_t sequence, std::uint64_t bytes, Urgency urgency);
+  // Record `sequence` (and all before it) has been written to `file`. Calls come in sequence order. `open_intents`:
+  // how many requests have begun and not ended, this record counted.
+  void appended(const std::shared_ptr<LedgerFile>& file, std::uint64_t sequence, std::uint64_t bytes, Urgency urgency,
+                std::size_t open_intents);
 
   // Ends when `sequence` is durable, or with ledger_unavailable once a sync has failed, or with cancelled.
   boost::asio::awaitable<core::Result<void>> wait(std::uint64_t sequence);
@@ -74,7 +76,7 @@ class GroupCommit {
 
   void run();
   bool sleep(std::unique_lock<std::mutex>& lock);
-  // Under load, lets a few more records come into the next commit.
+  // Under load, lets the ends of more of the running requests come into the next commit.
   void gather(std::unique_lock<std::mutex>& lock);
   // Answers those of waiters_ that are due. Called with the lock held; gives it up meanwhile.
   void answer(std::unique_lock<std::mutex>& lock);
@@ -98,6 +100,8 @@ class GroupCommit {
   bool now_ = false;
   std::optional<std::chrono::steady_clock::time_point> lazy_due_;
   bool asleep_ = false;
+  bool gathering_ = false;
+  std::size_t open_intents_ = 0;
   bool stop_ = false;
   std::size_t last_answered_ = 0;  // waiters of the last commit
   core::Error failure_;

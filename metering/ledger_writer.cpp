@@ -179,7 +179,7 @@ void LedgerWriter::close() {
     const std::lock_guard lock(mutex_);
     frame_.clear();
     begin_frame(frame_);
-    if (const auto done = append(RecordType::close, Urgency::now); !done)
+    if (const auto done = append(RecordType::close, Urgency::now, open_intents()); !done)
       core::log(core::LogLevel::error, "ledger_close_failed", {{"error", done.error().message}});
   }
   {
@@ -271,14 +271,14 @@ core::Result<void> LedgerWriter::begin_segment(std::uint64_t epoch, std::shared_
   offset_ = out.size();
   // A checkpoint larger than the segment must not make every record begin a new one.
   capacity_ = std::max(segment_bytes(epoch), offset_ + segment_bytes(epoch) / 2);
-  commit_->appended(file_, chain_.next_sequence - 1, out.size(), Urgency::lazy);
+  commit_->appended(file_, chain_.next_sequence - 1, out.size(), Urgency::lazy, open_intents());
   supply_->want(epoch_ + 1, file_bytes(epoch_ + 1));
   return {};
 }
 
 // Finishes frame_ (begun and filled by the caller) and writes it. Lock held. While the next segment is not ready
 // records go into the preallocated reserve; ends of requests also past it, as long as the disk takes them.
-core::Result<std::uint64_t> LedgerWriter::append(RecordType type, Urgency urgency) {
+core::Result<std::uint64_t> LedgerWriter::append(RecordType type, Urgency urgency, std::size_t open_after) {
   if (offset_ + frame_.size() > capacity_) {
     if (auto next = supply_->take()) {
       if (auto begun = begin_segment(epoch_ + 1, std::move(next)); !begun) return std::unexpected(begun.error());
@@ -293,7 +293,7 @@ core::Result<std::uint64_t> LedgerWriter::append(RecordType type, Urgency urgenc
   const std::uint64_t sequence = chain_.next_sequence;
   chain_ = chain;
   offset_ += frame_.size();
-  commit_->appended(file_, sequence, frame_.size(), urgency);
+  commit_->appended(file_, sequence, frame_.size(), urgency, open_after);
   return sequence;
 }
 
@@ -325,7 +325,7 @@ core::Result<IntentId> LedgerWriter::intent(const Subject& subject, std::string_
   frame_.clear();
   begin_frame(frame_);
   encode_intent(frame_, now_us(), slot.open.subject, backend);
-  const auto sequence = append(RecordType::intent, Urgency::none);
+  const auto sequence = append(RecordType::intent, Urgency::none, open_intents() + 1);
   if (!sequence) return std::unexpected(sequence.error());
   slot.open.sequence = *sequence;
   slot.used = true;
@@ -341,7 +341,7 @@ core::Result<void> LedgerWriter::attempt(IntentId id, std::uint32_t number, std:
   frame_.clear();
   begin_frame(frame_);
   encode_attempt(frame_, id.sequence, number, backend);
-  if (const auto sequence = append(RecordType::attempt, Urgency::none); !sequence)
+  if (const auto sequence = append(RecordType::attempt, Urgency::none, open_intents()); !sequence)
     return std::unexpected(sequence.error());
   if (slot->open.attempts < kAttemptsMax) {
     ++slot->open.attempts;
@@ -359,7 +359,7 @@ core::Result<std::uint64_t> LedgerWriter::terminal(IntentId id, const Terminal& 
   frame_.clear();
   begin_frame(frame_);
   encode_terminal(frame_, id.sequence, time, slot->open.subject, terminal);
-  auto sequence = append(RecordType::terminal, urgency);
+  auto sequence = append(RecordType::terminal, urgency, open_intents() - 1);
   if (!sequence) return sequence;  // the intent stays open: recovery will close it
   slot->used = false;              // first: the request has its end now, whatever fails below
   free_slots_.push_back(id.slot);
@@ -376,7 +376,7 @@ core::Result<std::uint64_t> LedgerWriter::record(const Subject& subject, const T
   frame_.clear();
   begin_frame(frame_);
   encode_terminal(frame_, 0, time, encoded, terminal);
-  auto sequence = append(RecordType::terminal, Urgency::lazy);
+  auto sequence = append(RecordType::terminal, Urgency::lazy, open_intents());
   if (sequence) totals_.add(time, subject.tenant, subject.tier, terminal.charge.exact);
   return sequence;
 }
@@ -396,7 +396,7 @@ LedgerStats LedgerWriter::stats() const {
   return {.state = commit_->failed() ? LedgerState::broken : state_,
           .next_sequence = chain_.next_sequence,
           .durable_sequence = commit_->durable(),
-          .open_intents = slots_.size() - free_slots_.size(),
+          .open_intents = open_intents(),
           .commits = commit_->commits(),
           .segments = epoch_,
           .next_segment_ready = supply_->ready()};

@@ -56,7 +56,8 @@ class LedgerWriter {
   core::Result<std::shared_ptr<LedgerFile>> create_segment(std::uint64_t epoch);
   core::Result<void> begin_segment(std::uint64_t epoch, std::shared_ptr<LedgerFile> file);
   core::Result<void> usable(bool starts_request);
-  core::Result<std::uint64_t> append(RecordType type, Urgency urgency);
+  core::Result<std::uint64_t> append(RecordType type, Urgency urgency, std::size_t open_after);
+  std::size_t open_intents() const { return slots_.size() - free_slots_.size(); }  // lock held
   core::Result<void> write(std::uint64_t offset, std::string_view data);
   Slot* find(IntentId id);
   void set_state(LedgerState state, std::string_view why);

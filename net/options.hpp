@@ -9,8 +9,9 @@
 namespace ganglion::net {
 
 struct TlsServerOptions {
-  std::string cert_file;  // PEM chain; empty: plain HTTP
-  std::string key_file;   // PEM
+  std::string cert_file;       // PEM chain; empty: plain HTTP
+  std::string key_file;        // PEM
+  std::string client_ca_file;  // PEM authorities; with it, a client needs a certificate of theirs
 };
 
 struct ServerOptions {

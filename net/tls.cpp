@@ -106,6 +106,14 @@ core::Result<SslContextPtr> make_server_context(const TlsServerOptions& options)
   SSL_CTX_set_alpn_select_cb(context.get(), choose_alpn, nullptr);
   static constexpr unsigned char kSessionContext[] = "ganglion";
   SSL_CTX_set_session_id_context(context.get(), kSessionContext, sizeof kSessionContext - 1);
+  if (!options.client_ca_file.empty()) {
+    if (SSL_CTX_load_verify_file(context.get(), options.client_ca_file.c_str()) != 1) {
+      return bad("client authorities " + options.client_ca_file);
+    }
+    // Tells clients whose certificate to send.
+    SSL_CTX_set_client_CA_list(context.get(), SSL_load_client_CA_file(options.client_ca_file.c_str()));
+    SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  }
   return context;
 }
 
@@ -142,7 +150,9 @@ SslPtr make_client_ssl(SSL_CTX* context, const std::string& host, bool verify) {
 ServerCertificate::Stamp ServerCertificate::stamp(const TlsServerOptions& options) {
   std::error_code ignored;  // a file that is away for a moment has the minimum time
   return {std::filesystem::last_write_time(options.cert_file, ignored),
-          std::filesystem::last_write_time(options.key_file, ignored)};
+          std::filesystem::last_write_time(options.key_file, ignored),
+          options.client_ca_file.empty() ? std::filesystem::file_time_type{}
+                                         : std::filesystem::last_write_time(options.client_ca_file, ignored)};
 }
 
 core::Result<void> ServerCertificate::load() {

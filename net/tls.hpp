@@ -53,6 +53,7 @@ class ServerCertificate {
   struct Stamp {
     std::filesystem::file_time_type cert;
     std::filesystem::file_time_type key;
+    std::filesystem::file_time_type client_ca;
     bool operator==(const Stamp&) const = default;
   };
   static Stamp stamp(const TlsServerOptions& options);

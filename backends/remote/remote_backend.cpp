@@ -91,20 +91,27 @@ RemoteBackend::RemoteBackend(boost::asio::any_io_executor executor, const Remote
 
 boost::asio::awaitable<core::Result<std::unique_ptr<Answer>>> RemoteBackend::start(const Call& call,
                                                                                    Rejection* rejection) {
-  std::array<net::Header, 5> headers{{{"content-type", "application/json"},
+  std::array<net::Header, 6> headers{{{"content-type", "application/json"},
+                                      {"accept-encoding", "identity"},
                                       {"accept", call.stream ? "text/event-stream" : "application/json"},
                                       {"user-agent", "ganglion"},
                                       {"x-request-id", call.request_id},
                                       {"authorization", authorization_}}};
   const net::UpstreamRequest request{.method = net::Method::post,
                                      .path = path_of(call.endpoint),
-                                     .headers = std::span{headers}.first(authorization_.empty() ? 4 : 5),
+                                     .headers = std::span{headers}.first(authorization_.empty() ? 5 : 6),
                                      .body = call.body,
                                      .urgent = call.tier == api::Tier::fast,
                                      .slot_wait = call.capacity_wait};
   auto response = co_await client_.send(request, call.deadline, *call.cancel);
   if (!response) co_return std::unexpected(std::move(response.error()));
   const int status = (*response)->status();
+  // Usage and events are read on the way through: bytes in a coding can be neither billed nor framed anew.
+  const std::string_view coding = (*response)->header("content-encoding");
+  if (!coding.empty() && !net::iequals(coding, "identity")) {
+    co_return core::fail(core::ErrorKind::upstream_protocol,
+                         "the provider '" + name_ + "' encoded its answer, which it was asked not to");
+  }
   if (status >= 200 && status < 300) co_return std::make_unique<RemoteAnswer>(std::move(*response));
 
   core::Error error =

@@ -8,12 +8,12 @@ export const binary = process.env.GANGLION_BINARY;
 if (!binary) throw new Error('GANGLION_BINARY names the binary under test (tests/e2e/run sets it)');
 
 export class Gateway {
-  // `server`: further settings of the proxy listener, as YAML flow ("tls: {...}").
-  constructor(yaml, env = {}, server = '') {
+  // `server`, `admin`: further settings of the proxy and of the admin listener, as YAML flow ("tls: {...}").
+  constructor(yaml, env = {}, server = '', admin = '') {
     this.directory = mkdtempSync(join(tmpdir(), 'ganglion-e2e-'));
     this.file = join(this.directory, 'ganglion.yaml');
     this.ledger = join(this.directory, 'ledger');
-    this.yaml = `server: {listen: "127.0.0.1:0", workers: 2${server && `, ${server}`}}\nadmin: {listen: "127.0.0.1:0"}\nledger: {directory: "${this.ledger}"}\n${yaml}`;
+    this.yaml = `server: {listen: "127.0.0.1:0", workers: 2${server && `, ${server}`}}\nadmin: {listen: "127.0.0.1:0"${admin && `, ${admin}`}}\nledger: {directory: "${this.ledger}"}\n${yaml}`;
     this.env = env;
   }
 

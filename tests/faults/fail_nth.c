@@ -3,7 +3,7 @@
 //
 //   FAIL_CALL=pwrite|write|writev|fdatasync|fsync|open|rename|malloc|accept4|getaddrinfo|ftruncate|posix_fallocate
 //   FAIL_AT=5        which call fails, counted from 1 once the file FAIL_ARMED exists (unset: from the start)
-//   FAIL_ERRNO=28    errno of the failure (malloc: always ENOMEM; getaddrinfo: EAI_AGAIN; posix_fallocate returns it)
+//   FAIL_ERRNO=28    errno of the failure (malloc, also under operator new: always ENOMEM; getaddrinfo: EAI_AGAIN; posix_fallocate returns it)
 //   FAIL_STICKY=1    all later calls fail too
 //   FAIL_PATH=text   only files whose path holds this text (functions that take a file or a path)
 // Writes "fail_nth: CALL N" to FAIL_NOTE, a file, when it strikes first.
@@ -162,11 +162,29 @@ int getaddrinfo(const char *host, const char *service, const struct addrinfo *hi
   return real(host, service, hints, out);
 }
 
+// Whichever allocator comes after us: what it gives out is freed by its own free().
 extern void *__libc_malloc(size_t size);
 void *malloc(size_t size) {
+  static void *(*real)(size_t);
+  static __thread int resolving;
   if (strikes("malloc")) {
     errno = ENOMEM;
     return NULL;
   }
-  return __libc_malloc(size);
+  if (!real) {
+    if (resolving) return __libc_malloc(size);
+    resolving = 1;
+    real = (void *(*)(size_t))dlsym(RTLD_NEXT, "malloc");
+    resolving = 0;
+  }
+  return real(size);
 }
+
+// operator new(size_t) and operator new[]: an allocator that brings its own would pass malloc() by.
+static void *new_or_throw(size_t size) {
+  void *const memory = malloc(size);
+  if (!memory) ((void (*)(void))dlsym(RTLD_DEFAULT, "_ZSt17__throw_bad_allocv"))();
+  return memory;
+}
+void *_Znwm(size_t size) { return new_or_throw(size); }
+void *_Znam(size_t size) { return new_or_throw(size); }

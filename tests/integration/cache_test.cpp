@@ -319,7 +319,7 @@ TEST(Cache, ABadPurgeSaysWhatIsWrongAndPurgesNothing) {
   EXPECT_EQ(status_of(gateway.get("/admin/cache/purge", true)), 405);
   RawSocket socket = gateway.connect_admin();
   socket.send(
-      "POST /admin/cache/purge HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\n"
+      "POST /admin/cache/purge HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\n"
       "{\"all\":true}");
   EXPECT_EQ(status_of(socket.read_message()), 415);
   EXPECT_EQ(header_of(ask(gateway, 1), "cf-aig-cache-status"), "HIT");

@@ -43,14 +43,15 @@ class Mock:
 class Gateway:
     started = []  # processes; a test that broke ends what it left running
 
-    def __init__(self, yaml, env=None, directory=None):
+    def __init__(self, yaml, env=None, directory=None, server="", log="access_log: false"):
+        """`server` and `log`: more settings of these sections, as YAML flow."""
         self.temporary = tempfile.TemporaryDirectory(prefix="ganglion-test-") if directory is None else None
         self.directory = pathlib.Path(directory or self.temporary.name)
         self.ledger = self.directory / "ledger"
         self.file = self.directory / "ganglion.yaml"
         self.env = {**os.environ, **(env or {})}
-        self.file.write_text(f'server: {{listen: "127.0.0.1:0", workers: 2}}\nadmin: {{listen: "127.0.0.1:0"}}\n'
-                             f'ledger: {{directory: "{self.ledger}"}}\nlog: {{access_log: false}}\n{yaml}', encoding="utf-8")
+        self.file.write_text(f'server: {{listen: "127.0.0.1:0", workers: 2{server and ", " + server}}}\nadmin: {{listen: "127.0.0.1:0"}}\n'
+                             f'ledger: {{directory: "{self.ledger}"}}\nlog: {{{log}}}\n{yaml}', encoding="utf-8")
 
     def start(self):
         """Returns once both listeners are up; the time that took is in self.start_s."""

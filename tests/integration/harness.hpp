@@ -19,18 +19,23 @@
 
 namespace ganglion::test {
 
+inline constexpr const char* kAdminToken = "admin-token-0123456789";
+
 class RunningGateway {
  public:
   // `address`: a loopback literal, "127.0.0.1" or "::1", of both listeners. With `directory` (of an earlier gateway,
-  // from keep_directory), it goes on where that one stopped.
+  // from keep_directory), it goes on where that one stopped. `admin`, `server`: more settings of the two listeners (",
+  // hosts:
+  // []").
   explicit RunningGateway(const std::string& yaml, unsigned workers = 1, const std::string& address = "127.0.0.1",
-                          std::string directory = {})
+                          std::string directory = {}, const std::string& admin = "", const std::string& server = "")
       : directory_(std::move(directory)), address_(address) {
     core::set_log_level(core::LogLevel::off);
     char name[] = "/tmp/ganglion-integration-XXXXXX";
     if (directory_.empty()) directory_ = ::mkdtemp(name);
     const std::string listen = "{listen: \"" + (address == "::1" ? "[::1]" : address) + ":0\"";
-    const std::string text = "server: " + listen + ", workers: " + std::to_string(workers) + "}\nadmin: " + listen +
+    const std::string text = "server: " + listen + ", workers: " + std::to_string(workers) + server +
+                             "}\nadmin: " + listen + admin +
                              "}\nlog: {level: \"off\", access_log: false}\n"
                              "ledger: {directory: \"" +
                              ledger() + "\"}\n" + yaml;
@@ -39,6 +44,7 @@ class RunningGateway {
                             if (variable == "PROVIDER_KEY") return "sk-provider-canary";
                             if (variable == "APP_KEY") return "sk-app";
                             if (variable == "OTHER_KEY") return "sk-other";
+                            if (variable == "ADMIN_TOKEN") return kAdminToken;
                             if (variable == "PEPPER") return "pepper-0123456789abcdef";
                             return std::nullopt;
                           }});
@@ -89,7 +95,7 @@ class RunningGateway {
   }
   std::string get(const std::string& path, bool admin = false) const {
     RawSocket socket = RawSocket::connect(admin ? application_->admin_port() : port(), address_);
-    socket.send("GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n");
+    socket.send("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n");
     return socket.read_message();
   }
 
@@ -106,7 +112,7 @@ class RunningGateway {
   }
 
   static std::string request(const std::string& path, const std::string& body, const std::string& headers = "") {
-    return "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + headers +
+    return "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + headers +
            "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
   }
   static std::string chat_body(const std::string& extra = "") {

@@ -161,7 +161,7 @@ TEST(Protocol, WhileItDrainsItIsNotReadyAndTakesNothingNew) {
   asked.get_future().wait();
   RawSocket admin = gateway.connect_admin();
   const auto ready = [&] {
-    admin.send("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+    admin.send("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     return admin.read_message();
   };
   EXPECT_EQ(status_of(ready()), 200);

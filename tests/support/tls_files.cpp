@@ -85,10 +85,28 @@ TlsSocket::TlsSocket(RawSocket socket, const TlsFiles& files) : socket_(std::mov
   start(true);
 }
 
-void TlsSocket::start(bool server) {
+TlsSocket TlsSocket::as(const TlsFiles& identity, RawSocket socket, int max_version, SSL_SESSION* session) {
+  TlsSocket made(Made{}, std::move(socket));
+  made.context_ = SSL_CTX_new(TLS_client_method());
+  if (max_version != 0) SSL_CTX_set_max_proto_version(made.context_, max_version);
+  SSL_CTX_use_certificate_chain_file(made.context_, identity.cert().c_str());
+  SSL_CTX_use_PrivateKey_file(made.context_, identity.key().c_str(), SSL_FILETYPE_PEM);
+  made.start(false, session);
+  return made;
+}
+
+TlsSocket::TlsSocket(TlsSocket&& other) noexcept
+    : socket_(std::move(other.socket_)),
+      context_(std::exchange(other.context_, nullptr)),
+      ssl_(std::exchange(other.ssl_, nullptr)),
+      connected_(other.connected_),
+      pending_(std::move(other.pending_)) {}
+
+void TlsSocket::start(bool server, SSL_SESSION* session) {
   std::signal(SIGPIPE, SIG_IGN);  // OpenSSL's own socket writes raise it
   ssl_ = SSL_new(context_);
   SSL_set_fd(ssl_, socket_.fd());
+  if (session != nullptr) SSL_set_session(ssl_, session);
   connected_ = (server ? SSL_accept(ssl_) : SSL_connect(ssl_)) == 1;
 }
 

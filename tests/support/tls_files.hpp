@@ -35,6 +35,9 @@ class TlsSocket {
  public:
   // Client side. Takes any certificate; max_version 0 is the newest.
   explicit TlsSocket(RawSocket socket, int max_version = 0);
+  // Client side, which shows the files' certificate where the server asks for one; resumes `session` where given.
+  static TlsSocket as(const TlsFiles& identity, RawSocket socket, int max_version = 0, SSL_SESSION* session = nullptr);
+  TlsSocket(TlsSocket&& other) noexcept;
   // Server side, with the files' certificate.
   TlsSocket(RawSocket socket, const TlsFiles& files);
   ~TlsSocket();
@@ -47,11 +50,14 @@ class TlsSocket {
   bool send(std::string_view bytes);
   std::string read_until(std::string_view marker);
   std::string read_some();
-  void send_close_notify();  // TCP stays open
+  SSL_SESSION* session() const { return SSL_get1_session(ssl_); }  // the caller frees it
+  void send_close_notify();                                        // TCP stays open
   RawSocket& socket() { return socket_; }
 
  private:
-  void start(bool server);
+  struct Made {};
+  TlsSocket(Made, RawSocket socket) : socket_(std::move(socket)) {}
+  void start(bool server, SSL_SESSION* session = nullptr);
   RawSocket socket_;
   SSL_CTX* context_ = nullptr;
   SSL* ssl_ = nullptr;

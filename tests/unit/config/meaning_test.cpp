@@ -113,10 +113,28 @@ TEST(Meaning, OpenListenerWithoutKeysIsRefused) {
   EXPECT_EQ(report(kBase + kPepper + "server: {listen: 0.0.0.0:8080}\nkeys: [{id: a, secret: \"${K}\"}]\n", kEnv), "");
 }
 
-TEST(Meaning, OpenAdminListenerIsAWarning) {
-  EXPECT_THAT(report(kBase + "admin: {listen: 0.0.0.0:8081}\n"),
-              HasSubstr("c.yaml:2:17: warning: admin.listen: 0.0.0.0 is reachable"));
-  EXPECT_TRUE(load(kBase + "admin: {listen: 0.0.0.0:8081}\n"));
+TEST(Meaning, AdminBeyondLoopbackNeedsTlsAndTokenOrClientCertificates) {
+  const Env env = {{"T", "0123456789abcdef"}, {"SHORT", "0123456789abcde"}};
+  const auto said = [&](const std::string& more) {
+    return report(kBase + "admin: {listen: 0.0.0.0:8081" + more + "}\n", env);
+  };
+  EXPECT_THAT(said(""),
+              HasSubstr("c.yaml:2:17: admin.listen: 0.0.0.0 is reachable from other machines, where the admin "
+                        "listener needs `admin.tls` (cert and key) and `admin.token` or "
+                        "`admin.tls.client_ca`; add that, or listen on 127.0.0.1"));
+  EXPECT_FALSE(load(kBase + "admin: {listen: 0.0.0.0:8081}\n"));
+  EXPECT_THAT(said(", token: \"${T}\""), HasSubstr("needs `admin.tls` (cert and key); add that"));
+  EXPECT_THAT(said(", tls: {cert: a.pem, key: b.pem}"), HasSubstr("needs `admin.token` or `admin.tls.client_ca`; add"));
+  EXPECT_EQ(said(", token: \"${T}\", tls: {cert: a.pem, key: b.pem}"), "");
+  EXPECT_EQ(said(", tls: {cert: a.pem, key: b.pem, client_ca: c.pem}"), "");
+  EXPECT_THAT(report(kBase + "admin: {tls: {client_ca: c.pem}}\n"), HasSubstr("client certificates need TLS"));
+  EXPECT_THAT(report(kBase + "admin: {token: \"${SHORT}\"}\n", env), HasSubstr("admin.token: shorter than 16 bytes"));
+  EXPECT_THAT(report(kBase + "admin: {hosts: [\"ops.internal:8081\"]}\n"),
+              HasSubstr("\"ops.internal:8081\" is no host name such as ops.internal (without port)"));
+  EXPECT_THAT(report(kBase + "admin: {hosts: ops.internal}\n"), HasSubstr("expected a list of host names"));
+}
+
+TEST(Meaning, ListenersMayNotShareAPort) {
   EXPECT_THAT(report(kBase + "admin: {listen: 127.0.0.1:8080}\n"),
               HasSubstr("the proxy listens on 127.0.0.1:8080 already"));
   EXPECT_EQ(report(kBase + "server: {listen: 127.0.0.1:0}\nadmin: {listen: 127.0.0.1:0}\n"), "");

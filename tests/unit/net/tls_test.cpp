@@ -107,6 +107,57 @@ TEST(TlsServer, HearsTheClientGo) {
   }
 }
 
+TEST(TlsServer, ServesOnlyClientsOfTheAuthority) {
+  TlsFiles files("server");
+  TlsFiles known("operator");
+  TlsFiles stranger("stranger");
+  ServerOptions options = tls_options(files);
+  options.tls.client_ca_file = known.cert();
+  TestServer server(test::echo, options);
+  const auto served = [&](TlsSocket client) {
+    client.send(kGet);  // a TLS 1.3 client learns only now that it was refused
+    return client.read_until("GET /\n").starts_with("HTTP/1.1 200");
+  };
+  for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
+    EXPECT_TRUE(served(TlsSocket::as(known, server.connect(), version))) << version;
+    EXPECT_FALSE(served(TlsSocket(server.connect(), version))) << version << ": no certificate";
+    EXPECT_FALSE(served(TlsSocket::as(stranger, server.connect(), version))) << version << ": another authority's";
+  }
+  EXPECT_TRUE(eventually([&] { return server.hooks.handshakes_failed == 4; }));
+  EXPECT_EQ(server.hooks.begun, 2);
+}
+
+TEST(TlsServer, ResumptionOutlivesNeitherTheClientAuthorityNorItsChange) {
+  TlsFiles files("server");
+  TlsFiles known("operator");
+  TlsFiles next("next operator");
+  ServerOptions options = tls_options(files);
+  options.tls.client_ca_file = known.cert();
+  TestServer server(test::echo, options);
+  TlsSocket first = TlsSocket::as(known, server.connect());
+  first.send(kGet);
+  (void)first.read_until("GET /\n");  // the ticket came before
+  SslSessionPtr session{first.session()};
+  TlsSocket again = TlsSocket::as(known, server.connect(), 0, session.get());
+  again.send(kGet);
+  EXPECT_TRUE(again.read_until("GET /\n").starts_with("HTTP/1.1 200"));
+  EXPECT_TRUE(again.resumed());
+  options.tls.client_ca_file = next.cert();
+  EXPECT_TRUE(server.server->reload_tls(options.tls));
+  session.reset(again.session());
+  TlsSocket late = TlsSocket::as(known, server.connect(), 0, session.get());
+  late.send(kGet);
+  EXPECT_EQ(late.read_until("GET /\n"), "") << "the ticket of a client that is no longer trusted";
+}
+
+TEST(TlsServer, SaysWhichClientAuthorityItCannotRead) {
+  TlsFiles files;
+  const auto context = make_server_context(
+      {.cert_file = files.cert(), .key_file = files.key(), .client_ca_file = "/nonexistent/authority.pem"});
+  ASSERT_FALSE(context);
+  EXPECT_NE(context.error().message.find("/nonexistent/authority.pem"), std::string::npos) << context.error().message;
+}
+
 TEST(TlsServer, ReloadsItsCertificateAndKeepsTheOldOnFailure) {
   TlsFiles files("old");
   TestServer server(test::echo, tls_options(files));
