@@ -57,8 +57,9 @@ class Stopwatch {
 
 }  // namespace
 
-BilledCall::BilledCall(Services& services, CallSpec spec)
-    : services_(services), spec_(std::move(spec)), prices_(spec_.runtime->snapshot().prices(services.clock.wall())) {}
+BilledCall::BilledCall(Services& services, CallSpec spec) : services_(services), spec_(std::move(spec)) {
+  bill_.prices = &spec_.runtime->snapshot().prices(services.clock.wall());
+}
 
 BilledCall::~BilledCall() {
   abandon();
@@ -77,7 +78,8 @@ core::Result<std::string_view> BilledCall::before_dispatch(const backends::Targe
   const std::string_view backend = target.backend->name();
   bill_.backend = backend;
   ++bill_.attempts;
-  if (auto fits = spec_.budget.check(target); !fits) return std::unexpected(std::move(fits.error()));
+  if (!intent_) bill_.prices = &spec_.runtime->snapshot().prices(services_.clock.wall());  // it may have waited
+  if (auto fits = spec_.budget.check(target, *bill_.prices); !fits) return std::unexpected(std::move(fits.error()));
   if (!intent_) {
     auto intent = services_.ledger.intent(
         subject_of(spec_.id, *spec_.who, *spec_.model, spec_.view.endpoint, spec_.tier, spec_.tags), backend);
@@ -191,8 +193,8 @@ metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason
   const bool billed = outcome == Outcome::completed || outcome == Outcome::cancelled;
   metering::Units units;
   if (answer_ != nullptr) units = metering::units_of(spec_.view.endpoint, bill_.usage, vectors_);
-  bill_.charge =
-      billed && answer_ != nullptr ? prices_.price(spec_.model->name, spec_.tier, units) : prices_.free(spec_.tier);
+  bill_.charge = billed && answer_ != nullptr ? bill_.prices->price(spec_.model->name, spec_.tier, units)
+                                              : bill_.prices->free(spec_.tier);
   bill_.outcome = outcome;
   bill_.settled = true;
   if (intent_) services_.terminals_written.add();
@@ -256,7 +258,7 @@ core::Error BilledCall::broken(core::Error error) {
 // Appends the usage event with the neurons that it costs.
 void BilledCall::annotate(const api::SseEvent& event, const api::ChunkFacts& facts) {
   const metering::Units units = metering::units_of(spec_.view.endpoint, inspector_.usage().value_or(api::Usage{}));
-  const metering::Charge charge = prices_.price(spec_.model->name, spec_.tier, units);
+  const metering::Charge charge = bill_.prices->price(spec_.model->name, spec_.tier, units);
   std::string annotated;
   out_ += api::with_neurons(event, facts, neurons_text(charge.nano_neurons), annotated);
 }

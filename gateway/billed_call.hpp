@@ -49,6 +49,7 @@ struct CallSpec {
 
 // The outcome so far; complete once the call has settled.
 struct Bill {
+  const metering::PriceBook* prices = nullptr;  // of the instant of dispatch; lives as long as the call's runtime
   api::Usage usage;
   metering::Charge charge;
   metering::Outcome outcome = metering::Outcome::completed;
@@ -108,7 +109,6 @@ class BilledCall {
 
   Services& services_;
   CallSpec spec_;
-  const metering::PriceBook& prices_;  // of the instant of dispatch; the runtime in spec_ keeps it
   Bill bill_;
   metering::IntentId intent_;
   std::vector<backends::Attempt> attempts_;

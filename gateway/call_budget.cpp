@@ -88,6 +88,7 @@ core::Result<CallBudget> CallBudget::reserve(Services& services, Runtime& runtim
   out.services_ = &services;
   if (!services.budgets.any()) return out;
   out.snapshot_ = &runtime.snapshot();
+  out.prices_ = &out.snapshot_->prices(services.clock.wall());
   out.model_ = &call.model;
   out.tier_ = call.tier;
   out.view_ = call.view;
@@ -141,8 +142,7 @@ metering::BudgetCost CallBudget::cost(const TokenBound& bound) const {
   const std::uint64_t vectors = view_.endpoint == api::Endpoint::embeddings ? view_.prompt_items : 0;
   const auto priced = [&](std::uint64_t cached) {
     const api::Usage usage{.input_tokens = bound.input, .cached_input_tokens = cached, .output_tokens = bound.output};
-    return metering::cost_of(
-        snapshot_->prices().price(model_->name, tier_, metering::units_of(view_.endpoint, usage, vectors)));
+    return metering::cost_of(prices_->price(model_->name, tier_, metering::units_of(view_.endpoint, usage, vectors)));
   };
   return metering::larger(priced(0), priced(bound.input));  // an operator may price cached tokens higher
 }
@@ -153,12 +153,13 @@ core::Result<void> CallBudget::raise(const TokenBound& bound, bool running) {
   return {};
 }
 
-core::Result<void> CallBudget::check(const backends::Target& target) {
+core::Result<void> CallBudget::check(const backends::Target& target, const metering::PriceBook& prices) {
   if (!held_.binds()) return {};
+  const bool repriced = std::exchange(prices_, &prices) != &prices;
   const TokenBound bound = token_bound(view_, body_bytes_, target, snapshot_->reserve());
   // A prompt that was counted stays counted, and so it does for a target that takes as much of it.
   const std::uint64_t input = counted_ && target.context_tokens_max != 0 ? bound_.input : bound.input;
-  if (bound.output <= bound_.output && input <= bound_.input) return {};
+  if (bound.output <= bound_.output && input <= bound_.input && !repriced) return {};
   return raise({.input = std::max(input, bound_.input), .output = std::max(bound.output, bound_.output)}, false);
 }
 

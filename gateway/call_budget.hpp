@@ -64,8 +64,9 @@ class CallBudget {
   // Holds enough for the cheapest of the model's targets; check() sees which it is. quota_exceeded, or overloaded.
   static core::Result<CallBudget> reserve(Services& services, Runtime& runtime, const Of& call);
 
-  // Before a dispatch to `target`.
-  core::Result<void> check(const backends::Target& target);
+  // Before a dispatch to `target`. `prices`: of the instant of dispatch, by which the call will be billed; it outlives
+  // the CallBudget.
+  core::Result<void> check(const backends::Target& target, const metering::PriceBook& prices);
   // Before more of a stream is handed out: may it go on? `count` counts the tokens shown until now, exactly and slowly.
   core::Result<void> go_on(const api::StreamInspector& seen, const std::function<std::uint64_t()>& count);
   // Of a call that was cut: what it is billed for at most.
@@ -81,6 +82,7 @@ class CallBudget {
 
   Services* services_ = nullptr;  // null: nothing to settle
   const Snapshot* snapshot_ = nullptr;
+  const metering::PriceBook* prices_ = nullptr;
   const ModelEntry* model_ = nullptr;
   api::Tier tier_ = api::Tier::regular;
   api::RequestView view_;  // its text is gone

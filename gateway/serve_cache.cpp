@@ -299,10 +299,8 @@ boost::asio::awaitable<Worker::Done> Worker::relay_flight(Request& request, cach
     if (piece->usage_event) {
       if (!request.view.include_usage) continue;
       bytes = usage = annotated(bytes, [&](const api::Usage& used) {
-        if (!bill) return api::NanoNeurons{0};
-        return request.runtime->snapshot()
-            .prices()
-            .price(request.model->name, request.tier, metering::units_of(request.route.endpoint, used))
+        if (!bill || bill->prices == nullptr) return api::NanoNeurons{0};
+        return bill->prices->price(request.model->name, request.tier, metering::units_of(request.route.endpoint, used))
             .nano_neurons;
       });
     }

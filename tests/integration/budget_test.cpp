@@ -2,6 +2,7 @@
 
 #include <future>
 
+#include "metering/calendar.hpp"
 #include "tests/integration/answers.hpp"
 #include "tests/integration/harness.hpp"
 #include "tests/support/redis_server.hpp"
@@ -145,6 +146,37 @@ TEST(Budget, AStreamReservesInSteps) {
   EXPECT_TRUE(body_of(gateway.chat("\"stream\":true,")).ends_with(kDone)) << "16384 tokens at once would not fit";
   EXPECT_EQ(status_of(gateway.chat()), 429) << "an answer that cannot be cut reserves its maximum";
   EXPECT_EQ(gateway.metric("ganglion_budget_reserved_ratio"), 0);
+  EXPECT_EQ(spent(gateway.records()), 100);
+}
+
+// The price of the instant of dispatch holds to the end of the call: for the bill, for what its budget holds while it
+// runs, and for the neurons that the client is told.
+TEST(Budget, APriceChangeDoesNotReachRunningCalls) {
+  const auto change = std::chrono::ceil<std::chrono::seconds>(std::chrono::system_clock::now()) + 3s;
+  std::atomic<bool> dispatched_before{false};
+  ScriptedUpstream* self = nullptr;
+  ScriptedUpstream upstream({[&](RawSocket& socket) {
+    self->read_request(socket);
+    dispatched_before = std::chrono::system_clock::now() < change;
+    socket.send(kStreamHead + chunk(delta("abcdefgh")));
+    std::this_thread::sleep_until(change + 50ms);
+    for (int i = 1; i < 100; ++i) socket.send(chunk(delta("abcdefgh")));
+    socket.send(
+        chunk(kFinish +
+              "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":100}}\n\n" +
+              kDone) +
+        "0\r\n\r\n");
+  }});
+  self = &upstream;
+  RunningGateway gateway(provider(upstream.port()) +
+                         "pricing: {models: [{model: m, output_per_1m: 1000000}], changes: [{from: \"" +
+                         metering::format_time(change.time_since_epoch()).substr(0, 19) +
+                         "Z\", models: [{model: m, output_per_1m: 1000000000}]}]}\n"
+                         "budgets: [{name: b, neurons: 2000}]\nbudget_reserve: {stream_step: 50}\n");
+  const std::string answer = body_of(gateway.chat(R"("stream":true,"stream_options":{"include_usage":true},)"));
+  ASSERT_TRUE(dispatched_before) << "the machine is too slow for this test";
+  EXPECT_TRUE(answer.ends_with(kDone)) << answer.substr(answer.size() - std::min<std::size_t>(answer.size(), 1'000));
+  EXPECT_NE(answer.find("\"neurons\":100}"), std::string::npos) << "told as billed";
   EXPECT_EQ(spent(gateway.records()), 100);
 }
 
