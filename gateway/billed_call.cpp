@@ -44,6 +44,14 @@ std::string_view reason_of(const core::Error& error, const core::CancelSource* c
   return called_off ? core::name(cancel->reason()) : core::face(error.kind).name;
 }
 
+// From where nothing may be thrown.
+void tell(std::string_view event, const core::RequestId& id, const char* problem) noexcept {
+  try {
+    core::log(core::LogLevel::error, event, {{"request_id", id.view()}, {"problem", problem}});
+  } catch (...) {  // NOLINT(bugprone-empty-catch): out of memory; there is nobody left to tell
+  }
+}
+
 // Adds what passes in a scope to a total.
 class Stopwatch {
  public:
@@ -59,6 +67,7 @@ class Stopwatch {
 
 BilledCall::BilledCall(Services& services, CallSpec spec) : services_(services), spec_(std::move(spec)) {
   bill_.prices = &spec_.runtime->snapshot().prices(services.clock.wall());
+  ledger_attempts_.reserve(metering::kAttemptsMax);  // the record is written without asking for memory
 }
 
 BilledCall::~BilledCall() {
@@ -66,7 +75,7 @@ BilledCall::~BilledCall() {
   settle_budget();
 }
 
-void BilledCall::abandon() {
+void BilledCall::abandon() noexcept {
   if (!intent_ || bill_.settled) return;
   count_usage(answer_ != nullptr);
   const std::string_view reason =
@@ -165,11 +174,15 @@ core::Result<void> BilledCall::accept_rejection(core::Error error, backends::Rej
   return std::unexpected(std::move(error));
 }
 
-void BilledCall::count_usage(bool answered) {
+void BilledCall::count_usage(bool answered) noexcept {
   if (answered) {
-    if (const auto exact = answer_->usage()) {
-      bill_.usage = *exact;
-      return;
+    try {
+      if (const auto exact = answer_->usage()) {
+        bill_.usage = *exact;
+        return;
+      }
+    } catch (const std::exception& error) {
+      tell("usage_unknown", spec_.id, error.what());
     }
   }
   if (const auto& reported = reported_ ? reported_ : inspector_.usage()) {
@@ -177,16 +190,12 @@ void BilledCall::count_usage(bool answered) {
     return;
   }
   if (!answered) return;
-  const bool embeddings = spec_.view.endpoint == api::Endpoint::embeddings;
-  bill_.usage.estimated = true;
-  bill_.usage.input_tokens = count_prompt_tokens(spec_.view.endpoint, spec_.body, services_.token_counter);
-  if (embeddings) return;
-  if (!body_.empty()) {
-    bill_.usage.output_tokens = count_answer_tokens(body_, services_.token_counter);
-  } else if (inspector_.text_events() > 0) {
-    bill_.usage.output_tokens =
-        tape_.size() < kTapeBytesMax ? count_stream_tokens(tape_, services_.token_counter) : inspector_.text_events();
-  }
+  bill_.usage = own_count({.view = spec_.view,
+                           .body = spec_.body,
+                           .answer = body_,
+                           .tape = tape_.size() < kTapeBytesMax ? std::optional<std::string_view>{tape_} : std::nullopt,
+                           .text_events = inspector_.text_events()},
+                          services_.token_counter);
 }
 
 metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason, int status) {
@@ -222,25 +231,48 @@ metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason
           .attempts = ledger_attempts_};
 }
 
-void BilledCall::settle_now(Outcome outcome, std::string_view reason, int status) {
+void BilledCall::settle_now(Outcome outcome, std::string_view reason, int status) noexcept {
   const metering::Terminal record = terminal(outcome, reason, status);
-  if (intent_) services_.ledger.terminal_async(intent_, record);
+  if (intent_) append(record);
   settle_budget();
 }
 
+// What failed for want of memory is tried once more without what may be left out. A record that is there already is not
+// written again; an intent that stays open costs nothing and is closed as aborted by the next start.
+void BilledCall::append(metering::Terminal record) noexcept {
+  for (int i = 0; i < 2; ++i) {
+    try {
+      return services_.ledger.terminal_async(intent_, record);
+    } catch (const std::exception& error) {
+      tell("ledger_record_delayed", spec_.id, error.what());
+      record.attempts = {};
+    }
+  }
+}
+
 // After the record was appended: what the ledger filed under one window is never counted under an earlier one.
-void BilledCall::settle_budget() {
-  spec_.budget.settle(budget_subject(*spec_.who, *spec_.model, spec_.tags), bill_.charge, spec_.id.view());
+void BilledCall::settle_budget() noexcept {
+  try {
+    spec_.budget.settle(budget_subject(*spec_.who, *spec_.model, spec_.tags), bill_.charge, spec_.id.view());
+  } catch (const std::exception& error) {
+    tell("budget_not_settled", spec_.id, error.what());
+  }
 }
 
 boost::asio::awaitable<core::Result<void>> BilledCall::settle(Outcome outcome, std::string_view reason, int status) {
   const metering::Terminal record = terminal(outcome, reason, status);
   if (record.charge.exact == 0) {
-    services_.ledger.terminal_async(intent_, record);
+    append(record);
     settle_budget();
     co_return core::Result<void>{};
   }
-  auto durable = co_await services_.ledger.terminal(intent_, record);
+  core::Result<void> durable;
+  try {
+    durable = co_await services_.ledger.terminal(intent_, record);
+  } catch (const std::exception& error) {
+    append(record);
+    durable = core::fail(ErrorKind::ledger_unavailable, std::string{"usage cannot be recorded: "} + error.what());
+  }
   settle_budget();
   co_return durable;
 }

@@ -88,16 +88,17 @@ class BilledCall {
   boost::asio::awaitable<core::Result<std::string_view>> whole();
 
   // The client left, or nobody wants the answer any more: bills what was produced until now. Does nothing once settled.
-  void abandon();
+  void abandon() noexcept;
   const Bill& bill() const { return bill_; }
 
  private:
   core::Result<std::string_view> before_dispatch(const backends::Target& target);
   core::Result<void> accept_rejection(core::Error error, backends::Rejection rejection);
   boost::asio::awaitable<core::Result<void>> settle(metering::Outcome outcome, std::string_view reason, int status);
-  void settle_now(metering::Outcome outcome, std::string_view reason, int status);
+  void settle_now(metering::Outcome outcome, std::string_view reason, int status) noexcept;
+  void append(metering::Terminal record) noexcept;
   metering::Terminal terminal(metering::Outcome outcome, std::string_view reason, int status);
-  void count_usage(bool answered);
+  void count_usage(bool answered) noexcept;
   boost::asio::awaitable<core::Result<void>> take_place();
   core::Error broken(core::Error error);
   StreamPiece take_events();
@@ -105,7 +106,7 @@ class BilledCall {
   bool within_budget();
   boost::asio::awaitable<core::Result<StreamPiece>> end_cut();
   boost::asio::awaitable<bool> found_room();
-  void settle_budget();
+  void settle_budget() noexcept;
 
   Services& services_;
   CallSpec spec_;

@@ -2,16 +2,20 @@
 
 #include "gateway/estimate.hpp"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "api/sse.hpp"
+#include "core/log.hpp"
+#include "metering/units.hpp"
 
 namespace ganglion::gateway {
 namespace {
 
 using Json = nlohmann::json;
 
+constexpr std::uint64_t kBytesPerToken = 4;
 constexpr std::uint64_t kTokensPerMessage = 4;  // role and separators, as chat formats add them
 
 // Every string below content-bearing fields, joined.
@@ -33,6 +37,13 @@ void append_text(const Json& value, std::string& out) {
 std::uint64_t guess_prompt_tokens(const api::RequestView& view) {
   return (view.prompt_text_bytes + view.tools_bytes + 3) / 4 + view.prompt_token_ids +
          view.prompt_items * kTokensPerMessage;
+}
+
+std::uint64_t guess_answer_tokens(const api::RequestView& view) {
+  if (view.endpoint == api::Endpoint::embeddings) return 0;
+  std::uint64_t tokens = 0;
+  const bool wrapped = __builtin_mul_overflow(view.max_tokens.value_or(kGuessedAnswerTokens), view.n, &tokens);
+  return wrapped ? metering::kUnitsPerRequestMax : std::min(tokens, metering::kUnitsPerRequestMax);
 }
 
 std::uint64_t count_prompt_tokens(api::Endpoint endpoint, std::string_view body,
@@ -80,6 +91,40 @@ std::uint64_t count_stream_tokens(std::string_view events, const backends::Token
   std::uint64_t tokens = 0;
   for (const auto& [index, text] : text_by_choice) tokens += counter.count(text);
   return tokens;
+}
+
+namespace {
+
+template <class Count>
+std::uint64_t counted_or(std::uint64_t guess, const Count& count) noexcept {
+  try {
+    return count();
+  } catch (const std::exception& error) {
+    try {
+      core::log(core::LogLevel::error, "token_count_failed", {{"problem", error.what()}, {"guess", guess}});
+    } catch (...) {  // NOLINT(bugprone-empty-catch): out of memory; there is nobody left to tell
+    }
+    return guess;
+  }
+}
+
+}  // namespace
+
+api::Usage own_count(const CallText& call, const backends::TokenCounter& counter) noexcept {
+  const api::Endpoint endpoint = call.view.endpoint;
+  api::Usage usage{.estimated = true};
+  usage.input_tokens =
+      counted_or(guess_prompt_tokens(call.view), [&] { return count_prompt_tokens(endpoint, call.body, counter); });
+  if (endpoint == api::Endpoint::embeddings) return usage;
+  if (!call.answer.empty()) {
+    usage.output_tokens =
+        counted_or(call.answer.size() / kBytesPerToken, [&] { return count_answer_tokens(call.answer, counter); });
+  } else if (call.text_events > 0) {
+    usage.output_tokens = !call.tape
+                              ? call.text_events
+                              : counted_or(call.text_events, [&] { return count_stream_tokens(*call.tape, counter); });
+  }
+  return usage;
 }
 
 }  // namespace ganglion::gateway

@@ -204,7 +204,7 @@ Worker::Done Worker::weigh(Request& request) {
   request.limits = *handle;
   const std::uint64_t input = guess_prompt_tokens(request.view);
   const bool embeddings = request.route.endpoint == api::Endpoint::embeddings;
-  const std::uint64_t output = embeddings ? 0 : request.view.max_tokens.value_or(kGuessedAnswerTokens) * request.view.n;
+  const std::uint64_t output = guess_answer_tokens(request.view);
   const api::Usage usage{.input_tokens = input, .output_tokens = output};
   const auto units = metering::units_of(request.route.endpoint, usage, embeddings ? request.view.prompt_items : 0);
   const auto charge = request.runtime->snapshot().prices().price(request.model->name, request.tier, units);

@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include "core/log.hpp"
+#include "metering/units.hpp"
+
 namespace ganglion::gateway {
 namespace {
 
@@ -53,6 +56,34 @@ TEST(Estimate, StreamJoinsDeltasOfAChoiceBeforeCounting) {
                                 "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"hi\"}}]}\n\n",
                                 words()),
             3U);
+}
+
+// A tokenizer that fails must not take the bill with it.
+TEST(Estimate, WhereCountingFailsSizesAreTaken) {
+  core::set_log_level(core::LogLevel::off);
+  const backends::TokenCounter failing{[](std::string_view) -> std::uint64_t { throw std::bad_alloc(); }};
+  const api::RequestView view{.prompt_text_bytes = 40, .prompt_items = 1};
+  const std::string body = R"({"messages":[{"role":"user","content":"0123456789012345678901234567890123456789"}]})";
+  const auto whole =
+      own_count({.view = view, .body = body, .answer = R"({"choices":[{"message":{"content":"x"}}]})"}, failing);
+  EXPECT_EQ(whole, (api::Usage{.input_tokens = 14, .output_tokens = 10, .estimated = true}));
+  const std::string events = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}]}\n\n";
+  const auto stream = own_count({.view = view, .body = body, .tape = events, .text_events = 7}, failing);
+  EXPECT_EQ(stream, (api::Usage{.input_tokens = 14, .output_tokens = 7, .estimated = true}));
+  const auto counted = own_count({.view = view, .body = body, .tape = events, .text_events = 7}, words());
+  EXPECT_EQ(counted, (api::Usage{.input_tokens = 1 + 4, .output_tokens = 1, .estimated = true}));
+  const auto nothing_shown = own_count({.view = view, .body = body, .tape = "", .text_events = 1}, words());
+  EXPECT_EQ(nothing_shown.output_tokens, 0U) << "held back, so not billed";
+  const auto long_stream = own_count({.view = view, .body = body, .tape = {}, .text_events = 9}, words());
+  EXPECT_EQ(long_stream.output_tokens, 9U);
+}
+
+TEST(Estimate, TheWeightOfAnAnswerDoesNotWrapAround) {
+  EXPECT_EQ(guess_answer_tokens({.n = 3, .max_tokens = 10}), 30U);
+  EXPECT_EQ(guess_answer_tokens({.n = 2}), 512U);
+  EXPECT_EQ(guess_answer_tokens({.n = 2, .max_tokens = 1ULL << 63}), metering::kUnitsPerRequestMax);
+  EXPECT_EQ(guess_answer_tokens({.n = 128, .max_tokens = ~0ULL}), metering::kUnitsPerRequestMax);
+  EXPECT_EQ(guess_answer_tokens({.endpoint = api::Endpoint::embeddings, .max_tokens = 5}), 0U);
 }
 
 TEST(Estimate, BrokenJsonCountsNothing) {
