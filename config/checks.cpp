@@ -157,6 +157,15 @@ void check_prices(const Place& place, const Config& config, const Names& models)
   }
 }
 
+// After a crash the ledger says which calls with a key were billed, so it must remember for longer than the keys do.
+void check_retention(const Place& place, const Config& config) {
+  const auto retention = config.ledger.retention;
+  if (retention.count() == 0 || retention > config.idempotency.ttl) return;
+  place.error({"ledger", "retention"}, "must be longer than idempotency.ttl (" +
+                                           format_duration(config.idempotency.ttl) +
+                                           "), or 0: after a crash the ledger says what a key was billed for");
+}
+
 void check_providers(const Place& place, const Config& config) {
   for (std::size_t i = 0; i < config.remotes.size(); ++i) {
     const auto& remote = config.remotes[i];
@@ -266,6 +275,7 @@ void check_meaning(Reader& reader, const Node& root, const Config& config) {
     }
   }
   check_prices(place, config, models);
+  check_retention(place, config);
   check_redis(place, config.redis);
   check_sinks(place, config);
   if (config.cache.entry_bytes_max > config.cache.memory_bytes_max) {

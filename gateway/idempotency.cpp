@@ -9,6 +9,7 @@
 
 #include "core/limits.hpp"
 #include "core/log.hpp"
+#include "metering/segment_scan.hpp"
 #include "metering/tail_reader.hpp"
 
 namespace ganglion::gateway {
@@ -151,6 +152,12 @@ void Idempotency::recover(const std::string& ledger_directory) {
       why_ = ended.error().message;
       return;
     }
+    // Asked last: what is dropped meanwhile counts as gone.
+    const auto oldest = metering::oldest_sequence(ledger_directory);
+    if (!oldest) {
+      why_ = oldest.error().message;
+      return;
+    }
     for (const auto& [id, at] : open) {
       KeyRow& row = (*rows)[at];
       const auto found = ended->find(id);
@@ -158,7 +165,8 @@ void Idempotency::recover(const std::string& ledger_directory) {
       if (row.state == KeyState::answered && verdict.completed) {
         row.state = KeyState::settled;
         store_->set_state(row.key, KeyState::settled);
-      } else if (verdict.completed || verdict.billed) {
+      } else if (verdict.completed || verdict.billed || (found == ended->end() && row.ledger_sequence + 1 < *oldest)) {
+        // The last: its bill may be among the records that the ledger has dropped.
         row.state = KeyState::lost;
         store_->set_state(row.key, KeyState::lost);
       } else {

@@ -100,6 +100,17 @@ core::Result<SegmentStart> read_segment_start(const SegmentFile& file) {
   return out;
 }
 
+core::Result<std::uint64_t> oldest_sequence(const std::string& directory) {
+  const auto files = list_segments(directory);
+  if (!files) return std::unexpected(files.error());
+  for (const SegmentFile& file : *files) {
+    const auto start = read_segment_start(file);
+    if (!start) return std::unexpected(start.error());
+    if (start->sequence != 0) return start->sequence;
+  }
+  return 0;
+}
+
 core::Result<bool> is_unused(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return io_error("cannot open", path, errno);

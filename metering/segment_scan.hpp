@@ -43,6 +43,8 @@ struct SegmentStart {
   SegmentHeader header;
 };
 core::Result<SegmentStart> read_segment_start(const SegmentFile& file);
+// Of the first record that is still in the directory; 0: there is none.
+core::Result<std::uint64_t> oldest_sequence(const std::string& directory);
 
 // Applies records in order; says what cannot be.
 class Replay {

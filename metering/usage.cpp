@@ -110,16 +110,6 @@ bool has_hour(const UsageQuery& query) {
          std::ranges::any_of(query.filters, [&](const UsageFilter& filter) { return hourly(filter.column); });
 }
 
-// The sequence that the oldest segment begins with; 0: there is none.
-core::Result<std::uint64_t> oldest_sequence(const std::string& directory) {
-  const auto files = list_segments(directory);
-  if (!files) return std::unexpected(files.error());
-  if (files->empty()) return 0;
-  const auto start = read_segment_start(files->front());
-  if (!start) return std::unexpected(start.error());
-  return start->sequence;
-}
-
 // Times within an hour are known from records only.
 core::Result<UsageReport> usage_of_records(const std::string& directory, const UsageQuery& query) {
   const auto oldest = oldest_sequence(directory);

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 
 #include "core/log.hpp"
+#include "metering/ledger_keeper.hpp"
 #include "metrics/metrics.hpp"
 #include "tests/support/coroutine.hpp"
 #include "tests/unit/metering/ledger_support.hpp"
@@ -280,6 +281,35 @@ TEST_F(IdempotencyTest, ManyCrashedKeysAreDecidedAcrossSegments) {
     } else {
       EXPECT_EQ(known.error.kind, core::ErrorKind::conflict) << i;
     }
+  }
+}
+
+// The ledger has dropped the records that would tell: the key may have been billed, so it is never run again.
+TEST_F(IdempotencyTest, AKeyThatOutlivedItsRecordsIsRefused) {
+  options_.ttl = 30 * 24h;
+  reopen();
+  held_.push_back(claim("a"));
+  write(held_[0]);
+  keep(held_[0], "billed");
+  bill("id-a", Outcome::completed, true);
+  for (int i = 0; i < 50 && ledger_->stats().segments < 4; ++i) metering::churn(*ledger_, 300);
+  clock_.advance(72h);
+  held_.clear();
+  keys_.reset();
+  ledger_.reset();
+  ledger_ = metering::Ledger::open(metering::options_in(dir_), clock_, hooks_).value();
+  held_.clear();
+  metering::LedgerOptions drops = metering::options_in(dir_);
+  drops.retention = 48h;
+  ASSERT_TRUE(metering::LedgerKeeper::open(drops, *ledger_, clock_).value()->run_once());
+  ASSERT_GT(metering::oldest_sequence(dir_.ledger()).value(), 2U);
+  for (int i = 0; i < 2; ++i) {
+    keys_ = std::make_unique<Idempotency>(options_, dir_.ledger(), *ledger_, clock_, registry_);
+    const auto known = look("a");
+    ASSERT_EQ(known.kind, Kind::refused);
+    EXPECT_EQ(known.error.kind, core::ErrorKind::conflict);
+    EXPECT_EQ(look("b").kind, Kind::fresh);
+    keys_.reset();
   }
 }
 
