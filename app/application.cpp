@@ -225,7 +225,8 @@ core::Result<void> Application::apply_budgets(const config::Config& config) {
   for (const gateway::TenantOptions& tenant : config.gateway.tenants) {
     if (tenant.free_only) free_only.push_back(tenant.name);
   }
-  auto rules = metering::BudgetRules::make(config.gateway.budgets, free_only, config.pricing.daily_free_neurons);
+  auto rules =
+      metering::BudgetRules::make(config.gateway.budgets, free_only, metering::free_allocation(config.pricing));
   if (!rules) return std::unexpected(std::move(rules.error()));
   return metering::apply_rules(budgets_, std::move(*rules), clock_, config_->ledger.directory);
 }

@@ -34,6 +34,27 @@ void check_amount(const Place& place, std::size_t i, const metering::BudgetOptio
   }
 }
 
+// The allocation of a tenant that has nothing else may be dated: 0 then refuses whatever costs anything.
+void check_free_only(const Place& place, const Config& config) {
+  bool anyone = false;
+  bool ever = config.pricing.daily_free_neurons != 0;
+  for (const auto& change : config.pricing.changes) ever = ever || change.daily_free_neurons.value_or(0) != 0;
+  for (std::size_t i = 0; i < config.gateway.tenants.size(); ++i) {
+    if (!config.gateway.tenants[i].free_only) continue;
+    anyone = true;
+    if (!ever)
+      place.error({"tenants", i, "free_only"},
+                  "nothing is free (pricing.daily_free_neurons is 0), so every request "
+                  "of this tenant would be refused");
+  }
+  for (std::size_t i = 0; anyone && ever && i < config.pricing.changes.size(); ++i) {
+    if (config.pricing.changes[i].daily_free_neurons == 0)
+      place.warn(
+          {"pricing", "changes", i, "daily_free_neurons"},
+          "from the first day that begins after it, tenants with `free_only` are refused whatever costs anything");
+  }
+}
+
 }  // namespace
 
 void check_budgets(const Place& place, const Config& config, const Names& tenants, const Names& gateways,
@@ -59,12 +80,7 @@ void check_budgets(const Place& place, const Config& config, const Names& tenant
     if (budget.per == "tag" && (budget.tag.empty() || budget.tag.find('=') != std::string::npos))
       place.error({"budgets", i, "per"}, "`per: tag` needs the tag's name, such as `tag: team`");
   }
-  for (std::size_t i = 0; i < config.gateway.tenants.size(); ++i) {
-    if (config.gateway.tenants[i].free_only && config.pricing.daily_free_neurons == 0)
-      place.error({"tenants", i, "free_only"},
-                  "nothing is free (pricing.daily_free_neurons is 0), so every request "
-                  "of this tenant would be refused");
-  }
+  check_free_only(place, config);
   if (!config.budget_alerts.webhook.empty() && config.budget_alerts.secret.empty() &&
       at(place.root, {"budget_alerts"}).find("secret") == nullptr) {
     place.error({"budget_alerts", "webhook"}, "`secret: ${NAME}` is missing, which signs the calls");

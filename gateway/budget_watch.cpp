@@ -94,6 +94,10 @@ void scrape_budgets(const metering::Budgets& budgets, metrics::Scrape& out) {
   std::map<std::string, Share> shares;
   for (const metering::BudgetState& state : budgets.states()) {
     Share& share = shares[state.budget];
+    if (state.limit == 0) {  // a daily allocation of nothing is used up
+      share.spent = std::max(share.spent, 1.0);
+      continue;
+    }
     const auto limit = static_cast<double>(state.limit);
     share.spent = std::max(share.spent,
                            static_cast<double>(metering::add_saturating(state.spent, state.spent_elsewhere)) / limit);

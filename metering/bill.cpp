@@ -54,6 +54,12 @@ std::uint64_t FreeAllocation::on_day(std::int64_t days_since_1970) const {
   return neurons;
 }
 
+std::uint64_t FreeAllocation::most() const {
+  std::uint64_t neurons = 0;
+  for (const auto& [from, amount] : steps_) neurons = std::max(neurons, amount);
+  return neurons;
+}
+
 bool Bill::add(std::int64_t day, const UsageDimensions& dimensions, const UsageCounts& counts) {
   const Price price{
       .tier = dimensions.tier, .usd_pico_per_neuron = dimensions.usd_pico_per_neuron, .schedule = dimensions.schedule};

@@ -39,6 +39,7 @@ class FreeAllocation {
   // From that instant on; in order of time.
   void change(std::chrono::microseconds from, std::uint64_t neurons) { steps_.emplace_back(from, neurons); }
   std::uint64_t on_day(std::int64_t days_since_1970) const;
+  std::uint64_t most() const;  // of any day
 
  private:
   std::vector<std::pair<std::chrono::microseconds, std::uint64_t>> steps_;

@@ -44,9 +44,14 @@ BudgetAccount::BudgetAccount(const BudgetRule& rule, std::string_view of)
 void BudgetAccount::change(const BudgetRule& rule) {
   counts_history = false;
   limit = rule.limit;
+  daily = rule.daily;
   on_exceed = rule.on_exceed;
   if (alerts != rule.alerts) alerted = 0;
   alerts = rule.alerts;
+}
+
+BudgetAmount BudgetAccount::limit_at(core::WallTime now) const {
+  return daily ? free_on_day(*daily, now) : limit;
 }
 
 bool BudgetAccount::fits(BudgetAmount more, core::WallTime now, Sharing sharing, std::uint32_t gateways) const {
@@ -63,23 +68,28 @@ core::WallTime BudgetAccount::resets(core::WallTime now) const {
 }
 
 core::Error BudgetAccount::refusal(BudgetAmount whole, BudgetAmount more, core::WallTime now) const {
+  const BudgetAmount now_limit = limit_at(now);
   std::string what = "Budget `" + budget + "`";
   if (!value.empty()) what += " of `" + value + "`";
-  what += " (" + format_amount(unit, limit) + " " + describe_window(window) + ")";
+  what += " (" + format_amount(unit, now_limit) + " " + describe_window(window) + ")";
   const std::string need = format_amount(unit, whole);
   core::Error error = core::make_error(core::ErrorKind::quota_exceeded);
-  if (whole > limit) {
+  if (now_limit == 0) {
+    error.message = what + " allows nothing that costs anything.";
+    return error;
+  }
+  if (whole > now_limit) {
     error.message =
         what + " can never hold this request, which may cost up to " + need + ". Ask for fewer tokens (max_tokens).";
     return error;
   }
-  if (add_saturating(spent_everywhere(now), more) <= limit) {
+  if (add_saturating(spent_everywhere(now), more) <= now_limit) {
     error.message = what + " is held by requests that are running; this one may cost up to " + need +
                     ". Please try again when they have ended.";
     error.retry_after = kRetryWhenReserved;
     return error;
   }
-  const BudgetAmount room = limit - more;
+  const BudgetAmount room = now_limit - more;
   const core::WallTime when = spent.falls_to(room, now);
   error.retry_after = std::chrono::ceil<std::chrono::milliseconds>(when - now);
   error.message = what + " has no room for this request, which may cost up to " + need + ". It " +
@@ -88,14 +98,15 @@ core::Error BudgetAccount::refusal(BudgetAmount whole, BudgetAmount more, core::
 }
 
 void BudgetAccount::check_alerts(core::WallTime now, bool refused, std::vector<BudgetAlert>& out) {
-  if (fresh || alerts.empty()) return;
+  const BudgetAmount now_limit = limit_at(now);
+  if (fresh || alerts.empty() || now_limit == 0) return;
   const std::int64_t slot = slot_of(window, now);
   const BudgetAmount total = spent_everywhere(now);
   if (window.kind != WindowKind::sliding && slot != alerted_slot) alerted = 0;
   alerted_slot = slot;
   for (std::size_t i = 0; i < alerts.size(); ++i) {
     const std::uint32_t bit = 1U << i;
-    const bool reached = total >= percent_of(limit, alerts[i]) || (refused && alerts[i] == 100);
+    const bool reached = total >= percent_of(now_limit, alerts[i]) || (refused && alerts[i] == 100);
     if (!reached) {
       alerted &= ~bit;  // a sliding window may pass it again
       continue;
@@ -111,7 +122,7 @@ void BudgetAccount::check_alerts(core::WallTime now, bool refused, std::vector<B
                    .percent = alerts[i],
                    .refused = refused,
                    .unit = unit,
-                   .limit = limit,
+                   .limit = now_limit,
                    .spent = total,
                    .window = window,
                    .at = now,
@@ -130,14 +141,15 @@ BudgetView Budgets::view(const BudgetHandle& handle) const {
     if (!account->shown_to_clients) continue;
     const std::lock_guard lock(account->mutex);
     const BudgetAmount used = add_saturating(account->spent_everywhere(now), account->reserved);
-    const BudgetAmount left = account->limit > used ? account->limit - used : 0;
-    const double share = static_cast<double>(left) / static_cast<double>(account->limit);
+    const BudgetAmount limit = account->limit_at(now);
+    const BudgetAmount left = limit > used ? limit - used : 0;
+    const double share = limit == 0 ? 0 : static_cast<double>(left) / static_cast<double>(limit);
     if (share >= least) continue;
     least = share;
     out = {.limited = true,
            .budget = account->budget,
            .unit = account->unit,
-           .limit = account->limit,
+           .limit = limit,
            .left = left,
            .resets = account->resets(now)};
   }
@@ -157,7 +169,7 @@ std::vector<BudgetState> Budgets::states() const {
                      .unit = account->unit,
                      .window = account->window,
                      .on_exceed = account->on_exceed,
-                     .limit = account->limit,
+                     .limit = account->limit_at(now),
                      .spent = account->spent.total(now),
                      .reserved = account->reserved,
                      .spent_elsewhere = account->spent_everywhere(now) - account->spent.total(now),
@@ -173,7 +185,7 @@ std::vector<BudgetState> Budgets::states() const {
                      .unit = rule.unit,
                      .window = rule.window,
                      .on_exceed = rule.on_exceed,
-                     .limit = rule.limit,
+                     .limit = rule.limit_at(now),
                      .window_start = window_start(rule.window, now),
                      .resets = slot_start(rule.window, slot_of(rule.window, now) + 1)});
     }

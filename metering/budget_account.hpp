@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,10 +24,11 @@ struct BudgetAccount {
   const bool shown_to_clients;
   const std::string digest;  // names it among gateways
 
-  mutable std::mutex mutex;     // guards all below
-  bool fresh = false;           // without history: counts, does not bind
-  bool counts_history = false;  // was counted from the ledger since the last change of rules
-  BudgetAmount limit = 0;
+  mutable std::mutex mutex;             // guards all below
+  bool fresh = false;                   // without history: counts, does not bind
+  bool counts_history = false;          // was counted from the ledger since the last change of rules
+  BudgetAmount limit = 0;               // see limit_at()
+  std::optional<FreeAllocation> daily;  //
   OnExceed on_exceed = OnExceed::cut;
   std::vector<std::uint32_t> alerts;
   WindowedSpend spent;
@@ -52,6 +54,7 @@ struct BudgetAccount {
   }
   // The others are called with the mutex held.
   void change(const BudgetRule& rule);
+  BudgetAmount limit_at(core::WallTime now) const;
   bool fits(BudgetAmount more, core::WallTime now, Sharing sharing, std::uint32_t gateways) const;
   std::int64_t lease_slot(core::WallTime now) const;
   // What spent and reserved may come to.

@@ -88,8 +88,10 @@ core::Result<void> apply_rules(Budgets& budgets, std::shared_ptr<const BudgetRul
                      .tags = slice.who.tags},
                     cost_of_parts(slice.exact, slice.who.usd_pico_per_neuron), slice.at, {});
   }
-  // A history that was read in part is read again by the next call: until then its budgets stay fresh.
-  if (auto done = restore_tail(budgets, ledger_directory, sums->position, from); !done) return done;
+  if (auto done = restore_tail(budgets, ledger_directory, sums->position, from); !done) {
+    budgets.take_back();
+    return done;
+  }
   budgets.ready();
   return {};
 }

@@ -44,15 +44,16 @@ std::int64_t BudgetAccount::lease_slot(core::WallTime now) const {
 }
 
 BudgetAmount BudgetAccount::allowed(core::WallTime now, Sharing sharing, std::uint32_t gateways) const {
-  if (sharing == Sharing::off) return limit;
-  if (lease.slot == lease_slot(now)) return std::min(limit, lease.cap);
-  return sharing == Sharing::alone ? limit / std::max(gateways, 1U) : 0;
+  const BudgetAmount whole = limit_at(now);
+  if (sharing == Sharing::off) return whole;
+  if (lease.slot == lease_slot(now)) return std::min(whole, lease.cap);
+  return sharing == Sharing::alone ? whole / std::max(gateways, 1U) : 0;
 }
 
 bool BudgetAccount::may_be_granted(BudgetAmount more, core::WallTime now) const {
   BudgetAmount used = add_saturating(spent.total(now), reserved);
   if (lease.slot == lease_slot(now)) used = add_saturating(used, lease.others_spent);
-  return add_saturating(used, more) <= limit;
+  return add_saturating(used, more) <= limit_at(now);
 }
 
 }  // namespace detail
@@ -87,7 +88,7 @@ std::vector<LeaseAsk> Budgets::lease_asks(bool all) {
     }
     // More may be in use than was granted: reservations of the window before, and history found at start.
     ask.keep = std::max(ask.used, lease_units_up(account->unit, lease.cap));
-    ask.limit = lease_units_up(account->unit, account->limit);
+    ask.limit = lease_units_up(account->unit, account->limit_at(now));
     ask.spent = lease_units_up(account->unit, account->spent.total(now));
     ask.need = lease.need == 0 ? 0 : lease_units_up(account->unit, lease.need);
     ask.kept_s = lifetime_s(account->window, slot, now);

@@ -93,6 +93,11 @@ BudgetCost cost_of(const Charge& charge) {
   return cost;
 }
 
+BudgetAmount free_on_day(const FreeAllocation& daily, core::WallTime at) {
+  const std::int64_t day = slot_of({.kind = WindowKind::day}, at);
+  return BudgetAmount{std::min(daily.on_day(day), kNeuronsMax)} * kPartsPerNeuron;
+}
+
 BudgetCost larger(const BudgetCost& a, const BudgetCost& b) {
   return {.neurons = std::max(a.neurons, b.neurons), .usd = std::max(a.usd, b.usd)};
 }
@@ -133,6 +138,10 @@ std::optional<std::string_view> BudgetRule::value_for(const BudgetSubject& subje
       return tag == nullptr ? std::string_view{} : std::string_view{tag->value};
   }
   return std::string_view{};
+}
+
+BudgetAmount BudgetRule::limit_at(core::WallTime at) const {
+  return daily ? free_on_day(*daily, at) : limit;
 }
 
 bool BudgetRule::one_tenants() const {
@@ -178,7 +187,7 @@ core::Result<BudgetRule> compile_budget(const BudgetOptions& options) {
 
 core::Result<std::shared_ptr<const BudgetRules>> BudgetRules::make(std::span<const BudgetOptions> options,
                                                                    std::span<const std::string> free_only,
-                                                                   std::uint64_t daily_free_neurons) {
+                                                                   const FreeAllocation& daily_free) {
   if (options.size() + free_only.size() > kBudgetsMax)
     return core::fail(ErrorKind::invalid_value, "more than " + std::to_string(kBudgetsMax) + " budgets", "budgets");
   std::shared_ptr<BudgetRules> rules(new BudgetRules);
@@ -193,13 +202,25 @@ core::Result<std::shared_ptr<const BudgetRules>> BudgetRules::make(std::span<con
   for (const std::string& tenant : free_only) {
     BudgetOptions free{.name = std::string{kFreeAllocation} + ":" + tenant,
                        .tenant = tenant,
-                       .limit_neurons = std::to_string(daily_free_neurons),
+                       .limit_neurons = std::to_string(std::max<std::uint64_t>(daily_free.most(), 1)),
                        .window = "day"};
     auto rule = compile_budget(free);
     if (!rule) return std::unexpected(std::move(rule.error()));
+    rule->daily = daily_free;
     rules->rules_.push_back(std::move(*rule));
   }
   return rules;
+}
+
+std::shared_ptr<const BudgetRules> BudgetRules::joined(const BudgetRules& rules, const BudgetRules& more) {
+  std::shared_ptr<BudgetRules> out(new BudgetRules);
+  std::set<std::string_view> had;
+  for (const BudgetRule& rule : rules.rules_) had.insert(rule.identity);
+  out->rules_ = rules.rules_;
+  for (const BudgetRule& rule : more.rules_) {
+    if (!had.contains(rule.identity)) out->rules_.push_back(rule);
+  }
+  return out;
 }
 
 }  // namespace ganglion::metering

@@ -3,6 +3,7 @@
 // Immutable, shared by all threads.
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 
 #include "api/tags.hpp"
 #include "core/error.hpp"
+#include "metering/bill.hpp"
 #include "metering/budget_window.hpp"
 #include "metering/options.hpp"
 #include "metering/units.hpp"
@@ -37,6 +39,7 @@ struct BudgetCost {
   friend bool operator==(const BudgetCost&, const BudgetCost&) = default;
 };
 BudgetCost cost_of(const Charge& charge);
+BudgetAmount free_on_day(const FreeAllocation& daily, core::WallTime at);
 BudgetCost larger(const BudgetCost& a, const BudgetCost& b);  // of each unit
 
 // "12.5 neurons", "0.3 USD"; rounded half up to 9 decimals.
@@ -50,9 +53,11 @@ struct BudgetRule {
   BudgetPer per = BudgetPer::all;
   BudgetUnit unit = BudgetUnit::neurons;
   BudgetAmount limit = 0;
+  std::optional<FreeAllocation> daily;  // the limit is that of the day; 0: nothing that costs anything
   WindowSpec window;
   OnExceed on_exceed = OnExceed::cut;
   std::vector<std::uint32_t> alerts;  // ascending
+  BudgetAmount limit_at(core::WallTime at) const;
   // Equal for two configurations while its counts mean the same: everything but limit, on_exceed and alerts.
   std::string identity;
 
@@ -73,7 +78,9 @@ class BudgetRules {
   // message for the operator.
   static core::Result<std::shared_ptr<const BudgetRules>> make(std::span<const BudgetOptions> options,
                                                                std::span<const std::string> free_only,
-                                                               std::uint64_t daily_free_neurons);
+                                                               const FreeAllocation& daily_free);
+  // Those of `rules`, then those of `more` whose identity `rules` has not.
+  static std::shared_ptr<const BudgetRules> joined(const BudgetRules& rules, const BudgetRules& more);
 
   const std::vector<BudgetRule>& all() const { return rules_; }
   bool empty() const { return rules_.empty(); }

@@ -90,11 +90,26 @@ bool Budgets::prepare(std::shared_ptr<const BudgetRules> rules) {
   for (const BudgetRule& rule : rules->all()) {
     if (!had.contains(rule.identity)) fresh_.insert(rule.identity);
   }
-  // Counts of a rule that is not counted any more are worth nothing when it comes back.
+  // Nobody passes unbound while a budget is replaced by another: until the new one knows its history, both are there.
+  previous_ = rules_;
+  next_ = rules;
+  use_rules(fresh_.empty() ? std::move(rules) : BudgetRules::joined(*rules, *rules_));
+  if (!fresh_.empty()) {
+    restoring_ = std::make_unique<Restoring>();
+    restoring_->began = clock_.wall();
+    restoring_now_ = true;
+  }
+  reading_ = !fresh_.empty();
+  ++generation_;
+  return reading_;
+}
+
+void Budgets::use_rules(std::shared_ptr<const BudgetRules> rules) {
   std::unordered_map<std::string_view, const BudgetRule*> kept;
   for (const BudgetRule& rule : rules->all()) {
-    if (had.contains(rule.identity)) kept.emplace(rule.identity, &rule);
+    if (!fresh_.contains(rule.identity)) kept.emplace(rule.identity, &rule);
   }
+  // Counts of a rule that is not counted any more are worth nothing when it comes back.
   std::erase_if(accounts_, [&](const auto& entry) {
     const auto rule = kept.find(entry.second->identity);
     if (rule == kept.end()) return true;
@@ -104,13 +119,19 @@ bool Budgets::prepare(std::shared_ptr<const BudgetRules> rules) {
   });
   rules_ = std::move(rules);
   any_ = !rules_->empty();
-  if (!fresh_.empty()) {
-    restoring_ = std::make_unique<Restoring>();
-    restoring_->began = clock_.wall();
-    restoring_now_ = true;
-  }
+}
+
+void Budgets::take_back() {
+  const std::lock_guard lock(mutex_);
+  if (fresh_.empty()) return;
+  use_rules(previous_);
+  std::unordered_set<std::string_view> known;
+  for (const BudgetRule& rule : rules_->all()) known.insert(rule.identity);
+  std::erase_if(fresh_, [&](const std::string& identity) { return !known.contains(identity); });
+  restoring_.reset();
+  restoring_now_ = false;
   ++generation_;
-  return !fresh_.empty();
+  reading_ = !fresh_.empty();
 }
 
 void Budgets::restore(const BudgetSubject& subject, const BudgetCost& cost, core::WallTime at,
@@ -135,6 +156,13 @@ void Budgets::ready() {
   std::vector<BudgetAlert> alerts;
   {
     const std::lock_guard lock(mutex_);
+    if (!fresh_.empty()) {
+      std::unordered_set<std::string_view> known;
+      for (const BudgetRule& rule : next_->all()) known.insert(rule.identity);
+      std::erase_if(accounts_, [&](const auto& entry) { return !known.contains(entry.second->identity); });
+      rules_ = next_;
+      any_ = !rules_->empty();
+    }
     for (const auto& [key, account] : accounts_) {
       if (!fresh_.contains(account->identity)) continue;
       const std::lock_guard account_lock(account->mutex);
@@ -144,6 +172,7 @@ void Budgets::ready() {
     fresh_.clear();
     if (restoring_) restoring_->ended = clock_.steady();
     ++generation_;
+    reading_ = false;
   }
   for (const BudgetAlert& alert : alerts) hooks_.crossed(alert);
 }
@@ -243,7 +272,7 @@ core::Result<void> Budgets::raise(BudgetReservation& reservation, const BudgetCo
       refusing = account.get();
       error = account->refusal(target.of(account->unit), more, now);
       error.retryable = wait;
-      if (more <= account->limit && !wait) account->check_alerts(now, true, alerts);
+      if (more <= account->limit_at(now) && !wait) account->check_alerts(now, true, alerts);
     }
     if (refusing == nullptr) {
       for (const auto& account : group.accounts) {
@@ -269,7 +298,7 @@ void Budgets::spend(BudgetAccount& account, const BudgetCost& released, const Bu
     const BudgetAmount amount = cost.of(account.unit);
     account.reserved -= std::min(account.reserved, released.of(account.unit));
     account.spent.add(now, amount);
-    overrun = amount > released.of(account.unit) && account.spent.total(now) > account.limit;
+    overrun = amount > released.of(account.unit) && account.spent.total(now) > account.limit_at(now);
     if (amount != 0) account.check_alerts(now, false, alerts);
   }
   for (const BudgetAlert& alert : alerts) hooks_.crossed(alert);
@@ -292,7 +321,7 @@ void Budgets::settle(BudgetReservation& reservation, const BudgetSubject& subjec
                      std::string_view request_id) {
   const core::WallTime now = clock_.wall();
   std::vector<std::shared_ptr<Account>> current;
-  const bool same = reservation.handle_.generation() == generation();
+  const bool same = reservation.handle_.generation() == generation() && !reading_;
   if (!same && any() && cost != BudgetCost{}) {
     const std::lock_guard lock(mutex_);
     for (const BudgetRule& rule : rules_->all()) {

@@ -129,11 +129,13 @@ class Budgets {
   Budgets& operator=(const Budgets&) = delete;
 
   // New rules. Counts of rules that mean the same are kept, also under a new limit. True: some rule has no history yet;
-  // then the caller shows restore() all that was spent since history_from() and calls ready(). Until ready(), rules
-  // without history count and do not bind. One caller at a time. `request_id` "": a sum, which no request settles.
+  // then the caller shows restore() all that was spent since history_from() and calls ready(), or take_back() where the
+  // history cannot be read. Until then rules without history count and do not bind, and those that the new rules leave
+  // out go on. One caller at a time. `request_id` "": a sum, which no request settles.
   bool prepare(std::shared_ptr<const BudgetRules> rules);
   void restore(const BudgetSubject& subject, const BudgetCost& cost, core::WallTime at, std::string_view request_id);
   void ready();
+  void take_back();  // the rules from before prepare(), with all that was counted meanwhile
 
   // Changes whenever handles should be resolved anew.
   std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
@@ -172,6 +174,7 @@ class Budgets {
   void release(BudgetReservation& reservation);
   std::shared_ptr<Account> find_or_make(const BudgetRule& rule, std::string_view value);  // mutex_ held
   void forget_idle();                                                                     // same
+  void use_rules(std::shared_ptr<const BudgetRules> rules);                               // same
   void spend(Account& account, const BudgetCost& released, const BudgetCost& cost, core::WallTime now);
   bool counted_by_history(std::string_view request_id);
 
@@ -181,11 +184,14 @@ class Budgets {
   std::atomic<std::uint64_t> generation_{1};
   std::atomic<bool> any_{false};
   std::atomic<bool> restoring_now_{false};
+  std::atomic<bool> reading_{false};  // some rules do not bind yet, so handles lack their budgets
   std::atomic<Sharing> sharing_{Sharing::off};
   std::atomic<std::uint32_t> gateways_{1};
 
   mutable std::mutex mutex_;  // guards all below; taken before an account's
   std::shared_ptr<const BudgetRules> rules_;
+  // While history is read: what ready() and take_back() make of rules_, which is both.
+  std::shared_ptr<const BudgetRules> next_, previous_;
   std::unordered_set<std::string> fresh_;  // identities of rules that do not bind yet
   std::unordered_map<std::string, std::shared_ptr<Account>> accounts_;
   std::unique_ptr<Restoring> restoring_;

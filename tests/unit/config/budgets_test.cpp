@@ -58,7 +58,27 @@ TEST(Budgets, WhatIsWrongIsNamed) {
   EXPECT_THAT(budget("{name: b, usd: 1, model: gpt}"), HasSubstr("there is no model `gpt`"));
   EXPECT_THAT(report(kBase + "tenants: [{name: t, free_only: true}]\npricing: {daily_free_neurons: none}\n"),
               HasSubstr("nothing is free"));
+  const std::string dated = kBase + "tenants: [{name: t, free_only: true}]\npricing: {daily_free_neurons: ";
+  EXPECT_THAT(report(dated + "none, changes: [{from: 2026-12-01, daily_free_neurons: none}]}\n"),
+              HasSubstr("nothing is free"));
+  good(dated + "none, changes: [{from: 2026-12-01, daily_free_neurons: 5}]}\n");
   EXPECT_THAT(report(kBase + "budget_alerts: {webhook: https://x.example/}\n"), HasSubstr("which signs the calls"));
+}
+
+TEST(Budgets, AFutureWithoutFreeNeuronsIsWarnedOf) {
+  const Config c = good(kBase +
+                        "tenants: [{name: t, free_only: true}]\n"
+                        "pricing: {changes: [{from: 2026-12-01, daily_free_neurons: none}]}\n");
+  ASSERT_EQ(c.warnings.size(), 1U);
+  EXPECT_THAT(format(c.warnings[0]), HasSubstr("refused whatever costs anything"));
+}
+
+// After a crash the ledger says what a key was billed for.
+TEST(Ledger, RetentionOutlivesIdempotencyKeys) {
+  EXPECT_THAT(report(kBase + "ledger: {retention: 24h}\n"), HasSubstr("must be longer than idempotency.ttl (24h)"));
+  EXPECT_THAT(report(kBase + "ledger: {retention: 48h}\nidempotency: {ttl: 72h}\n"), HasSubstr("ledger.retention"));
+  good(kBase + "ledger: {retention: 25h}\n");
+  good(kBase + "ledger: {retention: 0}\nidempotency: {ttl: 720h}\n");
 }
 
 }  // namespace

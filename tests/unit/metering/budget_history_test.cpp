@@ -63,6 +63,36 @@ TEST_F(BudgetHistory, RollupsAndRecordsCountOnceEach) {
   check(71, 1);
 }
 
+// Rollups that can be read, over a ledger that cannot: found out when the new rules are half in force.
+TEST_F(BudgetHistory, RulesWithoutReadableHistoryLeaveTheOldOnesInForce) {
+  const std::vector<BudgetOptions> before{{.name = "day", .limit_neurons = "40", .window = "day"},
+                                          {.name = "both", .limit_neurons = "100", .window = "day"}};
+  Budgets budgets(clock, budget_hooks);
+  {
+    const auto ledger = Ledger::open(options_in(dir), clock, hooks).value();
+    spend(*ledger, 30, "red");
+    ASSERT_TRUE(apply_rules(budgets, rules_of(before), clock, dir.ledger()));
+    const auto keeper = LedgerKeeper::open(options_in(dir), *ledger, clock).value();
+    ASSERT_TRUE(keeper->run_once());
+  }
+  for (const SegmentFile& file : list_segments(dir.ledger()).value()) std::filesystem::remove(file.path);
+  const BudgetSubject who{.key = "k", .tenant = "acme", .gateway = "default", .model = "m"};
+  auto running = budgets.reserve(budgets.resolve(who).value(), neurons(10)).value();
+  const auto done = apply_rules(budgets,
+                                rules_of({{.name = "new", .limit_neurons = "1", .window = "day"},
+                                          {.name = "both", .limit_neurons = "20", .window = "day"}}),
+                                clock, dir.ledger());
+  ASSERT_FALSE(done);
+  EXPECT_EQ(state_of(budgets, "day").spent, BudgetAmount{30} * kPartsPerNeuron);
+  EXPECT_EQ(state_of(budgets, "day").reserved, BudgetAmount{10} * kPartsPerNeuron);
+  EXPECT_EQ(state_of(budgets, "both").limit, BudgetAmount{100} * kPartsPerNeuron);
+  EXPECT_EQ(budgets.states().size(), 2U);
+  EXPECT_FALSE(budgets.reserve(budgets.resolve(who).value(), neurons(1))) << "the old budget binds";
+  budgets.settle(running, who, neurons(4), "r");
+  EXPECT_EQ(state_of(budgets, "day").spent, BudgetAmount{34} * kPartsPerNeuron);
+  EXPECT_TRUE(budgets.reserve(budgets.resolve(who).value(), neurons(6)));
+}
+
 TEST_F(BudgetHistory, ACorruptLedgerIsAnError) {
   Budgets budgets(clock, budget_hooks);
   std::ofstream(dir.ledger() + "/rollups.db") << "this is no database, and it is long enough to be looked at";

@@ -304,5 +304,62 @@ TEST(BudgetRulesTest, WrongBudgetsAreNamed) {
   EXPECT_FALSE(BudgetRules::make(twice, {}, 0));
 }
 
+// While the history of new rules is read, those that they replace go on, and count what is spent.
+TEST(Budgets, RulesThatAreReplacedBindUntilTheNewOnesDo) {
+  core::ManualClock clock;
+  CountingHooks hooks;
+  Budgets budgets(clock, hooks);
+  use(budgets, {{.name = "old", .limit_neurons = "10"}});
+  const BudgetSubject who{.key = "k", .tenant = "t", .gateway = "g", .model = "m"};
+  ASSERT_TRUE(budgets.prepare(rules_of({{.name = "new", .limit_neurons = "5"}})));
+  EXPECT_FALSE(budgets.reserve(budgets.resolve(who).value(), neurons(11)));
+  auto running = budgets.reserve(budgets.resolve(who).value(), neurons(10));
+  ASSERT_TRUE(running);
+  budgets.settle(*running, who, neurons(4), "r1");
+  EXPECT_EQ(state_of(budgets, "old").spent, BudgetAmount{4} * kPartsPerNeuron);
+  EXPECT_EQ(state_of(budgets, "new").spent, BudgetAmount{4} * kPartsPerNeuron);
+  budgets.ready();
+  EXPECT_EQ(budgets.states().size(), 1U);
+  EXPECT_FALSE(budgets.reserve(budgets.resolve(who).value(), neurons(2)));
+  EXPECT_TRUE(budgets.reserve(budgets.resolve(who).value(), neurons(1)));
+}
+
+// 2026-01-01 by the clock: 7 neurons a day, from the 2nd none, from the 4th 3.
+TEST(Budgets, AFreeAllocationIsThatOfTheDay) {
+  using namespace std::chrono_literals;
+  core::ManualClock clock;
+  CountingHooks hooks;
+  Budgets budgets(clock, hooks);
+  FreeAllocation free{7};
+  const auto instant = [&](std::chrono::nanoseconds later) {
+    return std::chrono::duration_cast<std::chrono::microseconds>((clock.wall() + later).time_since_epoch());
+  };
+  free.change(instant(1h), 0);
+  free.change(instant(72h), 3);
+  const std::string tenant = "trial";
+  budgets.prepare(BudgetRules::make({}, std::span{&tenant, 1}, free).value());
+  budgets.ready();
+  const BudgetSubject who{.key = "k", .tenant = "trial", .gateway = "g", .model = "m"};
+  const auto handle = budgets.resolve(who).value();
+  const auto fits = [&](std::uint64_t count) { return budgets.reserve(handle, neurons(count)).has_value(); };
+  const auto left = [&] { return budgets.view(handle).left / kPartsPerNeuron; };
+  clock.advance(23h);
+  EXPECT_TRUE(fits(7)) << "the change counts from the next day";
+  EXPECT_FALSE(fits(8));
+  EXPECT_EQ(left(), 7U);
+  clock.advance(1h);
+  EXPECT_TRUE(fits(0)) << "what costs nothing passes";
+  const auto refused = budgets.reserve(handle, neurons(1));
+  ASSERT_FALSE(refused) << "an allocation of 0 is no allocation";
+  EXPECT_NE(refused.error().message.find("allows nothing that costs anything"), std::string::npos)
+      << refused.error().message;
+  EXPECT_EQ(left(), 0U);
+  EXPECT_EQ(budgets.states().at(0).limit, 0U);
+  EXPECT_TRUE(hooks.alerts.empty());
+  clock.advance(48h);
+  EXPECT_TRUE(fits(3));
+  EXPECT_FALSE(fits(4));
+}
+
 }  // namespace
 }  // namespace ganglion::metering
