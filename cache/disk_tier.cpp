@@ -1,5 +1,5 @@
 // See cache/disk_tier.hpp. A record is a head of kHeadBytes (magic, size, expiry, key, CRC-32C of these) and the
-// encoded entry. Purges lie in a file of their own, each with the position up to which it applies.
+// encoded entry. Purges are cache/disk_purges.hpp.
 
 #include "cache/disk_tier.hpp"
 
@@ -14,7 +14,6 @@
 #include <charconv>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <utility>
 
 #include "core/log.hpp"
@@ -29,7 +28,6 @@ constexpr std::string_view kMagic = "GCS1";
 constexpr std::size_t kHeadBytes = 48;
 constexpr std::string_view kSuffix = ".seg";
 constexpr std::size_t kScanStep = 4096;  // records
-constexpr std::size_t kMarksMax = 1024;
 constexpr std::uint64_t kSegmentsWanted = 64;
 constexpr std::uint64_t kSegmentBytesMin = 256UL * 1024;
 constexpr std::uint64_t kSegmentBytesMax = 1024UL * 1024 * 1024;
@@ -107,12 +105,6 @@ constexpr std::uint64_t position_of(std::uint32_t segment, std::uint64_t offset)
   return (std::uint64_t{segment} << 32) | offset;
 }
 
-// "<crc> <position> <scope>\n"
-std::string purge_line(std::uint64_t position, const PurgeScope& scope) {
-  const std::string text = std::to_string(position) + " " + to_text(scope);
-  return std::to_string(core::crc32c(text)) + " " + text + "\n";
-}
-
 }  // namespace
 
 // Segments that are still to be read again, and where in the newest of them we are.
@@ -126,13 +118,13 @@ struct DiskTier::Scan {
   std::vector<Found> found;  // of the current segment
 };
 
-DiskTier::DiskTier(const DiskOptions& options, const core::Clock& clock) : options_(options), clock_(clock) {
+DiskTier::DiskTier(const DiskOptions& options, const core::Clock& clock)
+    : options_(options), clock_(clock), purges_(options.directory) {
   segment_bytes_ = std::clamp(options_.bytes_max / kSegmentsWanted, kSegmentBytesMin, kSegmentBytesMax);
 }
 
 DiskTier::~DiskTier() {
   for (const Segment& segment : segments_) ::close(segment.fd);
-  if (purges_fd_ >= 0) ::close(purges_fd_);
   if (lock_fd_ >= 0) ::close(lock_fd_);
 }
 
@@ -194,57 +186,10 @@ core::Result<void> DiskTier::find_segments() {
 }
 
 core::Result<void> DiskTier::load_purges() {
-  const std::string file = options_.directory + "/purges";
-  std::ifstream in(file, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
-  std::string_view rest = text;
-  bool damaged = false;
-  // What follows the last line's end is a purge that was never acknowledged.
-  for (std::size_t end = rest.find('\n'); end != std::string_view::npos; end = rest.find('\n')) {
-    const std::string_view line = rest.substr(0, end);
-    rest.remove_prefix(end + 1);
-    const std::size_t first = line.find(' ');
-    const std::size_t second = first == std::string_view::npos ? first : line.find(' ', first + 1);
-    std::uint64_t position = 0;
-    if (second == std::string_view::npos ||
-        std::to_string(core::crc32c(line.substr(first + 1))) != line.substr(0, first) ||
-        std::from_chars(line.data() + first + 1, line.data() + second, position).ec != std::errc{}) {
-      damaged = true;
-      break;
-    }
-    // A scope of a later version may say more than we understand: everything, then.
-    marks_.push_back({.position = position, .scope = scope_from_text(line.substr(second + 1)).value_or(PurgeScope{})});
-  }
-  if (damaged) {
-    core::log(core::LogLevel::error, "cache_purges_damaged", {{"file", file}, {"why", "starting with an empty tier"}});
-    marks_.clear();
+  if (!purges_.load()) {
     while (!segments_.empty()) evict_oldest();
   }
-  const std::uint64_t oldest = segments_.empty() ? UINT64_MAX : position_of(segments_.front().number, 0);
-  std::erase_if(marks_, [&](const Mark& mark) { return mark.position <= oldest; });
-  while (marks_.size() > kMarksMax) {
-    purged_before_ = std::max(purged_before_, marks_.front().position);
-    marks_.pop_front();
-  }
-  if (!save_purges()) return core::fail(ErrorKind::internal, "cannot write " + file + ": " + reason());
-  purges_fd_ = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
-  if (purges_fd_ < 0) return core::fail(ErrorKind::internal, "cannot open " + file + ": " + reason());
-  return {};
-}
-
-// Anew, without those that nothing is left of: written aside, synced, renamed.
-bool DiskTier::save_purges() const {
-  const std::string file = options_.directory + "/purges";
-  std::string text;
-  if (purged_before_ != 0) text = purge_line(purged_before_, {});
-  for (const Mark& mark : marks_) text += purge_line(mark.position, mark.scope);
-  const int fd = ::open((file + ".new").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return false;
-  const bool written = write_at(fd, text, 0) && ::fdatasync(fd) == 0;
-  const int error = errno;
-  ::close(fd);
-  errno = error;
-  return written && ::rename((file + ".new").c_str(), file.c_str()) == 0;
+  return purges_.begin(segments_.empty() ? UINT64_MAX : position_of(segments_.front().number, 0));
 }
 
 bool DiskTier::holds(const StoreKey& key) const {
@@ -329,9 +274,7 @@ std::optional<DiskTier::Record> DiskTier::read(const StoreKey& key) {
 }
 
 bool DiskTier::purged(std::uint64_t position, const Entry& entry) const {
-  if (position < purged_before_) return true;
-  return std::ranges::any_of(marks_,
-                             [&](const Mark& mark) { return position < mark.position && mark.scope.matches(entry); });
+  return purges_.purged(position, entry);
 }
 
 void DiskTier::forget(const StoreKey& key) {
@@ -388,9 +331,7 @@ void DiskTier::evict_oldest() {
       const Place place = it->second;
       index_.erase(it);
       // A purge later than its place might mean it, and carrying would move it past that: then it goes.
-      const std::uint64_t at = position_of(place.segment, place.offset);
-      const bool safe =
-          at >= purged_before_ && std::ranges::none_of(marks_, [&](const Mark& mark) { return mark.position > at; });
+      const bool safe = !purges_.any_after(position_of(place.segment, place.offset));
       if (place.used && place.expires > now && safe && carried_bytes + place.bytes <= carried_max) {
         carried_bytes += place.bytes;
         carried.push_back({.key = key, .place = place, .bytes = {}});
@@ -478,37 +419,11 @@ void DiskTier::write_failed(std::string_view what, int error) {
 }
 
 core::Result<void> DiskTier::purge(const PurgeScope& scope) {
-  const Mark mark{.position = position_now(), .scope = scope};
-  marks_.push_back(mark);
   if (scope.all()) {
     const std::lock_guard guard{lock_};
     index_.clear();
   }
-  bool durable = true;
-  if (marks_.size() > kMarksMax) {
-    // Half of them at once: the file is written anew.
-    for (std::size_t i = 0; i < kMarksMax / 2; ++i) {
-      purged_before_ = std::max(purged_before_, marks_.front().position);
-      marks_.pop_front();
-    }
-    durable = save_purges();
-    const int fd = durable ? ::open((options_.directory + "/purges").c_str(), O_WRONLY | O_APPEND | O_CLOEXEC) : -1;
-    durable = durable && fd >= 0;
-    if (durable) ::close(std::exchange(purges_fd_, fd));
-  } else {
-    const std::string line = purge_line(mark.position, mark.scope);
-    struct stat info{};
-    const bool known = ::fstat(purges_fd_, &info) == 0;
-    durable = known && ::write(purges_fd_, line.data(), line.size()) == static_cast<ssize_t>(line.size()) &&
-              ::fdatasync(purges_fd_) == 0;
-    const int error = errno;
-    // Half a line would spoil those that follow.
-    if (known && !durable) [[maybe_unused]]
-      const int cut = ::ftruncate(purges_fd_, info.st_size);
-    errno = error;
-  }
-  if (durable) return {};
-  return core::fail(ErrorKind::internal, "the purge could not be written to " + options_.directory + ": " + reason());
+  return purges_.add(position_now(), scope);
 }
 
 std::uint64_t DiskTier::position_now() const {

@@ -17,8 +17,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cache/disk_purges.hpp"
 #include "cache/options.hpp"
-#include "cache/purge_log.hpp"
 #include "cache/store_key.hpp"
 #include "core/clock.hpp"
 #include "core/error.hpp"
@@ -71,6 +71,9 @@ class DiskTier {
   bool write(const StoreKey& key, std::string_view encoded, core::WallTime expires);
   // Durable when it returns. An error means that a restart may bring the purged entries back.
   core::Result<void> purge(const PurgeScope& scope);
+  // The installation's purges up to this generation were made here; 0: not known. Outlives restarts.
+  std::uint64_t generation() const { return purges_.generation(); }
+  void caught_up(std::uint64_t generation) { purges_.caught_up(generation); }
 
  private:
   struct Segment {
@@ -86,17 +89,12 @@ class DiskTier {
     std::uint32_t expires = 0;  // unix seconds
     bool used = false;
   };
-  struct Mark {
-    std::uint64_t position = 0;
-    PurgeScope scope;
-  };
   struct Scan;
 
   DiskTier(const DiskOptions& options, const core::Clock& clock);
   core::Result<void> take_directory();
   core::Result<void> find_segments();
   core::Result<void> load_purges();
-  bool save_purges() const;
   bool roll();
   void make_room(std::size_t bytes);
   void evict_oldest();
@@ -111,13 +109,11 @@ class DiskTier {
   const core::Clock& clock_;
   std::uint64_t segment_bytes_ = 0;
   int lock_fd_ = -1;
-  int purges_fd_ = -1;
   std::deque<Segment> segments_;  // oldest first; the last one is written if writable_
   bool writable_ = false;
   std::uint32_t next_number_ = 1;
   std::unique_ptr<Scan> scan_;
-  std::deque<Mark> marks_;
-  std::uint64_t purged_before_ = 0;  // positions
+  DiskPurges purges_;
   core::SteadyTime paused_until_{};
   std::chrono::seconds pause_{0};
 

@@ -145,7 +145,7 @@ asio::awaitable<SharedStore::Got> TierReader::ask_store(Search& search) {
       tiers_->count(Tier::redis, LookResult::failed);
       co_return Got::failed;
     }
-    tiers_->apply(*told);
+    tiers_->hearing->hear(*told);
   }
   if (answer.got != Got::hit) {
     tiers_->count(Tier::redis, LookResult::miss);

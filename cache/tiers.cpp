@@ -109,31 +109,6 @@ void Tiers::Impl::release(const StoreKey& key, const std::string& token) {
   });
 }
 
-void Tiers::Impl::apply(const SharedStore::Told& told) {
-  const auto purge_here = [this](std::uint64_t generation, const std::string& text) {
-    // A scope of a later version may say more than we understand: everything, then.
-    const PurgeScope scope = scope_from_text(text).value_or(PurgeScope{});
-    if (purges.knows(generation)) return;
-    if (disk) {
-      const std::lock_guard guard{lock};
-      if (stopped) return;
-      asio::post(*io, [this, scope] {
-        if (auto done = disk->purge(scope); !done) {
-          core::log(core::LogLevel::error, "cache_purge_not_durable", {{"why", done.error().message}});
-        }
-      });
-    }
-    if (!purges.hear(generation, scope)) return;
-    memory.purge(scope);
-    purges_heard.fetch_add(1, std::memory_order_relaxed);
-  };
-  if (!told.complete && !told.purges.empty()) purge_here(told.purges.front().first - 1, "{}");
-  for (const auto& [generation, text] : told.purges) {
-    if (generation > purges.generation()) purge_here(generation, text);
-  }
-  purges.caught_up(told.generation);
-}
-
 // --- on io -----------------------------------------------------------------------------------------------------------
 
 void Tiers::Impl::start_thread() {
@@ -259,7 +234,7 @@ asio::awaitable<void> Tiers::Impl::catch_up() {
     co_await store->tell_again(again);
     co_return;
   }
-  apply(*told);
+  hearing->hear(*told);
 }
 
 asio::awaitable<void> Tiers::Impl::keep_leases() {
@@ -338,6 +313,10 @@ Tiers::Tiers(const CacheOptions& options, const core::Clock& clock, MemoryCache&
   impl_->histograms = histograms;
   impl_->disk = std::move(disk);
   impl_->make_store = std::move(make_store);
+  impl_->hearing.emplace(purges, memory, impl_->disk.get(), [impl = impl_.get()](std::function<void()> job) {
+    const std::lock_guard guard{impl->lock};
+    if (!impl->stopped) asio::post(*impl->io, std::move(job));
+  });
   if (any()) impl_->start_thread();
 }
 
@@ -399,7 +378,7 @@ TierStats Tiers::stats() const {
   copy(out.bytes_written, impl_->bytes_written);
   out.queue_dropped = impl_->dropped.load(std::memory_order_relaxed);
   out.purges_made = impl_->purges_made.load(std::memory_order_relaxed);
-  out.purges_heard = impl_->purges_heard.load(std::memory_order_relaxed);
+  out.purges_heard = impl_->hearing->heard();
   out.redis_on = static_cast<bool>(impl_->make_store);
   out.redis_up = impl_->store_up.load(std::memory_order_relaxed);
   if (out.redis_on) out.purges_untold = impl_->purges.without_generation().size();

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "cache/codec.hpp"
+#include "cache/purge_hearing.hpp"
 #include "cache/tiers.hpp"
 
 namespace ganglion::cache {
@@ -40,8 +41,6 @@ struct Tiers::Impl {
   void count(Tier tier, LookResult result);
   void count(Tier tier, StoreResult result);
   void count(SharedFlight flight);
-  // Purges what the store told of; its disk part is done before anything newer is read from the disk.
-  void apply(const SharedStore::Told& told);
 
   // On io.
   void start_thread();
@@ -65,6 +64,7 @@ struct Tiers::Impl {
   TierHistograms histograms;
   std::unique_ptr<DiskTier> disk;
   MakeStore make_store;
+  std::optional<PurgeHearing> hearing;
   const std::string instance = core::random_hex(8);
 
   std::unique_ptr<boost::asio::io_context> io = std::make_unique<boost::asio::io_context>(1);
@@ -91,7 +91,7 @@ struct Tiers::Impl {
   std::array<Counts<static_cast<std::size_t>(StoreResult::kCount)>, 2> stores{};
   Counts<static_cast<std::size_t>(SharedFlight::kCount)> shared_flights{};
   Counts<2> bytes_read{}, bytes_written{};
-  std::atomic<std::uint64_t> dropped{0}, tokens{0}, purges_made{0}, purges_heard{0};
+  std::atomic<std::uint64_t> dropped{0}, tokens{0}, purges_made{0};
   std::atomic<bool> store_up{false};
 };
 

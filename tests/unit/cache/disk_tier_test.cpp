@@ -307,6 +307,51 @@ TEST_F(DiskTierTest, APurgesTornLineWasNeverAcknowledgedAndADamagedOneEmptiesThe
   EXPECT_TRUE(write(2));
 }
 
+TEST_F(DiskTierTest, TheGenerationOfPurgesOutlivesARestartUnlessItsFileIsDamaged) {
+  EXPECT_EQ(tier_->generation(), 0U);
+  tier_->caught_up(1'732'000'000'123);
+  tier_->caught_up(5);
+  EXPECT_EQ(tier_->generation(), 1'732'000'000'123U) << "it never goes back";
+  restart();
+  EXPECT_EQ(tier_->generation(), 1'732'000'000'123U);
+  tier_.reset();
+  const std::string file = directory_ + "/cache/generation";
+  std::string text;
+  {
+    std::ifstream in(file);
+    text.assign(std::istreambuf_iterator<char>(in), {});
+  }
+  for (const std::string& damaged : {text.substr(0, text.size() - 3), "1" + text, std::string{}, text + text}) {
+    std::ofstream(file, std::ios::trunc) << damaged;
+    restart();
+    EXPECT_EQ(tier_->generation(), 0U) << damaged;
+    tier_.reset();
+  }
+  open();
+}
+
+TEST_F(DiskTierTest, APurgeThatCouldNotBeWrittenIsMadeAgainAfterARestart) {
+  Entry acme;
+  acme.tenant = "acme";
+  write(1);
+  ASSERT_TRUE(tier_->purge({.tenant = "b"}).has_value());
+  tier_->caught_up(10);
+  const auto before = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit was{};
+  ::getrlimit(RLIMIT_FSIZE, &was);
+  const rlimit low{.rlim_cur = 10, .rlim_max = was.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &low);
+  EXPECT_FALSE(tier_->purge({.tenant = "acme"}).has_value());
+  EXPECT_TRUE(purged(1, acme)) << "it holds for this process";
+  tier_->caught_up(20);
+  ::setrlimit(RLIMIT_FSIZE, &was);
+  std::signal(SIGXFSZ, before);
+  EXPECT_EQ(tier_->generation(), 10U);
+  restart();
+  EXPECT_FALSE(purged(1, acme));
+  EXPECT_EQ(tier_->generation(), 10U) << "so that it is told of it again";
+}
+
 TEST_F(DiskTierTest, AWriteThatFailsPausesWritingAndHarmsNothing) {
   for (std::uint64_t n = 0; n < 10; ++n) write(n);
   const auto before = std::signal(SIGXFSZ, SIG_IGN);

@@ -429,6 +429,33 @@ TEST_F(TiersTest, AStoreThatForgotItsPurgesIsToldThemAgain) {
   EXPECT_EQ(late.purges.with_generation().front().scope.tenant, "acme");
 }
 
+TEST_F(TiersTest, ARestartedGatewaysDiskKeepsWhatWasWrittenAfterAnOldPurgeAndHearsWhatItMissed) {
+  std::uint64_t generation = 0;
+  {
+    Gateway a(clock, server, directory + "/a");
+    a.store(1, "before");
+    a.run(a.tiers->purge({}));
+    EXPECT_TRUE(soon([&] { return a.purges.generation() != 0; }));
+    generation = a.purges.generation();
+    a.store(1, "after");
+    a.store(2, "after");
+  }
+  server->with([&] {
+    server->values.clear();
+    server->purges.emplace_back(++server->generation, R"({"key":"not theirs"})");
+  });
+  {
+    Gateway a(clock, server, directory + "/a");
+    EXPECT_TRUE(soon([&] { return a.purges.generation() == generation + 1; }));
+    ASSERT_EQ(a.find(1).found.freshness, Freshness::fresh) << "the purge of everything was before it";
+    EXPECT_EQ(a.find(1).found.entry->body, "after");
+  }
+  server->with([&] { server->purges.emplace_back(++server->generation, R"({"tenant":"acme"})"); });
+  Gateway a(clock, server, directory + "/a");
+  EXPECT_TRUE(soon([&] { return a.purges.generation() == generation + 2; }));
+  EXPECT_EQ(a.find(2).found.entry, nullptr) << "purged while it was away";
+}
+
 TEST_F(TiersTest, AnAnswerAskedForBeforeAPurgeEntersNoTier) {
   Gateway a(clock, server, directory + "/a");
   auto entry = a.make(1);
