@@ -321,13 +321,16 @@ void Connection::take(RedisReply reply) {
     push_(std::move(reply));
     return;
   }
-  if (written_ == 0) {
-    drop({.why = RedisDown::protocol, .detail = "an answer that nobody asked for"});
-    return;
-  }
-  if (queue_.front()->asking) {  // this is ASKING's own +OK
+  // ASKING's own +OK, which may come while the command behind it is still being written.
+  const bool part = written_ == 0 && !queue_.empty();
+  if (!queue_.empty() && queue_.front()->asking && (!part || offset_ >= kAsking.size())) {
     queue_.front()->asking = false;
     queue_.front()->wire.erase(0, kAsking.size());
+    if (part) offset_ -= kAsking.size();
+    return;
+  }
+  if (written_ == 0) {
+    drop({.why = RedisDown::protocol, .detail = "an answer that nobody asked for"});
     return;
   }
   CommandPtr command = std::move(queue_.front());
