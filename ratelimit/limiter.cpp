@@ -63,10 +63,11 @@ std::string seconds(std::chrono::milliseconds wait) {
   return text + "s";
 }
 
-// The refusal for one bucket. Cold path.
+// The refusal for one bucket; `param` is its scope and kind, for whoever counts. Cold path.
 core::Error refusal(const BucketSet& set, std::size_t kind, std::chrono::nanoseconds wait) {
   const RateSpec& spec = spec_of(set.limits, kind);
   const std::string what{name(static_cast<Kind>(kind))};
+  std::string which = std::string{name(set.scope)} + "." + what;
   const std::string limit = std::to_string(spec.amount) + " " + what + " per " +
                             (spec.period_s == 1    ? std::string{"second"}
                              : spec.period_s == 60 ? std::string{"minute"}
@@ -78,6 +79,7 @@ core::Error refusal(const BucketSet& set, std::size_t kind, std::chrono::nanosec
                              std::string{name(set.scope)} + " ever allows at once (" +
                              std::to_string(spec.burst == 0 ? spec.amount : spec.burst) + "). Send a smaller one.");
     error.retryable = false;
+    error.param = std::move(which);
     return error;
   }
   const auto retry_after = std::chrono::ceil<std::chrono::milliseconds>(wait);
@@ -85,6 +87,7 @@ core::Error refusal(const BucketSet& set, std::size_t kind, std::chrono::nanosec
                                        "Rate limit reached for this " + std::string{name(set.scope)} + ": " + limit +
                                            ". Please try again in " + seconds(retry_after) + ".");
   error.retry_after = retry_after;
+  error.param = std::move(which);
   return error;
 }
 

@@ -98,7 +98,7 @@ class Limiter {
   core::Result<LimiterHandle> resolve(std::span<const ScopedLimits> limits, std::uint64_t version);
 
   // rate_limited with retry_after such that asking again then succeeds if nobody else took it; retry_after is 0 when
-  // the request is larger than a bucket and can never pass.
+  // the request is larger than a bucket and can never pass. `param` names the bucket, as "key.tokens".
   core::Result<Permit> admit(const LimiterHandle& handle, const Estimate& estimate);
 
   RateLimitView view(const LimiterHandle& handle) const;

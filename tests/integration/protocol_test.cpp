@@ -128,6 +128,27 @@ TEST(Protocol, AnswersSayWhatIsLeftOfTheLimits) {
   EXPECT_LE(std::stoi(header_of(second, "x-ratelimit-remaining-tokens")), 10'000 - 13) << "the first has settled";
 }
 
+TEST(Protocol, ARefusalByALimitIsCountedByItsScopeAndKind) {
+  Answering upstream(http_ok(kAnswer));
+  RunningGateway gateway(provider(upstream->port()) +
+                         "tenants: [{name: default, limits: {requests: 1/hour}}]\n"
+                         "gateways: [{name: default, cache: {ttl: 0s}, limits: {tokens: 100/hour}}]\n");
+  const std::string large = gateway.chat(R"("max_tokens":5000,)");
+  EXPECT_EQ(status_of(large), 429);
+  EXPECT_EQ(status_of(gateway.chat(R"("max_tokens":5,)")), 200);
+  const std::string again = gateway.chat(R"("max_tokens":5,)");
+  EXPECT_EQ(status_of(again), 429);
+  for (const std::string& refused : {large, again}) {
+    EXPECT_NE(body_of(refused).find("\"param\":null"), std::string::npos) << "not the client's parameter: " << refused;
+  }
+  const auto limited = [&](const std::string& scope, const std::string& kind) {
+    return gateway.metric("ganglion_limiter_limited_total", {"scope=\"" + scope + "\"", "kind=\"" + kind + "\""});
+  };
+  EXPECT_EQ(limited("gateway", "tokens"), 1);
+  EXPECT_EQ(limited("tenant", "requests"), 1);
+  EXPECT_EQ(gateway.metric("ganglion_limiter_limited_total"), 2);
+}
+
 TEST(Protocol, CacheHeadersDecideWhatIsLookedUpAndKept) {
   Answering upstream(http_ok(kAnswer));
   RunningGateway gateway(provider(upstream->port()) + "gateways: [{name: default, cache: {ttl: 0s}}]\n");

@@ -31,6 +31,7 @@ TEST_F(LimiterTest, SixtyFirstRequestOfAMinuteWaitsAndThenPasses) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, core::ErrorKind::rate_limited);
   EXPECT_EQ(refused.error().retry_after, 1s);
+  EXPECT_EQ(refused.error().param, "key.requests");
   EXPECT_THAT(refused.error().message, ::testing::HasSubstr("60 requests per minute"));
   clock_.advance(refused.error().retry_after);
   EXPECT_TRUE(limiter_.admit(handle, {}));
@@ -52,6 +53,7 @@ TEST_F(LimiterTest, RetryAfterIsTheLongestOfAllWaits) {
   const auto refused = limiter_.admit(handle, {.tokens = 45});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().retry_after, 15s);
+  EXPECT_EQ(refused.error().param, "model.tokens") << "the bucket that is waited for longest";
   clock_.advance(15s);
   EXPECT_TRUE(limiter_.admit(handle, {.tokens = 45}));
 }
@@ -90,6 +92,7 @@ TEST_F(LimiterTest, RequestLargerThanTheBucketIsToldSo) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().retry_after, 0ms);
   EXPECT_THAT(refused.error().message, ::testing::HasSubstr("(40)"));
+  EXPECT_EQ(refused.error().param, "tenant.tokens");
   EXPECT_TRUE(limiter_.admit(handle, {.tokens = 40}));
 }
 
