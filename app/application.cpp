@@ -141,6 +141,10 @@ core::Result<void> Application::start() {
   if (auto done = open_alerts(); !done) return done;
   if (auto done = apply_budgets(*config_); !done) return done;
   cache_tiers_ = make_cache_tiers(*config_, clock_, cache_, purges_, metrics_.registry(), redis_hooks_);
+  const bool disk = cache_tiers_->disk_on();
+  // What lies on the disk is found again by keys that outlive the process.
+  const auto seed = disk ? cache::KeySeed::of(cache_tiers_->secret()) : cache::KeySeed::random();
+  if (disk) semantic_.persist(config_->cache.disk.directory + "/semantic", cache_tiers_->secret(), seed);
   services_.emplace(gateway::Services{
       .clock = clock_,
       .metrics = metrics_,
@@ -154,7 +158,7 @@ core::Result<void> Application::start() {
       .flights = flights_,
       .semantic = semantic_,
       .tiers = *cache_tiers_,
-      .cache_seed = cache::KeySeed::random(),
+      .cache_seed = seed,
       .backends = backends_,
       .intents_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"intent"}),
       .terminals_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"terminal"}),

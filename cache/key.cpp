@@ -6,6 +6,7 @@
 #include <openssl/rand.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 
@@ -52,6 +53,14 @@ void append_canonical_string(std::string& out, std::string_view quoted) {
 }
 
 }  // namespace
+
+KeySeed KeySeed::of(const StoreSecret& secret) {
+  const StoreKey derived = secret.name("seed of the memory tier's keys");
+  KeySeed seed;
+  std::memcpy(&seed.hash, derived.bytes.data(), sizeof seed.hash);
+  std::memcpy(&seed.check, derived.bytes.data() + sizeof seed.hash, sizeof seed.check);
+  return seed;
+}
 
 KeySeed KeySeed::random() {
   KeySeed seed;

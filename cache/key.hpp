@@ -6,9 +6,10 @@
 // resolved one. Not thread-safe: one KeyMaker a worker, all from one KeySeed.
 //
 // Collisions: 256 bits of two independently seeded hashes and the canonical length are compared, so among 10^6 entries
-// an accidental one has odds below 10^-60. Seeds are drawn per process from the system's CSPRNG, so none can be
-// prepared offline; and an entry's tenant and gateway are compared as text at each hit (cache/entry.hpp), so that even
-// a collision cannot show one tenant another's answer. Outside the process an entry has another name (store_key.hpp).
+// an accidental one has odds below 10^-60. Seeds are drawn per process from the system's CSPRNG, or derived from the
+// installation's secret where keys outlive the process, so none can be prepared offline; and an entry's tenant and
+// gateway are compared as text at each hit (cache/entry.hpp), so that even a collision cannot show one tenant another's
+// answer. Outside the process an entry has another name (store_key.hpp).
 
 #include <cstdint>
 #include <string>
@@ -37,6 +38,8 @@ struct KeySeed {
   std::uint64_t hash = 0;
   std::uint64_t check = 0;
   static KeySeed random();  // start-up only; throws if the system has no randomness
+  // The same in every process that has the secret: keys that outlive one.
+  static KeySeed of(const StoreSecret& secret);
 };
 
 struct KeyScope {

@@ -87,6 +87,7 @@ struct SemanticIndex::Partition {
     std::size_t text_bytes = 0;
     std::uint64_t numbers = 0, text_digest = 0;
     std::string text;
+    std::optional<StoreKey> name;
     core::SteadyTime expires;
     std::atomic<std::uint64_t> used{0};
   };
@@ -202,7 +203,8 @@ SemanticLook SemanticIndex::look(const SemanticPoint& asked, const SemanticPolic
                    .score = score,
                    .text_bytes = stored.text_bytes,
                    .text_digest = stored.text_digest,
-                   .text = stored.text};
+                   .text = stored.text,
+                   .name = stored.name};
     }
     if (result == SemanticResult::hit) stored.used.store(++tick_, std::memory_order_relaxed);
     if (result == SemanticResult::hit || result == SemanticResult::too_far) break;  // the others are farther still
@@ -252,6 +254,7 @@ void SemanticIndex::insert(SemanticPoint point, const CacheKey& answer, std::chr
   stored.numbers = point.numbers;
   stored.text_digest = point.text_digest;
   stored.text = std::move(point.text);
+  stored.name = point.name;
   stored.expires = clock_.steady() + ttl;
   stored.used.store(++tick_, std::memory_order_relaxed);
   partition.by_answer.emplace(answer, slot);

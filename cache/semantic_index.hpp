@@ -33,6 +33,7 @@ struct SemanticPoint {
   std::uint64_t numbers = 0;      // numbers_of
   std::uint64_t text_digest = 0;  // for the operator's eyes
   std::string text;               // only where texts are shown
+  std::optional<StoreKey> name;   // of its answer in the tiers below memory, where there are any
 };
 
 struct SemanticMatch {
@@ -41,6 +42,7 @@ struct SemanticMatch {
   std::size_t text_bytes = 0;
   std::uint64_t text_digest = 0;
   std::string text;
+  std::optional<StoreKey> name;
 };
 
 enum class SemanticResult : std::uint8_t {

@@ -328,6 +328,14 @@ bool Tiers::any() const {
   return impl_->disk != nullptr || impl_->make_store;
 }
 
+bool Tiers::disk_on() const {
+  return impl_->disk != nullptr;
+}
+
+bool Tiers::settled() const {
+  return !disk_on() || impl_->disk->stats().scanned;
+}
+
 void Tiers::stop() {
   {
     const std::lock_guard guard{impl_->lock};

@@ -89,6 +89,9 @@ class Tiers {
   Tiers& operator=(const Tiers&) = delete;
 
   bool any() const;  // is there a tier below memory
+  bool disk_on() const;
+  // False while the disk may hold answers of an earlier process that are not found again yet.
+  bool settled() const;
   const StoreSecret& secret() const { return secret_; }
   PurgeLog& purges() { return purges_; }
 

@@ -124,6 +124,7 @@ void finish(Pump& pump, BilledCall& call, std::unique_ptr<cache::Lease> lease) {
   if (pump.meta) pump.meta->usage = call.bill().usage;
   const bool stored = pump.services.flights.finish(*pump.recorder, keep ? pump.meta : nullptr);
   if (stored && pump.semantic && !pump.meta->refusal) {
+    pump.semantic->name = pump.name;
     pump.services.semantic.keep(*std::move(pump.semantic), pump.meta->key, pump.meta->ttl);
   }
   // A refusal's short life is not worth the way to other gateways.

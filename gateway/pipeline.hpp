@@ -110,6 +110,8 @@ class Worker {
     std::optional<cache::StoreKey> name;        // where there are tiers below memory
     std::shared_ptr<const cache::Entry> stale;  // what memory has, past its ttl
   };
+  boost::asio::awaitable<std::shared_ptr<const cache::Entry>> fetch_alike(Request& request,
+                                                                          const cache::SemanticMatch& match);
   boost::asio::awaitable<std::shared_ptr<const cache::Entry>> look_alike(Request& request,
                                                                          const cache::KeyScope& scope);
   boost::asio::awaitable<Done> serve_entry(Request& request, const std::shared_ptr<const cache::Entry>& entry);

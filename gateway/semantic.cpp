@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/digest.hpp"
+#include "core/log.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -63,12 +64,43 @@ void SemanticCache::keep(cache::SemanticPoint point, const cache::CacheKey& answ
   }
   boost::asio::post(indexer_, [this, point = std::move(point), answer, ttl]() mutable {
     waiting_.fetch_sub(1, std::memory_order_relaxed);
+    if (journal_ && point.name) {
+      const core::WallTime now = clock_.wall();
+      journal_->append({.partition = point.partition,
+                        .answer = answer,
+                        .name = *point.name,
+                        .vector = point.vector,
+                        .text_bytes = point.text_bytes,
+                        .numbers = point.numbers,
+                        .text_digest = point.text_digest,
+                        .expires = now + ttl},
+                       now);
+    }
     index_.insert(std::move(point), answer, ttl);
   });
 }
 
 void SemanticCache::forget(const cache::CacheKey& partition, const cache::CacheKey& answer) {
   boost::asio::post(indexer_, [this, partition, answer] { index_.forget(partition, answer); });
+}
+
+void SemanticCache::persist(const std::string& file, const cache::StoreSecret& secret, cache::KeySeed seed) {
+  secret_ = seed.check;
+  boost::asio::post(indexer_, [this, file, secret] {
+    const core::WallTime now = clock_.wall();
+    journal_ = std::make_unique<cache::SemanticJournal>(file, secret, options_.entries_max);
+    journal_->load(now, [&](cache::SemanticRecord record) {
+      const auto left = std::chrono::floor<std::chrono::seconds>(record.expires - now);
+      index_.insert({.partition = record.partition,
+                     .vector = std::move(record.vector),
+                     .text_bytes = record.text_bytes,
+                     .numbers = record.numbers,
+                     .text_digest = record.text_digest,
+                     .name = record.name},
+                    record.answer, left);
+    });
+    core::log(core::LogLevel::info, "semantic_index_loaded", {{"entries", index_.entries()}, {"file", file}});
+  });
 }
 
 SemanticCache::Running::Running(SemanticCache& cache)

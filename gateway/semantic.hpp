@@ -7,11 +7,13 @@
 #include <boost/asio/thread_pool.hpp>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
 
 #include "cache/semantic_index.hpp"
+#include "cache/semantic_journal.hpp"
 #include "core/clock.hpp"
 #include "metrics/metrics.hpp"
 
@@ -39,6 +41,9 @@ class SemanticCache {
   // Into the index, and out of it, on a thread of its own; dropped when too many wait.
   void keep(cache::SemanticPoint point, const cache::CacheKey& answer, std::chrono::seconds ttl);
   void forget(const cache::CacheKey& partition, const cache::CacheKey& answer);
+  // Keeps the index in this file too, and fills it from there, behind the caller's back. `seed` and `secret` are those
+  // that keys and names are made with, the same in each process that uses the file. At start, once.
+  void persist(const std::string& file, const cache::StoreSecret& secret, cache::KeySeed seed);
   const cache::SemanticOptions& options() const { return options_; }
   ~SemanticCache();
 
@@ -73,13 +78,14 @@ class SemanticCache {
   const core::Clock& clock_;
   metrics::Registry& registry_;
   cache::SemanticIndex index_;
-  const std::uint64_t secret_;
+  std::uint64_t secret_;
   std::atomic<std::uint32_t> running_{0};
   std::array<metrics::Counter, static_cast<std::size_t>(cache::SemanticResult::kCount)> looks_;
   metrics::Histogram hit_score_, refused_score_, embed_seconds_;
   mutable std::mutex mutex_;  // guards the log
   std::deque<SemanticLogLine> log_;
-  std::atomic<std::uint32_t> waiting_{0};  // for the indexer
+  std::atomic<std::uint32_t> waiting_{0};            // for the indexer
+  std::unique_ptr<cache::SemanticJournal> journal_;  // the indexer's
   boost::asio::thread_pool indexer_{1};
 };
 

@@ -11,6 +11,8 @@ namespace {
 
 using cache::SemanticResult;
 
+constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15ULL;
+
 SemanticResult result_of(const core::Error& error) {
   return error.kind == core::ErrorKind::deadline_exceeded ? SemanticResult::timed_out : SemanticResult::failed;
 }
@@ -29,7 +31,10 @@ boost::asio::awaitable<std::shared_ptr<const cache::Entry>> Worker::look_alike(R
   if (embedder == nullptr || !request.caching.custom_key.empty()) co_return nullptr;
   std::string text;
   api::append_unescaped(text, question->of(request.body).substr(1, question->length - 2));
-  const auto partition = keys_.from_body(scope, cache::semantic_guard(request.body, *question));
+  // Vectors of two embedders must not be compared.
+  cache::KeyScope guarded = scope;
+  guarded.policy_version = scope.policy_version * kOdd + embedder->version;
+  const auto partition = keys_.from_body(guarded, cache::semantic_guard(request.body, *question));
   if (!partition) co_return nullptr;
   SemanticLogLine line{.tenant = request.who->tenant,
                        .gateway = request.who->gateway,
@@ -64,11 +69,11 @@ boost::asio::awaitable<std::shared_ptr<const cache::Entry>> Worker::look_alike(R
   cache::SemanticLook look = semantic.look(point, policy);
   std::shared_ptr<const cache::Entry> answer;
   if (look.result == SemanticResult::hit) {
-    // The tenant and the gateway are compared once more, as text.
-    answer = services_.cache.lookup_again(look.match->answer, request.who->tenant, request.who->gateway);
+    answer = co_await fetch_alike(request, *look.match);
     if (!answer) {
       look.result = SemanticResult::gone;
-      semantic.forget(point.partition, look.match->answer);
+      // A disk that is still being read again after a start may have it.
+      if (services_.tiers.settled()) semantic.forget(point.partition, look.match->answer);
     }
   }
   line.result = look.result;
@@ -83,6 +88,23 @@ boost::asio::awaitable<std::shared_ptr<const cache::Entry>> Worker::look_alike(R
   if (!answer && request.caching.store) request.semantic = std::move(point);
   semantic.note(std::move(line));
   co_return answer;
+}
+
+// The answer that a similar question was given, from memory or from below. The tenant and the gateway are compared once
+// more, as text.
+boost::asio::awaitable<std::shared_ptr<const cache::Entry>> Worker::fetch_alike(Request& request,
+                                                                                const cache::SemanticMatch& match) {
+  const Principal& who = *request.who;
+  auto entry = services_.cache.lookup_again(match.answer, who.tenant, who.gateway);
+  if (entry || !tiers_ || !match.name) co_return entry;
+  const cache::TierAnswer below = co_await tiers_->find({.name = *match.name,
+                                                         .key = match.answer,
+                                                         .tenant = who.tenant,
+                                                         .gateway = who.gateway,
+                                                         .cancel = &request.exchange.cancel(),
+                                                         .deadline = request.deadline});
+  if (below.found.freshness != cache::Freshness::fresh) co_return nullptr;
+  co_return below.found.entry;
 }
 
 }  // namespace ganglion::gateway

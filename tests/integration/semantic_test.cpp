@@ -94,6 +94,11 @@ class SemanticTest : public testing::Test {
   nlohmann::json looks() {
     return nlohmann::json::parse(body_of(gateway->get("/admin/cache/semantic", true)))["looks"];
   }
+  // Stops the gateway and starts it again over the same directory.
+  void restart(const std::string& semantic, const std::string& more) {
+    const std::string directory = gateway->keep_directory();
+    gateway = std::make_unique<RunningGateway>(config(upstream, semantic, more), 1, "127.0.0.1", directory);
+  }
   bool metric(const std::string& line) {
     return gateway->get("/metrics", true).find("\n" + line + "\n") != std::string::npos;
   }
@@ -270,6 +275,59 @@ TEST(SemanticConfig, AnUnknownEmbeddingModelIsRefused) {
       "test.yaml", {});
   ASSERT_FALSE(config);
   EXPECT_NE(config::format(config.error()).find("there is no model `nobody`"), std::string::npos);
+}
+
+class SemanticRestartTest : public SemanticTest {
+ protected:
+  SemanticRestartTest() {
+    char name[] = "/tmp/ganglion-semantic-XXXXXX";
+    directory = ::mkdtemp(name);
+    disk = "cache: {disk: {path: \"" + directory + "/c\"}}\n";
+  }
+  ~SemanticRestartTest() override {
+    gateway.reset();
+    std::filesystem::remove_all(directory);
+  }
+  bool eventually(const std::string& line) {
+    for (int i = 0; i < 2'000 && !metric(line); ++i) std::this_thread::sleep_for(1ms);
+    return metric(line);
+  }
+  std::string directory, disk;
+  const std::string kSemantic = "embedding_model: embedder, threshold: 0.5";
+};
+
+TEST_F(SemanticRestartTest, SimilarQuestionsFindTheAnswersOnDiskAfterARestart) {
+  run(kSemantic, disk);
+  const std::string first = store(question("why is the sky blue?"));
+  restart(kSemantic, disk);
+  ASSERT_TRUE(eventually("ganglion_semantic_entries 1"));
+  EXPECT_TRUE(eventually("ganglion_cache_entries 0"));
+  const std::string second = ask(question("why is the sky so blue?"));
+  EXPECT_EQ(header_of(second, "cf-aig-cache-status"), "HIT");
+  EXPECT_NE(score_of(second), "") << second;
+  EXPECT_EQ(body_of(second), body_of(first)) << "byte for byte";
+  EXPECT_EQ(upstream.calls, 1);
+  // Partitions hold as before: another tenant, another system prompt.
+  EXPECT_EQ(header_of(ask(question("why is the sky so blue?"), kOther), "cf-aig-cache-status"), "MISS");
+  EXPECT_EQ(header_of(ask(question("why is the sky so blue?", "\"max_tokens\":5,")), "cf-aig-cache-status"), "MISS");
+}
+
+TEST_F(SemanticRestartTest, WhatWasPurgedStaysPurgedAndAnotherEmbedderBeginsAnew) {
+  run(kSemantic, disk);
+  store(question("why is the sky blue?"));
+  RawSocket admin = gateway->connect_admin();
+  admin.send(RunningGateway::request("/admin/cache/purge", R"({"tenant":"acme"})"));
+  EXPECT_EQ(status_of(admin.read_message()), 200);
+  restart(kSemantic, disk);
+  ASSERT_TRUE(eventually("ganglion_semantic_entries 1"));
+  EXPECT_EQ(header_of(ask(question("why is the sky so blue?")), "cf-aig-cache-status"), "MISS");
+  EXPECT_TRUE(metric(R"(ganglion_semantic_lookups_total{result="gone"} 1)"));
+  EXPECT_EQ(upstream.calls, 2);
+  restart("embedding_model: remote-embedder, threshold: 0.5", disk);
+  ASSERT_TRUE(eventually("ganglion_semantic_entries 2"));
+  EXPECT_EQ(header_of(ask(question("why is the sky very blue?")), "cf-aig-cache-status"), "MISS");
+  EXPECT_TRUE(metric(R"(ganglion_semantic_lookups_total{result="empty"} 1)"))
+      << "another model's vectors are not compared";
 }
 
 }  // namespace
