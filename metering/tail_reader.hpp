@@ -39,7 +39,7 @@ class TailReader {
 
  private:
   enum class Step : std::uint8_t { frame, end };
-  core::Result<bool> open_first();
+  core::Result<bool> open_first(std::uint64_t limit);
   core::Result<void> open_segment(std::uint64_t epoch);
   core::Result<Step> step(std::uint64_t limit, Frame& frame);
   core::Result<bool> next_begun() const;

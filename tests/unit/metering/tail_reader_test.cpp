@@ -104,6 +104,30 @@ TEST_F(TailReaderTest, FollowsWhileAThreadWrites) {
   }
 }
 
+TEST_F(TailReaderTest, AHeaderThatIsBeingWrittenIsNotYetThereUnlessItWasDurable) {
+  {
+    const auto ledger = open();
+    churn(*ledger, 900);
+  }
+  std::uint64_t newest = 1;
+  while (std::filesystem::exists(segment_path(dir_.ledger(), newest + 1))) ++newest;
+  while (is_unused(segment_path(dir_.ledger(), newest)).value()) --newest;
+  const auto all = records_of(dir_.ledger());
+  const std::string whole = read_file(segment_path(dir_.ledger(), newest));
+  std::string torn = whole.substr(0, 20);
+  torn.resize(whole.size(), '\0');
+  write_file(segment_path(dir_.ledger(), newest), torn);
+  TailReader durable{dir_.ledger(), 0};
+  EXPECT_FALSE(durable.poll(all.back().sequence, 10, [](const LedgerRecord&) {}));
+  TailReader reader{dir_.ledger(), 0};
+  auto seen = ids(reader);
+  EXPECT_LT(seen.size(), all.size());
+  write_file(segment_path(dir_.ledger(), newest), whole);
+  for (auto& id : ids(reader)) seen.push_back(std::move(id));
+  ASSERT_EQ(seen.size(), all.size()) << "and goes on where it was";
+  EXPECT_EQ(seen.back(), all.back().request_id);
+}
+
 TEST_F(TailReaderTest, RecordsThatAPowerLossMayTakeAreKeptBackByTheLimit) {
   const auto ledger = open();
   write(*ledger, "durable");
