@@ -4,6 +4,7 @@ Sizes: `ci` on every change, `release` before a release (scripts/faults --releas
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -284,34 +285,39 @@ def disconnects(run):
 
 
 def usage(run):
-    """F19. The upstream's usage is missing, null, a lie, twice, early, or zero."""
+    """F19. The upstream's usage is missing, null, a lie, twice, early, of several choices...: the last one counts, once; where
+    there is none the gateway counts by itself and says so. Clients that did not ask for it do not see it."""
     upstream = Upstream()
     gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, directory=run.directory).start()
     port = gateway.ports["proxy"]
-    expected = {"normal": (25, 8, False), "twice": (25, 8, False), "early": (25, 8, False), "lie": (25, 1_000_000, False),
-                "zero": (0, 0, False), "none": (None, None, True), "null": (None, None, True)}
+    plans = [{"usage": kind} for kind in lab.USAGE] + [{"n": 3}, {"n": 3, "usage": "none"}, {"choices": "empty"},
+                                                       {"choices": "empty", "usage": "none"}, {"n": 2, "usage": "on_choice"}]
     asked = {}
-    for kind in expected:
-        for stream in (True, False):
-            for include in (True, False):
-                answer = ask(port, {"nonce": f"{kind}{stream}{include}", "deltas": 8, "usage": kind}, stream=stream, include_usage=include and stream)
-                must(answer.whole, f"{kind}: {answer.status} {answer.body[:200]}")
-                if stream and not include:
-                    must(b'"usage":{' not in answer.body.replace(b" ", b""), f"{kind}: a usage event reached a client that did not ask")
-                asked[answer.request_id] = (kind, stream)
+    for plan in plans:
+        for stream, include in ((True, False), (True, True), (False, False)):
+            sent = {"nonce": f"{plan}{stream}{include}", "deltas": 8, **plan}
+            answer = ask(port, sent, stream=stream, include_usage=include, more={"n": plan["n"]} if "n" in plan else None)
+            must(answer.whole, f"{plan}: {answer.status} {answer.body[:200]}")
+            if stream and not include and plan.get("usage") not in ("on_choice", "grows", "then_null"):
+                must(b'"usage":{' not in answer.body.replace(b" ", b""), f"{plan}: a usage event reached a client that did not ask")
+            texts = 0 if plan.get("choices") == "empty" and not stream else 8 * plan.get("n", 1)
+            must(answer.body.count(b"word ") == texts, f"{plan} stream={stream}: {answer.body.count(b'word ')} words arrived")
+            asked[answer.request_id] = (sent, stream, texts)
     gateway.stop()
     records = {r["id"]: r for r in gateway.records()}
-    for request_id, (kind, stream) in asked.items():
+    for request_id, (plan, stream, texts) in asked.items():
         record = records[request_id]
-        tokens_in, tokens_out, estimated = expected[kind]
-        must(record["estimated"] == estimated, f"{kind} stream={stream}: estimated is {record['estimated']}")
-        if estimated:
-            must(0 < record["output_tokens"] <= 32 and record["input_tokens"] > 0, f"{kind}: estimated {record['output_tokens']}")
+        got = (record["input_tokens"], record["output_tokens"])
+        told = [each for place in Upstream.usage(plan) for each in place if isinstance(each, dict)]
+        if not stream and Upstream.usage(plan)[2][-1:] in ((None,), ("plenty",)):
+            told = []  # a whole answer has the last place only
+        must(record["estimated"] == (not told), f"{plan} stream={stream}: estimated is {record['estimated']}")
+        if told:
+            must(got == (told[-1]["prompt_tokens"], told[-1]["completion_tokens"]), f"{plan} stream={stream}: billed {got}")
         else:
-            must((record["input_tokens"], record["output_tokens"]) == (tokens_in, tokens_out),
-                 f"{kind} stream={stream}: billed {record['input_tokens']}, {record['output_tokens']}")
+            must(got[0] > 0 and texts / 2 <= got[1] <= 4 * texts, f"{plan} stream={stream}: estimated {got} of {texts} words")
     upstream.stop()
-    return f"{len(asked)} answers of {len(expected)} kinds"
+    return f"{len(asked)} answers, {len(plans)} kinds of usage"
 
 
 def retries(run):
@@ -377,49 +383,103 @@ def clock(run):
 
 
 def isolation(run):
-    """F25. Two tenants ask the same; nobody gets the other's answer, and 500 equal misses make one call."""
-    count = {"ci": 150, "release": 10_000}[run.size]
+    """F25. Three tenants ask the same, and what only looks the same, of an exact and of a semantic cache: nobody gets what
+    another's call brought, hits are equal to the byte, and 500 equal misses make one call."""
+    count = {"ci": 1_000, "release": 10_000}[run.size]
     upstream = Upstream()
-    keys = "".join(f"  - {{id: {t}, secret: sk-prefix-{t}, tenant: {t}}}\n" for t in ("a", "aa", "b"))
-    gateway = Gateway("providers:\n" + provider(upstream) + "key_pepper: some-pepper-for-tests-only\nkeys:\n" + keys +
-                      "tenants: [{name: a}, {name: aa}, {name: b}]\n", directory=run.directory).start()
+    keys = "".join(f"  - {{id: {t}, secret: sk-prefix-{t}, tenant: {t}}}\n" for t in TENANTS)
+    gateway = Gateway("providers:\n" + provider(upstream, "[m, e]") + "key_pepper: some-pepper-for-tests-only\nkeys:\n" + keys +
+                      "tenants: [{name: a}, {name: aa}, {name: b}]\ngateways:\n  - name: default\n    cache:\n      ttl: 1h\n      semantic: "
+                      "{embedding_model: e, threshold: 0.99, max_length_difference: 100%, same_numbers: false, timeout: 10s}\n",
+                      directory=run.directory).start()
     port = gateway.ports["proxy"]
-    rng = run.rng
-    first = {}
-    for i in range(count):
-        tenant = rng.choice(["a", "aa", "b"])
-        question = rng.randrange(20)
-        stream = rng.random() < 0.5
-        answer = ask(port, {"nonce": question, "deltas": 1 + question % 7}, stream=stream, key=f"sk-prefix-{tenant}")
-        must(answer.whole, f"{answer.status} {answer.body[:200]}")
-        hit = answer.headers.get("cf-aig-cache-status") == "HIT"
-        must(hit == ((tenant, question) in first), f"tenant {tenant}, question {question}: {'HIT' if hit else 'MISS'}")
-        # Each form of the answer is the same, byte for byte, every time a tenant gets it from the cache.
-        if hit:
-            known = first[(tenant, question)].setdefault(stream, answer.body)
-            must(known == answer.body, "two hits differ")
-        else:
-            first[(tenant, question)] = {stream: answer.body}
-    for wrong in ("sk-prefix-", "sk-prefix-c", "sk-prefix-a ", "SK-PREFIX-a", "sk-prefix-aaa"):
-        must(ask(port, {}, key=wrong).status in (401, 200) and (wrong.strip() == "sk-prefix-a" or ask(port, {}, key=wrong).status == 401), f"the key {wrong!r} was accepted")
+    exact = exact_isolation(run, port, count)
+    semantic = semantic_isolation(run, port, count // 2)
+    must(upstream.embeddings > 0, "nothing was looked up by its meaning")
+    for wrong in ("sk-prefix-", "sk-prefix-c", "SK-PREFIX-a", "sk-prefix-aaa", "sk-prefix-a\u00a0", "sk prefix-a"):
+        must(ask(port, {}, key=wrong).status in (400, 401), f"the key {wrong!r} was accepted")
     before = len(upstream.attempts)
     herd, lock = [], threading.Lock()
 
     def one():
-        answer = ask(port, {"nonce": "herd", "deltas": 3, "delay_ms": 400}, key="sk-prefix-b")
+        answer = ask(port, {"nonce": "herd", "deltas": 3, "delay_ms": 1000}, key="sk-prefix-b", timeout=60)
         with lock:
             herd.append(answer)
 
-    threads = [threading.Thread(target=one) for _ in range({"ci": 200, "release": 500}[run.size])]
+    threads = [threading.Thread(target=one) for _ in range(500)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    must(all(a.whole for a in herd), "one of the herd was not answered")
+    lost = [f"{a.status} {a.error}" for a in herd if not a.whole]
+    must(not lost, f"{len(lost)} of the herd were not answered: {lost[:3]}")
     must(len(upstream.attempts) - before == 1, f"the herd made {len(upstream.attempts) - before} upstream calls")
+    must(len({a.body for a in herd}) == 1, "one of the herd got other bytes")
     gateway.stop()
     upstream.stop()
-    return f"{count} requests of 3 tenants, {len(first)} distinct, a herd of {len(herd)} made 1 call"
+    return f"{exact}; {semantic}; a herd of {len(herd)} made 1 call"
+
+
+TENANTS = ("a", "aa", "b")
+
+
+def answer_id(answer):
+    found = re.search(rb"chatcmpl-[0-9]+", answer.body)
+    must(answer.whole and found, f"{answer.status} {answer.error} {answer.body[:200]}")
+    return found.group()
+
+
+def exact_isolation(run, port, count):
+    """Each question in forms that look alike and are not the same."""
+    rng = run.rng
+    forms = [str, str.lower, str.upper, lambda q: q + " ", lambda q: " " + q, lambda q: q.replace(" ", "  "), lambda q: q + "\n",
+             lambda q: q.replace(" ", "\u00a0"), lambda q: q.replace("e", "\u0435"), lambda q: q + "\u200b", lambda q: q + "\u0000"]
+    first, owner = {}, {}
+    hits = 0
+    for _ in range(count):
+        tenant = rng.choice(TENANTS)
+        question = rng.choice(forms)(f"Where is the {rng.randrange(max(3, count // 200))} key")
+        stream = rng.random() < 0.5
+        asked = (tenant, question)
+        # With a temperature the semantic cache stays out of it.
+        answer = ask(port, question, stream=stream, key=f"sk-prefix-{tenant}", more={"temperature": 1})
+        got = answer_id(answer)
+        must(owner.setdefault(got, asked) == asked, f"{asked} got the answer of {owner[got]}")
+        hit = answer.headers.get("cf-aig-cache-status") == "HIT"
+        must(hit == (asked in first), f"{asked}: {'HIT' if hit else 'MISS'}")
+        # Each form of the answer is the same, byte for byte, every time a tenant gets it from the cache.
+        known = first.setdefault(asked, {}).setdefault(stream, answer.body)
+        must(not hit or known == answer.body, f"two answers to {asked} differ")
+        hits += hit
+    must(hits > count / 4, f"{hits} hits only")
+    return f"exact: {count} requests, {len(first)} distinct, {hits} hits"
+
+
+def semantic_isolation(run, port, count):
+    """All questions look alike here; what surrounds them does not, if only by a space."""
+    rng = run.rng
+    systems = ["You help.", "You help. ", "you help.", "You  help.", "You help.\n", "You help.\u200b"]
+    owner, seen = {}, set()
+    alike = 0
+    for i in range(count):
+        tenant = rng.choice(TENANTS)
+        system = rng.choice(systems)
+        other = rng.choice([t for t in TENANTS if t != tenant])
+        question = f"{i} " + rng.choice(["how?", "HOW?", f'"}}],"tenant":"{other}","messages":[{{"content":"how?', f"tenant={other}",
+                                         f"system: {rng.choice(systems)}", f"Bearer sk-prefix-{other}", "how?" * 50])
+        fields = rng.choice([{}, {"max_tokens": 9}, {"user": other}, {"seed": 1}])
+        asked = (tenant, system, str(fields))
+        answer = ask(port, question, key=f"sk-prefix-{tenant}", stream=rng.random() < 0.5, more={"temperature": 0, **fields},
+                     before=[{"role": "system", "content": system}])
+        got = answer_id(answer)
+        must(owner.setdefault(got, asked) == asked, f"{asked} got the answer of {owner[got]}")
+        by_meaning = answer.headers.get("x-ganglion-cache", "").startswith("semantic")
+        must(not by_meaning or asked in seen, f"a hit for {asked}, which nobody asked before")
+        must(by_meaning == (answer.headers.get("cf-aig-cache-status") == "HIT"), "a hit that is neither exact nor semantic")
+        seen.add(asked)
+        alike += by_meaning
+    must(alike > count / 4, f"{alike} semantic hits only")
+    return f"semantic: {count} requests, {len(seen)} contexts, {alike} hits"
 
 
 class Redis:

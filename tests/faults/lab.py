@@ -37,6 +37,7 @@ class Attempt:
     finished: bool = False  # its last byte was written
     cut_s: float = 0.0      # when the gateway closed it early, seconds (monotonic)
     key: str = ""
+    answer_id: str = ""     # no two answers have the same
 
 
 @dataclasses.dataclass
@@ -54,6 +55,30 @@ class Seen:
 
 
 PROMPT_TOKENS = 25
+
+
+def counts(tokens_out, tokens_in=PROMPT_TOKENS):
+    return {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": tokens_out + tokens_in}
+
+
+# What an upstream says that an answer of so many tokens used: (with the first text, with the last choice, in events of
+# their own behind it). A whole answer has the last of these.
+NOTHING = ((), (), ())
+USAGE = {
+    "normal": lambda n: ((), (), (counts(n),)),
+    "none": lambda n: NOTHING,
+    "null": lambda n: ((), (None,), (None,)),
+    "lie": lambda n: ((), (), (counts(1_000_000),)),
+    "lie_small": lambda n: ((), (), (counts(1),)),
+    "zero": lambda n: ((), (), (counts(0, 0),)),
+    "twice": lambda n: ((), (), (counts(n), counts(n))),
+    "grows": lambda n: ((), (counts(n - 1),), (counts(n),)),
+    "early": lambda n: ((counts(1),), (), (counts(n),)),
+    "only_early": lambda n: ((counts(n),), (), ()),
+    "on_choice": lambda n: ((), (counts(n),), ()),
+    "then_null": lambda n: ((), (counts(n),), (None,)),
+    "words": lambda n: ((), (), ("plenty",)),
+}
 servers = []  # other processes that a case started
 
 
@@ -62,7 +87,9 @@ class Upstream:
     JSON object in the request's last message:
 
     deltas 8, gap_ms 0, delay_ms 0    the answer (a non-streamed one counts `deltas` output tokens too)
-    usage normal|none|null|lie|twice|early|zero
+    usage normal|none|null|lie|...            see USAGE
+    n 1                               so many choices, of `deltas` tokens each
+    choices                           "empty": a chunk without choices between all others, or a whole answer without any
     cut_at K, how rst|fin|short       breaks off after K events: reset, clean close, or close inside a chunk
     status 500, retry_after 1         refuses
     fail_first N                      the first N attempts of this request (by its `nonce`) get `status`
@@ -71,6 +98,7 @@ class Upstream:
 
     def __init__(self):
         self.attempts = []
+        self.embeddings = 0
         self.failures = {}
         self.lock = threading.Lock()
         self.loop = asyncio.new_event_loop()
@@ -114,6 +142,8 @@ class Upstream:
         lines = head.decode("latin-1").split("\r\n")
         headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines[1:] if ":" in line)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))))
+        if lines[0].split()[1].endswith("/embeddings"):
+            return await self.embed(writer)
         plan = {}
         try:
             plan = json.loads(body["messages"][-1]["content"])
@@ -123,6 +153,7 @@ class Upstream:
         attempt = Attempt(headers.get("x-request-id", ""), plan, key=headers.get("authorization", ""))
         with self.lock:
             self.attempts.append(attempt)
+            attempt.answer_id = f"chatcmpl-{len(self.attempts)}"
             nth = self.failures[plan.get("nonce")] = self.failures.get(plan.get("nonce"), 0) + 1
         if plan.get("delay_ms"):
             await asyncio.sleep(plan["delay_ms"] / 1000)
@@ -136,24 +167,30 @@ class Upstream:
             return await self.stream(reader, writer, body, plan, attempt)
         return await self.whole(writer, plan, attempt)
 
+    async def embed(self, writer):
+        """Every text has the same embedding: all questions look alike."""
+        self.embeddings += 1
+        text = json.dumps({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}],
+                           "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode())
+        await writer.drain()
+        return True
+
     @staticmethod
     def usage(plan):
-        deltas = plan.get("deltas", 8)
-        kind = plan.get("usage", "normal")
-        if kind == "null":
-            return None
-        out = {"lie": 1_000_000, "zero": 0}.get(kind, deltas)
-        return {"prompt_tokens": 0 if kind == "zero" else PROMPT_TOKENS, "completion_tokens": out,
-                "total_tokens": out + (0 if kind == "zero" else PROMPT_TOKENS)}
+        return USAGE[plan.get("usage", "normal")](plan.get("deltas", 8) * plan.get("n", 1))
 
     async def whole(self, writer, plan, attempt):
         deltas = plan.get("deltas", 8)
-        answer = {"id": "chatcmpl-x", "object": "chat.completion", "created": 1, "model": "m",
-                  "choices": [{"index": 0, "message": {"role": "assistant", "content": "word " * deltas}, "finish_reason": "stop"}]}
-        if plan.get("usage") != "none":
-            answer["usage"] = self.usage(plan)
+        count = 0 if plan.get("choices") == "empty" else plan.get("n", 1)
+        answer = {"id": attempt.answer_id, "object": "chat.completion", "created": 1, "model": "m",
+                  "choices": [{"index": i, "message": {"role": "assistant", "content": "word " * deltas}, "finish_reason": "stop"}
+                              for i in range(count)]}
+        told = [each for place in self.usage(plan) for each in place]
+        if told:
+            answer["usage"] = told[-1]
         text = json.dumps(answer).encode()
-        attempt.tokens = deltas
+        attempt.tokens = deltas * plan.get("n", 1)
         head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n".encode()
         if "cut_at" in plan:
             writer.write(head + text[:len(text) * plan["cut_at"] // 64])
@@ -172,8 +209,10 @@ class Upstream:
             writer.write(b"%x\r\n%s\r\n" % (len(text), text))
             await writer.drain()
 
-        base = {"id": "chatcmpl-x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-        kind = plan.get("usage", "normal")
+        base = {"id": attempt.answer_id, "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        with_first, with_last, behind = self.usage(plan) if usage_asked else NOTHING
+        count = plan.get("n", 1)
+
         async def wait_gone():
             try:
                 await reader.read(1)
@@ -190,17 +229,21 @@ class Upstream:
             if gone.done():
                 attempt.cut_s = time.monotonic()
                 return False
-            attempt.tokens += 1
-            await event({**base, "choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]})
-            if kind == "early" and i == 0 and usage_asked:
-                await event({**base, "choices": [], "usage": {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 1, "total_tokens": PROMPT_TOKENS + 1}})
+            for index in range(count):
+                attempt.tokens += 1
+                await event({**base, "choices": [{"index": index, "delta": {"content": "word "}, "finish_reason": None}]})
+            if plan.get("choices") == "empty":
+                await event({**base, "choices": []})
+            for usage in with_first if i == 0 else ():
+                await event({**base, "choices": [], "usage": usage})
         if plan.get("cut_at") == plan.get("deltas", 8):
             gone.cancel()
             return await self.cut(writer, plan)
-        await event({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-        if usage_asked and kind != "none":
-            for _ in range(2 if kind == "twice" else 1):
-                await event({**base, "choices": [], "usage": self.usage(plan)})
+        for index in range(count):
+            last = {"usage": with_last[0]} if with_last and index == count - 1 else {}
+            await event({**base, "choices": [{"index": index, "delta": {}, "finish_reason": "stop"}], **last})
+        for usage in behind:
+            await event({**base, "choices": [], "usage": usage})
         attempt.finished = True
         await event(b"[DONE]")
         writer.write(b"0\r\n\r\n" + (b"surplus" if plan.get("surplus") else b""))
@@ -228,10 +271,12 @@ class Upstream:
 
 
 def ask(port, plan, stream=False, model="m", key=None, headers=None, leave_after=None, include_usage=False, timeout=20,
-        how_leave="fin", max_tokens=None):
-    """One request on its own connection. leave_after K: leaves after K text events (0: right after sending)."""
+        how_leave="fin", max_tokens=None, before=(), more=None):
+    """One request on its own connection. leave_after K: leaves after K text events (0: right after sending). `before`: earlier
+    messages. `more`: further fields of the body. A plan that is text is sent as it is."""
     seen = Seen("", stream)
-    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": json.dumps(plan)}]}
+    question = plan if isinstance(plan, str) else json.dumps(plan)
+    body = {"model": model, "stream": stream, "messages": [*before, {"role": "user", "content": question}], **(more or {})}
     if include_usage:
         body["stream_options"] = {"include_usage": True}
     if max_tokens:
