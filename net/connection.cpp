@@ -53,11 +53,11 @@ Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, st
     return;
   }
   worker_->shared->hooks.connection_opened();
-  watched_ = worker_->watch.add(stream_.fd(), *this);
+  stream_.listen_for_hangup(this);
 }
 
 Connection::~Connection() {
-  unwatch();
+  stream_.listen_for_hangup(nullptr);
   worker_->open.back()->place_ = place_;
   worker_->open[place_] = worker_->open.back();
   worker_->open.pop_back();
@@ -70,10 +70,6 @@ Connection::~Connection() {
   }
   worker_->shared->connections.fetch_sub(1, std::memory_order_relaxed);
   worker_->shared->hooks.connection_closed();
-}
-
-void Connection::unwatch() {
-  if (std::exchange(watched_, false)) worker_->watch.remove(stream_.fd(), *this);
 }
 
 asio::awaitable<void> Connection::run(std::unique_ptr<Connection> self) {
@@ -111,8 +107,8 @@ void Connection::arm(std::chrono::nanoseconds limit) {
 
 asio::awaitable<bool> Connection::wait(Io::Kind kind) {
   unyielded_ = 0;
-  const auto [error] = co_await (kind == Io::Kind::want_write ? stream_.wait_write() : stream_.wait_read());
-  co_return !error && !io_expired_;
+  const bool ready = co_await (kind == Io::Kind::want_write ? stream_.wait_write() : stream_.wait_read());
+  co_return ready && !io_expired_;
 }
 
 asio::awaitable<bool> Connection::handshake() {
@@ -270,7 +266,6 @@ void Connection::cancel_shutdown() {
     cancel_->cancel(CancelReason::shutdown);
   } else {
     broken_ = true;
-    unwatch();
     stream_.close();
   }
 }

@@ -16,7 +16,7 @@
 
 namespace ganglion::net {
 
-class Connection final : private PeerWatch::Listener {
+class Connection final : private Stream::PeerListener {
  public:
   enum class Admission : std::uint8_t { accepted, over_cap };
 
@@ -44,7 +44,6 @@ class Connection final : private PeerWatch::Listener {
   boost::asio::awaitable<void> send_error(const core::Error& error);
   boost::asio::awaitable<void> close_gracefully();
   boost::asio::awaitable<bool> wait(Io::Kind kind);  // false: cancelled or timed out
-  void unwatch();
   void begin_exchange();
   void end_exchange();
   void on_hangup() override;
@@ -88,7 +87,6 @@ class Connection final : private PeerWatch::Listener {
   Phase phase_ = Phase::starting;
   bool io_expired_ = false;
   bool peer_gone_ = false;
-  bool watched_ = false;
   unsigned unyielded_ = 0;  // requests since this coroutine last gave way
 
   // Bytes received and not consumed, from the head's first byte on. The buffer never moves while a head is in use.

@@ -13,7 +13,6 @@
 #include "net/hooks.hpp"
 #include "net/http1_write.hpp"
 #include "net/options.hpp"
-#include "net/peer_watch.hpp"
 #include "net/timer_wheel.hpp"
 #include "net/tls.hpp"
 
@@ -37,7 +36,6 @@ struct Worker {
         handler(std::move(h)),
         acceptor(context),
         wheel(TimerWheel::of(context.get_executor())),
-        watch(PeerWatch::of(context.get_executor())),
         buffers(core::kHeaderBlockBytesMax, 256) {}
 
   std::shared_ptr<ServerShared> shared;
@@ -45,7 +43,6 @@ struct Worker {
   Handler handler;
   boost::asio::ip::tcp::acceptor acceptor;
   TimerWheel& wheel;
-  PeerWatch& watch;
   BufferPool buffers;
   http1::DateCache date;
   std::vector<Connection*> open;  // each knows its place

@@ -5,10 +5,13 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "core/limits.hpp"
 
@@ -16,17 +19,86 @@ namespace ganglion::net {
 
 namespace asio = boost::asio;
 
-Stream::Stream(Socket socket) : socket_(std::move(socket)) {
+Stream::Stream(Socket socket) : executor_(socket.get_executor()), set_(ReadySet::of(executor_)) {
   boost::system::error_code ignored;
-  socket_.native_non_blocking(true, ignored);
-  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  socket.native_non_blocking(true, ignored);
+  socket.set_option(asio::ip::tcp::no_delay(true), ignored);
   // Bytes that the kernel takes but has not sent count as buffered per stream too.
   const int unsent_bytes_max = static_cast<int>(core::kStreamBufferBytesMax);
-  ::setsockopt(socket_.native_handle(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes_max, sizeof unsent_bytes_max);
+  ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes_max, sizeof unsent_bytes_max);
+  boost::system::error_code error;
+  const int fd = socket.release(error);
+  if (error) return;  // as a closed stream: every read and wait fails
+  fd_ = fd;
+  registered_ = set_.add(fd_, *this);
 }
 
 Stream::~Stream() {
+  if (destroyed_ != nullptr) *destroyed_ = true;
   close();
+}
+
+void Stream::leave() {
+  if (std::exchange(registered_, false)) set_.remove(fd_, *this);
+}
+
+void Stream::on_ready(std::uint32_t events) {
+  bool destroyed = false;
+  struct Guard {  // also past an exception of what is called here
+    Stream& stream;
+    const bool& destroyed;
+    ~Guard() {
+      if (!destroyed) stream.destroyed_ = nullptr;
+    }
+  } const guard{*this, destroyed};
+  destroyed_ = &destroyed;
+  const bool ended = (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+  peer_ended_ = peer_ended_ || ended;
+  if (PeerListener* const listener = ended ? std::exchange(listener_, nullptr) : nullptr) {
+    listener->on_hangup();
+    if (destroyed) return;
+  }
+  for (Direction* direction : {&read_, &write_}) {
+    const std::uint32_t own = direction == &read_ ? EPOLLIN | EPOLLRDHUP : EPOLLOUT;
+    if ((events & (own | EPOLLHUP | EPOLLERR)) == 0) continue;
+    if (!direction->waiter) {
+      direction->ready = true;
+      continue;
+    }
+    Waiter waiter = std::move(*direction->waiter);
+    direction->waiter.reset();
+    std::move(waiter)(true);
+    if (destroyed) return;
+  }
+}
+
+void Stream::on_shutdown() {
+  registered_ = false;
+  // With a waiter goes its coroutine, and with that perhaps this stream.
+  const auto reader = std::exchange(read_.waiter, std::nullopt);
+  const auto writer = std::exchange(write_.waiter, std::nullopt);
+}
+
+asio::awaitable<bool> Stream::wait(Direction& direction) {
+  return asio::async_initiate<const asio::use_awaitable_t<>, void(bool)>(
+      [this, &direction](Waiter waiter) { begin_wait(direction, std::move(waiter)); }, asio::use_awaitable);
+}
+
+void Stream::begin_wait(Direction& direction, Waiter waiter) {
+  if (direction.waiter) end_wait(direction, true);
+  direction.waiter.emplace(std::move(waiter));
+  if (!registered_) {
+    end_wait(direction, false);
+  } else if (std::exchange(direction.ready, false) || (peer_ended_ && &direction == &read_)) {
+    // The edge of the end came with, or before, that of the last bytes: no other will.
+    end_wait(direction, true);
+  }
+}
+
+void Stream::end_wait(Direction& direction, bool ready) {
+  if (!direction.waiter) return;
+  asio::post(executor_, [waiter = std::move(*direction.waiter), ready]() mutable { std::move(waiter)(ready); });
+  direction.waiter.reset();
 }
 
 void Stream::start_tls(SslPtr ssl) {
@@ -37,8 +109,10 @@ void Stream::start_tls(SslPtr ssl) {
 Io Stream::tls_result(int result) {
   switch (SSL_get_error(ssl_.get(), result)) {
     case SSL_ERROR_WANT_READ:
+      read_.ready = false;
       return {Io::Kind::want_read, 0};
     case SSL_ERROR_WANT_WRITE:
+      write_.ready = false;
       return {Io::Kind::want_write, 0};
     case SSL_ERROR_ZERO_RETURN:
       return {Io::Kind::end, 0};
@@ -51,7 +125,9 @@ Io Stream::tls_result(int result) {
 Io Stream::handshake_now() {
   ERR_clear_error();
   const int result = SSL_do_handshake(ssl_.get());
-  return result == 1 ? Io{Io::Kind::bytes, 0} : tls_result(result);
+  if (result != 1) return tls_result(result);
+  read_.ready = true;
+  return {Io::Kind::bytes, 0};
 }
 
 Io Stream::read_now(char* to, std::size_t size) {
@@ -63,16 +139,20 @@ Io Stream::read_now(char* to, std::size_t size) {
     const int result = SSL_read_ex(ssl_.get(), to, size, &n);
     if (result != 1) return tls_result(result);
     filled_ = n == size;
+    read_.ready = true;  // OpenSSL reads a record at a time: the next may lie in the socket
     return {Io::Kind::bytes, n};
   }
   for (;;) {
     const auto n = ::recv(fd(), to, size, 0);
     if (n > 0) {
-      filled_ = static_cast<std::size_t>(n) == size;
+      filled_ = read_.ready = static_cast<std::size_t>(n) == size;
       return {Io::Kind::bytes, static_cast<std::size_t>(n)};
     }
     if (n == 0) return {Io::Kind::end, 0};
-    if (errno == EAGAIN) return {Io::Kind::want_read, 0};
+    if (errno == EAGAIN) {
+      read_.ready = false;
+      return {Io::Kind::want_read, 0};
+    }
     if (errno != EINTR) return {Io::Kind::failed, 0};
   }
 }
@@ -104,7 +184,10 @@ Io Stream::write_now(std::span<const iovec> pieces) {
   for (;;) {
     const auto n = ::sendmsg(fd(), &message, MSG_NOSIGNAL);
     if (n >= 0) return {Io::Kind::bytes, static_cast<std::size_t>(n)};
-    if (errno == EAGAIN) return {Io::Kind::want_write, 0};
+    if (errno == EAGAIN) {
+      write_.ready = false;
+      return {Io::Kind::want_write, 0};
+    }
     if (errno != EINTR) return {Io::Kind::failed, 0};
   }
 }
@@ -113,20 +196,13 @@ bool Stream::likely_readable() const {
   return filled_ || (ssl_ && SSL_has_pending(ssl_.get()) == 1);
 }
 
-Stream::Wait Stream::wait_read() {
-  return socket_.async_wait(Socket::wait_read, asio::as_tuple(asio::use_awaitable));
-}
-
-Stream::Wait Stream::wait_write() {
-  return socket_.async_wait(Socket::wait_write, asio::as_tuple(asio::use_awaitable));
-}
-
 bool Stream::tls_peer_closed() {
   if (!ssl_ || tls_broken_) return false;
   ERR_clear_error();
   char byte = 0;
   std::size_t n = 0;
   const int result = SSL_peek_ex(ssl_.get(), &byte, 1, &n);
+  read_.ready = true;
   if (result == 1) return false;
   const Io io = tls_result(result);
   return io.kind == Io::Kind::end || io.kind == Io::Kind::failed;
@@ -135,7 +211,11 @@ bool Stream::tls_peer_closed() {
 bool Stream::quiet_and_open() {
   if (!is_open() || tls_broken_) return false;
   char byte = 0;
-  if (!ssl_) return ::recv(fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+  if (!ssl_) {
+    if (::recv(fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN) return false;
+    read_.ready = false;
+    return true;
+  }
   ERR_clear_error();
   std::size_t n = 0;
   const int result = SSL_peek_ex(ssl_.get(), &byte, 1, &n);
@@ -153,26 +233,26 @@ void Stream::send_close_notify() {
 void Stream::shutdown_send() {
   if (!is_open()) return;
   send_close_notify();
-  boost::system::error_code ignored;
-  socket_.shutdown(Socket::shutdown_send, ignored);
+  ::shutdown(fd_, SHUT_WR);
 }
 
 void Stream::reset_on_close() {
-  boost::system::error_code ignored;
   tls_broken_ = true;
-  socket_.set_option(asio::socket_base::linger(true, 0), ignored);
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  if (is_open()) ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 }
 
 void Stream::cancel() {
-  boost::system::error_code ignored;
-  if (is_open()) socket_.cancel(ignored);
+  end_wait(read_, false);
+  end_wait(write_, false);
 }
 
 void Stream::close() {
   if (!is_open()) return;
   send_close_notify();
-  boost::system::error_code ignored;
-  socket_.close(ignored);
+  leave();
+  ::close(std::exchange(fd_, -1));
+  cancel();
 }
 
 std::span<iovec> advance(std::span<iovec> pieces, std::size_t n) {

@@ -1,20 +1,21 @@
 #pragma once
 // A TCP connection, plain or TLS, as non-blocking reads and writes plus waits for readiness. Data moves by recv,
-// sendmsg, SSL_read and SSL_write directly; Asio is asked only to wait, so the common case has no asynchronous
-// operation per transfer. Time limits and cancellation are the owner's: it calls cancel() or close(), and the wait
-// ends.
+// sendmsg, SSL_read and SSL_write directly, and readiness comes from the thread's ReadySet, so the common case has no
+// asynchronous operation and no system call but those that move data. Time limits and cancellation are the owner's: it
+// calls cancel() or close(), and the wait ends.
 
 #include <sys/uio.h>
 
-#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
-#include <tuple>
 
+#include "net/ready_set.hpp"
 #include "net/tls.hpp"
 
 namespace ganglion::net {
@@ -31,16 +32,28 @@ struct Io {
   std::size_t n = 0;
 };
 
-class Stream {
+class Stream final : private ReadySet::Member {
  public:
   using Socket = boost::asio::ip::tcp::socket;
-  using Wait = boost::asio::awaitable<std::tuple<boost::system::error_code>>;
 
-  // Makes the socket non-blocking and sets TCP_NODELAY and TCP_NOTSENT_LOWAT.
+  class PeerListener {
+   public:
+    // The peer has ended its side or reset the connection, read or not. Called once at most, from the loop; may destroy
+    // the stream.
+    virtual void on_hangup() = 0;
+
+   protected:
+    ~PeerListener() = default;
+  };
+
+  // Takes the socket from Asio, makes it non-blocking and sets TCP_NODELAY and TCP_NOTSENT_LOWAT.
   explicit Stream(Socket socket);
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   ~Stream();
+
+  // nullptr: nobody. The listener must outlive the stream or be taken back.
+  void listen_for_hangup(PeerListener* listener) { listener_ = listener; }
 
   void start_tls(SslPtr ssl);  // before handshake_now()
   bool tls() const { return ssl_ != nullptr; }
@@ -53,9 +66,10 @@ class Stream {
   // More bytes are likely to be there now: the last read filled its buffer, or TLS holds decrypted bytes.
   bool likely_readable() const;
 
-  // Complete with an error when cancelled or closed.
-  Wait wait_read();
-  Wait wait_write();
+  // False: cancelled or closed. True may be too early: reading or writing again tells. One caller a direction; a second
+  // one sends the first away with true.
+  boost::asio::awaitable<bool> wait_read() { return wait(read_); }
+  boost::asio::awaitable<bool> wait_write() { return wait(write_); }
 
   // TLS only: the peer sent close_notify (looks past nothing that is unread).
   bool tls_peer_closed();
@@ -66,14 +80,34 @@ class Stream {
   void reset_on_close();  // close() sends RST
   void cancel();          // ends waits
   void close();
-  bool is_open() const { return socket_.is_open(); }
-  int fd() { return socket_.native_handle(); }
+  bool is_open() const { return fd_ >= 0; }
+  int fd() const { return fd_; }
 
  private:
+  using Waiter = boost::asio::async_result<boost::asio::use_awaitable_t<>, void(bool)>::handler_type;
+  struct Direction {
+    bool ready = false;  // an edge came while nobody waited, and the socket has not said EAGAIN since
+    std::optional<Waiter> waiter;
+  };
+
+  void on_ready(std::uint32_t events) override;
+  void on_shutdown() override;
+  boost::asio::awaitable<bool> wait(Direction& direction);
+  void begin_wait(Direction& direction, Waiter waiter);
+  void end_wait(Direction& direction, bool ready);  // later, from the loop
+  void leave();
   Io tls_result(int result);
   void send_close_notify();
 
-  Socket socket_;
+  const boost::asio::any_io_executor executor_;
+  ReadySet& set_;
+  int fd_ = -1;
+  bool registered_ = false;
+  bool peer_ended_ = false;
+  PeerListener* listener_ = nullptr;
+  Direction read_;
+  Direction write_;
+  bool* destroyed_ = nullptr;  // on_ready() asks whether what it called destroyed this
   SslPtr ssl_;
   bool filled_ = false;
   bool tls_broken_ = false;  // SSL_shutdown is not allowed after a fatal error

@@ -1,6 +1,7 @@
 // Making an upstream connection: addresses in turn, TLS, limits. See upstream_connection.hpp.
 
 #include <algorithm>
+#include <boost/asio/as_tuple.hpp>
 
 #include "net/upstream_pool.hpp"
 
@@ -22,7 +23,6 @@ UpstreamConnection::UpstreamConnection(UpstreamPool& pool) : pool_(pool), timer_
 }
 
 UpstreamConnection::~UpstreamConnection() {
-  if (watched_) pool_.watch.remove(stream_->fd(), *this);
   pool_.buffers.give(std::move(in_));
   --pool_.open;
   pool_.hooks.connections(-1, 0);
@@ -48,17 +48,13 @@ void UpstreamConnection::stop(Stop why) {
   stopped_ = why;
   boost::system::error_code ignored;
   if (connecting_) connecting_->close(ignored);
-  if (stream_) {
-    if (watched_) pool_.watch.remove(stream_->fd(), *this);
-    watched_ = false;
-    stream_->close();
-  }
+  if (stream_) stream_->close();
 }
 
 asio::awaitable<bool> UpstreamConnection::wait(Io::Kind kind) {
   unyielded_ = 0;
-  const auto [error] = co_await (kind == Io::Kind::want_write ? stream_->wait_write() : stream_->wait_read());
-  co_return !error && stopped_ == Stop::none;
+  const bool ready = co_await (kind == Io::Kind::want_write ? stream_->wait_write() : stream_->wait_read());
+  co_return ready&& stopped_ == Stop::none;
 }
 
 core::Error UpstreamConnection::stopped_error() const {
@@ -107,7 +103,6 @@ asio::awaitable<core::Result<void>> UpstreamConnection::connect(core::Deadline d
   }
   timer_.disarm();
   if (!outcome) co_return outcome;
-  watched_ = pool_.watch.add(stream_->fd(), *this);
   pool_.hooks.connected(std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
   co_return outcome;
 }
@@ -122,6 +117,7 @@ asio::awaitable<core::Result<void>> UpstreamConnection::connect_to(const asio::i
   if (stopped_ != Stop::none) co_return std::unexpected(stopped_error());
   if (error) co_return core::fail(ErrorKind::upstream_connect, "the upstream refused the connection");
   stream_.emplace(std::move(*connecting_));
+  stream_->listen_for_hangup(this);
   connecting_.reset();
   co_return core::Result<void>{};
 }

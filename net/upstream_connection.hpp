@@ -14,7 +14,6 @@
 #include "net/http1_chunk.hpp"
 #include "net/http1_response.hpp"
 #include "net/http_client.hpp"
-#include "net/peer_watch.hpp"
 #include "net/stream.hpp"
 #include "net/timer_wheel.hpp"
 
@@ -22,7 +21,7 @@ namespace ganglion::net {
 
 struct UpstreamPool;
 
-class UpstreamConnection final : private PeerWatch::Listener {
+class UpstreamConnection final : private Stream::PeerListener {
  public:
   explicit UpstreamConnection(UpstreamPool& pool);  // takes a slot
   UpstreamConnection(const UpstreamConnection&) = delete;
@@ -84,7 +83,6 @@ class UpstreamConnection final : private PeerWatch::Listener {
   Stop stopped_ = Stop::none;
   bool idle_ = false;
   bool hung_up_ = false;
-  bool watched_ = false;
 
   std::string out_;
   bool send_failed_ = false;

@@ -41,7 +41,6 @@ UpstreamPool::UpstreamPool(asio::any_io_executor e, const UpstreamOptions& o, Ba
       url(std::move(u)),
       hooks(h),
       wheel(TimerWheel::of(executor)),
-      watch(PeerWatch::of(executor)),
       buffers(http1::kResponseHeadBytesMax, kIdleBuffersKept),
       dns(std::make_shared<DnsCache>(executor, url.host, options.dns_ttl, hooks, clock)),
       urgent_waiting(executor),

@@ -10,7 +10,6 @@
 #include "net/dns_cache.hpp"
 #include "net/hooks.hpp"
 #include "net/options.hpp"
-#include "net/peer_watch.hpp"
 #include "net/timer_wheel.hpp"
 #include "net/tls.hpp"
 #include "net/upstream_connection.hpp"
@@ -42,7 +41,6 @@ struct UpstreamPool : std::enable_shared_from_this<UpstreamPool> {
   UpstreamHooks& hooks;
   core::SystemClock clock;
   TimerWheel& wheel;
-  PeerWatch& watch;
   BufferPool buffers;
   std::shared_ptr<DnsCache> dns;
   WaitQueue urgent_waiting, waiting;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <semaphore>
 #include <thread>
 
 #include "tests/unit/net/upstream_fixture.hpp"
@@ -199,17 +200,33 @@ TEST_F(UpstreamTest, ResetWithinTheAnswer) {
 }
 
 TEST_F(UpstreamTest, IdleConnectionThatDiesIsDropped) {
+  std::counting_semaphore<2> pooled{0};
+  ScriptedUpstream upstream({[&](RawSocket& peer) {
+    (void)upstream.read_request(peer);
+    peer.send(http_ok("once"));
+    pooled.acquire();  // then it closes
+  }});
+  run(options_for(upstream), [&](UpstreamClient& client) -> awaitable<void> {
+    EXPECT_EQ((co_await ask(client)).body, "once");
+    EXPECT_EQ(client.idle_connections(), 1U);
+    pooled.release(2);
+    while (client.idle_connections() > 0) co_await pause(1ms);
+    EXPECT_EQ(client.open_connections(), 0U);
+    EXPECT_EQ((co_await ask(client)).body, "once");
+  });
+  EXPECT_EQ(hooks_.stales, 1);
+  EXPECT_EQ(upstream.requests().size(), 2U);
+}
+
+TEST_F(UpstreamTest, ConnectionThatEndsWithItsAnswerIsNotPooled) {
   ScriptedUpstream upstream({[&](RawSocket& peer) {
     (void)upstream.read_request(peer);
     peer.send(http_ok("once"));
   }});
   run(options_for(upstream), [&](UpstreamClient& client) -> awaitable<void> {
     EXPECT_EQ((co_await ask(client)).body, "once");
-    while (client.idle_connections() > 0) co_await pause(1ms);
-    EXPECT_EQ(client.open_connections(), 0U);
     EXPECT_EQ((co_await ask(client)).body, "once");
   });
-  EXPECT_EQ(hooks_.stales, 1);
   EXPECT_EQ(upstream.requests().size(), 2U);
 }
 

@@ -1,0 +1,60 @@
+#pragma once
+// Which sockets can be read, written, or have been left by their peer: an epoll set of our own per io_context, in which
+// a socket is registered once, edge-triggered, for all of it. Waiting on a socket is then a pointer that is set, where
+// Asio's async_wait costs a system call each; the loop pays one system call a batch of events instead. An Asio service;
+// its thread only.
+
+#include <sys/epoll.h>
+
+#include <array>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace ganglion::net {
+
+class ReadySet final : public boost::asio::execution_context::service {
+ public:
+  static boost::asio::execution_context::id id;
+
+  class Member {
+   public:
+    // Called from the loop with the bits of epoll_event::events; may destroy this member or any other.
+    virtual void on_ready(std::uint32_t events) = 0;
+    // The io_context goes away: whatever waits must be dropped, not completed. May destroy this member.
+    virtual void on_shutdown() = 0;
+
+   protected:
+    ~Member() = default;
+
+   private:
+    friend class ReadySet;
+    std::size_t place_ = 0;
+  };
+
+  static ReadySet& of(const boost::asio::any_io_executor& executor);
+  explicit ReadySet(boost::asio::execution_context& context);
+  ~ReadySet() override = default;
+
+  // False where the kernel refuses (out of memory or watches). After true, remove() is called once, before the
+  // descriptor is closed. What is ready already is told as well.
+  bool add(int fd, Member& member);
+  void remove(int fd, Member& member);
+
+ private:
+  void shutdown() override;
+  void wait();
+  void dispatch();
+
+  std::optional<boost::asio::posix::stream_descriptor> epoll_;
+  std::vector<Member*> members_;
+  bool waiting_ = false;
+  std::array<epoll_event, 64> batch_{};
+  int batch_size_ = 0;
+};
+
+}  // namespace ganglion::net
