@@ -334,6 +334,10 @@ int Application::run() {
     }
   }
   for (auto& worker : workers_) worker->start();
+  memory_watch_.emplace(control_, admission_, [this] {
+    for (auto& worker : workers_) boost::asio::post(worker->io(), release_free_memory);
+  });
+  memory_watch_->start();
   core::run_loop(control_);
   return 0;
 }

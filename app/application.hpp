@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "app/memory_watch.hpp"
 #include "app/worker_thread.hpp"
 #include "config/config.hpp"
 #include "config/watcher.hpp"
@@ -113,6 +114,7 @@ class Application final : private metering::LedgerHooks {
   std::optional<gateway::AdminGate> admin_gate_;  // used by the control thread
   std::optional<gateway::UsageEndpoint> usage_endpoint_;
   std::vector<std::unique_ptr<WorkerThread>> workers_;
+  std::optional<MemoryWatch> memory_watch_;
   // Limits shared through Redis; null: none are.
   std::unique_ptr<net::RedisClient> control_redis_;
   std::unique_ptr<ratelimit::RedisLeases> lease_store_;

@@ -13,6 +13,7 @@
 #include "core/digest.hpp"
 #include "core/log.hpp"
 #include "metrics/catalog.hpp"
+#include "net/descriptors.hpp"
 
 namespace ganglion::app {
 namespace {
@@ -36,6 +37,7 @@ int serve_command(const Words& words) {
     std::cerr << config::format(loaded.error());
     return 2;
   }
+  net::raise_descriptor_limit();
   try {
     Application application(std::make_shared<const config::Config>(std::move(*loaded)));
     if (const auto started = application.start(); !started) {

@@ -128,6 +128,11 @@ Table<ratelimit::AdmissionOptions> admission_table() {
                "Calls to backends at once, whole process; past it requests wait (see `tiers`)."),
       entry<T>("max_body_memory", &T::body_memory_bytes_max, size(kMiB, 1024 * kGiB),
                "Memory for request bodies, whole process; past it 503 with Retry-After."),
+      entry<T>(
+          "max_memory", &T::memory_bytes_max, size(0, 1024 * kGiB),
+          "Resident memory of the process. From 85 % of it on regular requests get 503 with Retry-After, from 95 % "
+          "on fast ones too, and free memory is given back to the system; 0: no limit. Leave room below what the "
+          "machine or the container grants, and count in the caches."),
   }};
 }
 

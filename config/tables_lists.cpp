@@ -201,6 +201,10 @@ Table<backends::RemoteOptions> provider_table() {
       entry<T>("dns_ttl", up(&U::dns_ttl), duration(milliseconds{0}, hours{24}),
                "How long a name lookup is remembered."),
       section<T>("tls", up(&U::tls), tls_table(), "TLS towards the provider."),
+      entry<T>("public_only", up(&U::public_only), boolean(),
+               "Connect only to addresses of the public Internet, whatever the name resolves to: not to loopback, "
+               "private, carrier or test networks. Link-local addresses (cloud metadata) are refused in any case, "
+               "unless `base_url` itself names one."),
   }};
 }
 

@@ -7,7 +7,8 @@
 #include <openssl/evp.h>
 #include <openssl/params.h>
 
-#include <cstring>
+#include <algorithm>
+#include <bit>
 
 #include "core/text.hpp"
 
@@ -16,9 +17,10 @@ namespace {
 
 constexpr std::size_t kKeyBytesMax = 512;
 
+// Ordered as the digests are.
 std::uint64_t prefix(const core::Sha256& digest) {
   std::uint64_t value = 0;
-  std::memcpy(&value, digest.data(), sizeof value);
+  for (std::size_t i = 0; i < sizeof value; ++i) value = value << 8 | digest[i];
   return value;
 }
 
@@ -66,32 +68,57 @@ core::Sha256 key_digest(const core::Secret& pepper, std::string_view key) {
 
 KeyRing::KeyRing(const GatewayOptions& options) : pepper_(options.key_pepper) {
   anonymous_ = Principal{.key_id = "anonymous", .tenant = "default", .gateway = "default"};
-  keys_.reserve(options.keys.size());
+  std::vector<std::pair<core::Sha256, const KeyOptions*>> keys;
+  keys.reserve(options.keys.size());
   for (const KeyOptions& key : options.keys) {
-    Entry entry{.digest = key.hash.empty() ? key_digest(pepper_, key.secret.reveal()) : digest_from_hex(key.hash),
-                .revoked = key.revoked,
-                .principal = Principal{.key_id = key.id,
-                                       .tenant = key.tenant,
-                                       .gateway = key.gateway,
-                                       .models = key.models,
-                                       .tier = key.tier,
-                                       .tier_fixed = key.tier_fixed,
-                                       .limits = key.limits}};
-    by_prefix_[prefix(entry.digest)].push_back(static_cast<std::uint32_t>(keys_.size()));
-    keys_.push_back(std::move(entry));
+    keys.emplace_back(key.hash.empty() ? key_digest(pepper_, key.secret.reveal()) : digest_from_hex(key.hash), &key);
   }
+  std::ranges::sort(keys);  // of equal digests, which a configuration may not have, the first is found
+  for (const auto& [digest, key] : keys) {
+    checks_.push_back({.digest = digest, .good = !key->revoked});
+    prefixes_.push_back(prefix(digest));
+    principals_.push_back(Principal{.key_id = key->id,
+                                    .tenant = key->tenant,
+                                    .gateway = key->gateway,
+                                    .models = key->models,
+                                    .tier = key->tier,
+                                    .tier_fixed = key->tier_fixed,
+                                    .limits = key->limits});
+  }
+  checks_.emplace_back();
+  principals_.emplace_back();
+  index();
+}
+
+// About as many buckets as keys: digests are uniform, so the largest bucket stays small (12 at a million keys).
+void KeyRing::index() {
+  const std::size_t count = prefixes_.size();
+  const auto bits = static_cast<unsigned>(std::bit_width(std::max<std::size_t>(count, 2) - 1));
+  bucket_shift_ = 64 - bits;
+  bucket_starts_.resize(std::size_t{1} << bits);
+  std::size_t at = 0;
+  for (std::size_t bucket = 0; bucket < bucket_starts_.size(); ++bucket) {
+    bucket_starts_[bucket] = static_cast<std::uint32_t>(at);
+    while (at < count && prefixes_[at] >> bucket_shift_ == bucket) ++at;
+    scan_ = std::max(scan_, at - bucket_starts_[bucket]);
+  }
+  prefixes_.resize(count + scan_);
 }
 
 const Principal* KeyRing::find(const core::Sha256& digest) const {
-  const auto bucket = by_prefix_.find(prefix(digest));
-  if (bucket == by_prefix_.end()) return nullptr;
-  for (const std::uint32_t index : bucket->second) {
-    const Entry& entry = keys_[index];
-    if (CRYPTO_memcmp(entry.digest.data(), digest.data(), digest.size()) == 0) {
-      return entry.revoked ? nullptr : &entry.principal;
-    }
+  const std::uint64_t wanted = prefix(digest);
+  const std::size_t start = bucket_starts_[wanted >> bucket_shift_];
+  const std::size_t none = checks_.size() - 1;
+  std::size_t place = none;
+  // From the end, so that the first of equal ones stays; a place past the keys is none.
+  for (std::size_t i = scan_; i-- > 0;) {
+    const bool match =
+        static_cast<bool>(static_cast<int>(prefixes_[start + i] == wanted) & static_cast<int>(start + i < none));
+    place = match ? start + i : place;
   }
-  return nullptr;
+  const Check& check = checks_[place];
+  const int equal = static_cast<int>(CRYPTO_memcmp(check.digest.data(), digest.data(), digest.size()) == 0);
+  return (equal & static_cast<int>(check.good)) != 0 ? &principals_[place] : nullptr;
 }
 
 Authenticator::Authenticator(std::shared_ptr<const KeyRing> ring) : ring_(std::move(ring)) {

@@ -1,14 +1,14 @@
 #pragma once
 // Who is asking: a virtual API key -> principal (tenant, gateway, allowed models, tier). Keys are stored as
 // HMAC-SHA-256 under the operator's pepper and looked up by that digest, so that neither the table nor the time of a
-// look-up tells anything about a key. Unknown and revoked keys take the same path to the same answer.
+// look-up tells anything about a key. Known, unknown and revoked keys take the same path through the table: it always
+// reads as many slots, compares one digest, and branches on none of it.
 // A KeyRing is immutable; a reload makes a new one. Authenticator is per worker (it keeps the keyed HMAC context).
 
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "core/digest.hpp"
@@ -39,7 +39,7 @@ class KeyRing {
   // Keys whose hash is not 64 hex digits are a configuration error and were refused before.
   explicit KeyRing(const GatewayOptions& options);
 
-  bool open() const { return keys_.empty(); }  // no key configured: everyone is `anonymous`
+  bool open() const { return principals_.size() == 1; }  // no key configured: everyone is `anonymous`
   const Principal& anonymous() const { return anonymous_; }
   const core::Secret& pepper() const { return pepper_; }
 
@@ -47,14 +47,21 @@ class KeyRing {
   const Principal* find(const core::Sha256& digest) const;
 
  private:
-  struct Entry {
+  struct Check {
     core::Sha256 digest{};
-    bool revoked = false;
-    Principal principal;
+    bool good = false;  // neither revoked nor the place of no key
   };
+  void index();
+
   core::Secret pepper_;
-  std::vector<Entry> keys_;
-  std::unordered_map<std::uint64_t, std::vector<std::uint32_t>> by_prefix_;  // first 8 bytes of the digest
+  // Sorted by digest; one more at the end, which no digest leads to. `prefixes_` has the digests' first 8 bytes, and
+  // ends in as many as a scan may read past its bucket.
+  std::vector<Principal> principals_;
+  std::vector<Check> checks_;
+  std::vector<std::uint64_t> prefixes_;
+  std::vector<std::uint32_t> bucket_starts_;  // a bucket: the digests that begin with the same bits
+  unsigned bucket_shift_ = 63;
+  std::size_t scan_ = 0;  // the largest bucket
   Principal anonymous_;
 };
 

@@ -191,7 +191,8 @@ constexpr FamilySpec kCatalog[] = {
             "Time waited for a place, of requests that had to wait and got one."),
     counter(
         tier_shed_total, "ganglion_tier_shed_total", "", {"tier", "reason"},
-        "Requests refused for want of capacity (queue_full, displaced by a fast one, waited_too_long, upstream_busy)."),
+        "Requests refused for want of capacity (queue_full, displaced by a fast one, waited_too_long, upstream_busy, "
+        "memory)."),
     // Budgets.
     counter(budget_refused_total, "ganglion_budget_refused_total", "", {"budget"},
             "Reservations that a budget had no room for: requests refused with 429, and streams cut."),

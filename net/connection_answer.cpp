@@ -45,6 +45,11 @@ void Connection::begin_answer(const ResponseHead& head, ResponseFraming framing,
   out_.clear();
   http1::append_response_head(out_, head, framing, length, in_exchange && request.http10, keep_alive_,
                               worker_->date.now());
+  if (stream_.tls()) {
+    // This listener may be the one that browsers see; what providers send is never theirs to guess a type for.
+    out_.resize(out_.size() - 2);
+    out_.append("X-Content-Type-Options: nosniff\r\n\r\n");
+  }
 }
 
 Connection::Answered Connection::respond(const ResponseHead& head, std::string_view body) {

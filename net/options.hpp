@@ -42,6 +42,7 @@ struct UpstreamOptions {
   std::chrono::milliseconds pool_idle_timeout{55'000};  // an idle pooled connection is closed after this
   std::chrono::milliseconds dns_ttl{30'000};
   TlsClientOptions tls;
+  bool public_only = false;  // only addresses of the public Internet are connected to
 };
 
 }  // namespace ganglion::net

@@ -17,6 +17,7 @@
 #include "core/assert.hpp"
 #include "core/log.hpp"
 #include "net/connection.hpp"
+#include "net/descriptors.hpp"
 #include "net/server_worker.hpp"
 
 namespace ganglion::net {
@@ -73,7 +74,8 @@ core::Result<void> open_acceptor(tcp::acceptor& acceptor, const tcp::endpoint& e
 void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp::endpoint& peer) {
   ServerShared& shared = *worker->shared;
   auto admission = Connection::Admission::accepted;
-  if (shared.connections.fetch_add(1, std::memory_order_relaxed) >= shared.options.connections_max) {
+  if (shared.connections.fetch_add(1, std::memory_order_relaxed) >= shared.options.connections_max ||
+      socket.native_handle() >= descriptor_bounds().client) {
     shared.connections.fetch_sub(1, std::memory_order_relaxed);
     // A TLS client could not read a plain refusal, and a handshake is what an overloaded server should not pay for.
     if (worker->rejecting >= kRejectingMax || shared.certificate.enabled()) {

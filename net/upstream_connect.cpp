@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 
+#include "net/address_rule.hpp"
+#include "net/descriptors.hpp"
 #include "net/upstream_pool.hpp"
 
 namespace ganglion::net {
@@ -110,9 +112,23 @@ asio::awaitable<core::Result<void>> UpstreamConnection::connect(core::Deadline d
 asio::awaitable<core::Result<void>> UpstreamConnection::connect_to(const asio::ip::address& address,
                                                                    core::Deadline until) {
   if (stopped_ != Stop::none) co_return std::unexpected(stopped_error());
+  // The address itself is judged, here where it is connected to: what a name resolved to when someone last looked is
+  // nobody's promise.
+  if (const char* why = refused_address(address, pool_.url.host, pool_.options.public_only)) {
+    co_return core::fail(ErrorKind::upstream_connect, why);
+  }
   connecting_.emplace(pool_.executor);
   limit(until.left(), Stop::connect);
   const asio::ip::tcp::endpoint endpoint(address, pool_.url.port);
+  boost::system::error_code opened;
+  connecting_->open(endpoint.protocol(), opened);
+  if (opened || connecting_->native_handle() >= descriptor_bounds().upstream) {
+    connecting_.reset();
+    core::Error error =
+        core::make_error(ErrorKind::overloaded, "too many connections are open for another upstream one");
+    error.retry_after = 1s;
+    co_return std::unexpected(std::move(error));
+  }
   const auto [error] = co_await connecting_->async_connect(endpoint, asio::as_tuple(asio::use_awaitable));
   if (stopped_ != Stop::none) co_return std::unexpected(stopped_error());
   if (error) co_return core::fail(ErrorKind::upstream_connect, "the upstream refused the connection");

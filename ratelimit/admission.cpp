@@ -29,6 +29,8 @@ std::string_view name(Shed why) {
       return "waited_too_long";
     case Shed::upstream_busy:
       return "upstream_busy";
+    case Shed::memory:
+      return "memory";
     case Shed::kCount:
       break;
   }
@@ -147,6 +149,7 @@ Admission::Admission(const AdmissionOptions& options, const TierOptions& tiers) 
 }
 
 void Admission::configure(const AdmissionOptions& options, const TierOptions& tiers) {
+  memory_bytes_max_.store(options.memory_bytes_max, std::memory_order_relaxed);
   body_bytes_max_.store(options.body_memory_bytes_max, std::memory_order_relaxed);
   body_bytes_regular_.store(tiers.regular_share(options.body_memory_bytes_max), std::memory_order_relaxed);
   wait_max_ms_[index(api::Tier::regular)].store(tiers.regular_wait_max.count(), std::memory_order_relaxed);
@@ -155,6 +158,12 @@ void Admission::configure(const AdmissionOptions& options, const TierOptions& ti
 }
 
 core::Result<Ticket> Admission::enter(api::Tier presumed, std::uint64_t body_bytes) {
+  if (short_of_memory(presumed)) {
+    count_shed(presumed, Shed::memory);
+    core::Error error = core::make_error(core::ErrorKind::overloaded, "The gateway is short of memory. Try again.");
+    error.retry_after = kRetryAfterMin;
+    return std::unexpected(std::move(error));
+  }
   Ticket ticket;
   ticket.owner_ = this;
   ticket.limit_ = (presumed == api::Tier::fast ? body_bytes_max_ : body_bytes_regular_).load(std::memory_order_relaxed);
@@ -163,6 +172,12 @@ core::Result<Ticket> Admission::enter(api::Tier presumed, std::uint64_t body_byt
     if (!reserved) return std::unexpected(reserved.error());
   }
   return ticket;
+}
+
+bool Admission::short_of_memory(api::Tier tier) const {
+  const std::uint64_t limit = memory_bytes_max_.load(std::memory_order_relaxed);
+  if (limit == 0) return false;
+  return memory_bytes_.load(std::memory_order_relaxed) / (tier == api::Tier::fast ? 95 : 85) >= limit / 100;
 }
 
 bool Admission::take_body(std::uint64_t bytes, std::uint64_t limit) {

@@ -63,8 +63,9 @@ class Place {
   std::chrono::nanoseconds waited_{0};
 };
 
-// upstream_busy: it had a place here, but no connection to a backend came free in time.
-enum class Shed : std::uint8_t { queue_full, displaced, waited_too_long, upstream_busy, kCount };
+// upstream_busy: it had a place here, but no connection to a backend came free in time. memory: the process holds
+// nearly as much as it may.
+enum class Shed : std::uint8_t { queue_full, displaced, waited_too_long, upstream_busy, memory, kCount };
 std::string_view name(Shed why);
 
 class Admission {
@@ -75,13 +76,18 @@ class Admission {
   void configure(const AdmissionOptions& options, const TierOptions& tiers);
 
   // Room for a body, before it is read. `presumed`: the tier as far as it is known then; a part of the memory is for
-  // fast requests. overloaded (503) with retry_after when there is none.
+  // fast requests. overloaded (503) with retry_after when there is none, and while the process is short of
+  // memory.
   core::Result<Ticket> enter(api::Tier presumed, std::uint64_t body_bytes = 0);
 
   // A place for one call, at once or after a wait of at most the tier's own limit, fast before regular, each in order.
   // Errors: overloaded with retry_after (shed), cancelled, deadline_exceeded.
   boost::asio::awaitable<core::Result<Place>> place(api::Tier tier, core::Deadline deadline,
                                                     core::CancelSource& cancel);
+
+  // What the process has resident now. From 85 % of the limit on no regular request enters, from 95 % on none.
+  void tell_memory(std::uint64_t resident_bytes) { memory_bytes_.store(resident_bytes, std::memory_order_relaxed); }
+  bool short_of_memory(api::Tier tier) const;
 
   std::uint64_t body_bytes() const { return body_bytes_.load(std::memory_order_relaxed); }
   const Slots& slots() const { return slots_; }
@@ -105,6 +111,7 @@ class Admission {
   Slots slots_;
   std::atomic<std::uint64_t> body_bytes_{0};
   std::atomic<std::uint64_t> body_bytes_max_, body_bytes_regular_;
+  std::atomic<std::uint64_t> memory_bytes_{0}, memory_bytes_max_{0};
   std::array<std::atomic<std::int64_t>, kTierCount> wait_max_ms_;
   std::atomic<std::int64_t> held_ns_{0};  // moving mean of how long a place is held
   std::array<std::array<std::atomic<std::uint64_t>, static_cast<std::size_t>(Shed::kCount)>, kTierCount> shed_{};

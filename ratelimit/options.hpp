@@ -27,6 +27,7 @@ struct LimiterOptions {
 struct AdmissionOptions {
   std::uint32_t in_flight_max = 4096;                          // calls to backends at once, whole process
   std::uint64_t body_memory_bytes_max = 512ULL * 1024 * 1024;  // request bodies held, whole process
+  std::uint64_t memory_bytes_max = 0;                          // resident set of the process; 0: no limit
 };
 
 // What the tiers are as a service. See docs/tiers.md.

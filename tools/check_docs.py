@@ -32,6 +32,26 @@ for page in subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output
             continue
         if not ((ROOT / page).parent / target).exists():
             problems.append(f"{page}: link to {target} leads nowhere")
+# docs/cves.md names the test that guards each class: Suite.Name of GoogleTest, a test of ctest, or a file of tests/e2e.
+page = ROOT / "docs/cves.md"
+if page.is_file():
+    made = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("CMakeLists.txt"))
+    vectors = (ROOT / "tests/unit/net/reject_vectors.hpp").read_text(encoding="utf-8")
+    for name in re.findall(r"`([^`]+)`", page.read_text(encoding="utf-8")):
+        if re.fullmatch(r"[A-Z]\w+\.[A-Z]\w+", name):
+            suite, test = name.split(".")
+            found = re.search(rf"TEST(_[FP])?\(\s*{suite},\s*{test}\)", CODE)
+        elif re.fullmatch(r"(hardness|fault)_\w+", name):
+            kind, case = name.split("_", 1)
+            found = re.search(rf"\b{case}\b", made) or re.search(rf"\b{case.removeprefix('tls_')}\b", made)
+        elif name.endswith(".test.mjs"):
+            found = (ROOT / "tests/e2e" / name).is_file()
+        elif name.startswith("vector "):
+            found = f'"{name[7:]}' in vectors
+        else:
+            continue
+        if not found:
+            problems.append(f"docs/cves.md: there is no test {name}")
 for problem in problems:
     print(problem, file=sys.stderr)
 sys.exit(1 if problems else 0)

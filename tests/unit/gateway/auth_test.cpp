@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "core/digest.hpp"
 
 namespace ganglion::gateway {
@@ -34,6 +36,28 @@ TEST(Auth, FindsPlainAndHashedKeysThatShareALongPrefix) {
   EXPECT_EQ((*identify(two_keys(), "bearer   sk-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa2"))->tenant, "t2");
 }
 
+TEST(Auth, FindsEachOfManyKeysAndNoOther) {
+  for (const std::size_t count : {1UL, 2UL, 3UL, 64UL, 65UL, 5000UL}) {
+    GatewayOptions options;
+    options.key_pepper = core::Secret{"pepper-0123456789abcdef"};
+    for (std::size_t i = 0; i < count; ++i) {
+      options.keys.push_back(
+          {.id = std::to_string(i), .secret = core::Secret{"sk-" + std::to_string(i)}, .revoked = i % 7 == 6});
+    }
+    const KeyRing ring(options);
+    for (std::size_t i = 0; i < count + 500; ++i) {
+      const Principal* who = ring.find(key_digest(options.key_pepper, "sk-" + std::to_string(i)));
+      ASSERT_EQ(who != nullptr, i < count && i % 7 != 6) << i << " of " << count;
+      if (who != nullptr) ASSERT_EQ(who->key_id, std::to_string(i));
+    }
+    for (const std::uint8_t byte : {0x00, 0xff}) {
+      core::Sha256 digest;
+      digest.fill(byte);
+      ASSERT_EQ(ring.find(digest), nullptr) << "the first and the last bucket, and the place of no key";
+    }
+  }
+}
+
 TEST(Auth, RefusesEverythingElse) {
   for (const char* header :
        {"", "Bearer", "Bearer ", "Basic sk-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1",
@@ -45,6 +69,46 @@ TEST(Auth, RefusesEverythingElse) {
     EXPECT_EQ(who.error().message.find("sk-"), std::string::npos) << "the key must not be echoed";
   }
   EXPECT_FALSE(identify(two_keys(), "Bearer " + std::string(100'000, 'x')));
+}
+
+// 10,000 of them, built from the pieces that such strings are made of.
+TEST(Auth, InjectionsAreUnknownKeys) {
+  const GatewayOptions options = two_keys();
+  Authenticator authenticator(std::make_shared<const KeyRing>(options));
+  const std::vector<std::string> pieces{"'",
+                                        "\"",
+                                        " OR ",
+                                        "1=1",
+                                        "--",
+                                        "#",
+                                        "/*",
+                                        "*/",
+                                        ";",
+                                        "UNION SELECT ",
+                                        "%",
+                                        "_",
+                                        "\\",
+                                        "(",
+                                        ")",
+                                        "NULL",
+                                        "sk-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1",
+                                        "*",
+                                        "$ne",
+                                        "{}",
+                                        "\t",
+                                        "' LIKE '%",
+                                        "0x27",
+                                        "${K}",
+                                        "../"};
+  std::mt19937 random(1);
+  for (int i = 0; i < 10'000; ++i) {
+    std::string token;
+    for (int n = 0; n < 2 + i % 5; ++n) token += pieces[random() % pieces.size()];
+    if (token == pieces[16]) continue;
+    const auto who = authenticator.identify("Bearer " + token);
+    ASSERT_FALSE(who) << token;
+    ASSERT_EQ(who.error().kind, core::ErrorKind::unauthorized) << token;
+  }
 }
 
 TEST(Auth, RevokedIsLikeUnknown) {

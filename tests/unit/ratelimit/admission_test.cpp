@@ -54,6 +54,35 @@ TEST(Admission, APartOfTheBodyMemoryIsForFastRequests) {
   EXPECT_TRUE(admission.enter(Tier::fast, 25));
 }
 
+TEST(Admission, ShortOfMemoryRegularRequestsAreShedFirstAndFastOnesLast) {
+  constexpr std::uint64_t kMiB = 1 << 20;
+  Admission admission{{.memory_bytes_max = 1000 * kMiB}, kNoReserve};
+  const auto enters = [&](Tier tier) {
+    const auto ticket = admission.enter(tier, 10);
+    if (ticket) return true;
+    EXPECT_EQ(ticket.error().kind, ErrorKind::overloaded);
+    EXPECT_GE(ticket.error().retry_after, 1s);
+    return false;
+  };
+  EXPECT_TRUE(enters(Tier::regular)) << "nothing was told yet";
+  admission.tell_memory(849 * kMiB);
+  EXPECT_TRUE(enters(Tier::regular));
+  admission.tell_memory(851 * kMiB);
+  EXPECT_FALSE(enters(Tier::regular));
+  EXPECT_TRUE(enters(Tier::fast));
+  admission.tell_memory(951 * kMiB);
+  EXPECT_FALSE(enters(Tier::regular));
+  EXPECT_FALSE(enters(Tier::fast));
+  EXPECT_EQ(admission.shed(Tier::regular, Shed::memory), 2U);
+  EXPECT_EQ(admission.shed(Tier::fast, Shed::memory), 1U);
+  EXPECT_EQ(admission.body_bytes(), 0U);
+  admission.tell_memory(500 * kMiB);
+  EXPECT_TRUE(enters(Tier::regular)) << "as soon as there is room";
+  admission.tell_memory(5000 * kMiB);
+  admission.configure({.memory_bytes_max = 0}, kNoReserve);
+  EXPECT_TRUE(enters(Tier::regular)) << "no limit";
+}
+
 TEST(Admission, ManyThreadsNeverExceedTheMemoryAndLeaveNothing) {
   Admission admission{{.in_flight_max = 5, .body_memory_bytes_max = 300}, kNoReserve};
   {
