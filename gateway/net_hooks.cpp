@@ -15,7 +15,9 @@ ServerMetrics::ServerMetrics(metrics::Registry& registry, std::string_view liste
       accepted_(shard_.counter(Family::connections_accepted_total, {listener})),
       refused_limit_(shard_.counter(Family::connections_refused_total, {listener, "limit"})),
       refused_accept_(shard_.counter(Family::connections_refused_total, {listener, "accept"})),
-      refused_tls_(shard_.counter(Family::connections_refused_total, {listener, "tls"})) {}
+      refused_tls_(shard_.counter(Family::connections_refused_total, {listener, "tls"})),
+      tls_reloads_(shard_.counter(Family::tls_reloads_total, {listener, "ok"})),
+      tls_reloads_failed_(shard_.counter(Family::tls_reloads_total, {listener, "failed"})) {}
 
 net::ErrorBody ServerMetrics::error_body(const core::Error& error) {
   return {.content_type = "application/json", .text = api::openai_error_body(error)};

@@ -19,13 +19,14 @@ class ServerMetrics final : public net::ServerHooks {
   void connection_rejected() override { refused_limit_.add(); }
   void accept_failed(int errno_value) override;
   void tls_handshake_failed() override { refused_tls_.add(); }
+  void tls_reloaded(bool ok) override { (ok ? tls_reloads_ : tls_reloads_failed_).add(); }
   void request_refused(core::ErrorKind kind) override;
   void handler_threw() override;
 
  private:
   metrics::Shard& shard_;
   metrics::Gauge open_;
-  metrics::Counter accepted_, refused_limit_, refused_accept_, refused_tls_;
+  metrics::Counter accepted_, refused_limit_, refused_accept_, refused_tls_, tls_reloads_, tls_reloads_failed_;
 };
 
 // One a backend, shared by all workers.

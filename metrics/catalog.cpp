@@ -327,6 +327,8 @@ constexpr FamilySpec kCatalog[] = {
     // Process, build and configuration.
     counter(config_reloads_total, "ganglion_config_reloads_total", "", {"result"},
             "Configuration loads after the start (ok, failed); a failed one leaves the old configuration in force."),
+    counter(tls_reloads_total, "ganglion_tls_reloads_total", "", {"listener", "result"},
+            "Certificates read again after a change or a reload (ok, failed); a failed one leaves the old one in use."),
     gauge(config_last_success_timestamp_seconds, "ganglion_config_last_success_timestamp_seconds", "seconds", {},
           "Unix time at which the configuration in force was loaded."),
     gauge(config_info, "ganglion_config_info", "", {"hash"},

@@ -154,6 +154,7 @@ enum class Family : std::uint16_t {
   engine_preemptions_total,
   // Process, build and configuration.
   config_reloads_total,
+  tls_reloads_total,
   config_last_success_timestamp_seconds,
   config_info,
   access_log_dropped_total,

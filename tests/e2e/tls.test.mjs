@@ -108,6 +108,7 @@ test('a renewed certificate is seen by new connections, running ones go on', asy
   issue(serverFolder, 'second');
   await gateway.reload();
   assert.equal(await commonName(), 'second');
+  assert.ok(sample(await gateway.metrics(), 'ganglion_tls_reloads_total', 'listener="proxy",result="ok"') >= 1);
   let answer = '';
   kept.on('data', (data) => { answer += data; });
   kept.write('GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n');
