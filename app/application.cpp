@@ -47,8 +47,9 @@ void log_diagnostics(LogLevel level, std::string_view event, const std::vector<c
 
 }  // namespace
 
-Application::Application(std::shared_ptr<const config::Config> config)
+Application::Application(std::shared_ptr<const config::Config> config, ModelLoader load_model)
     : config_(std::move(config)),
+      load_model_(std::move(load_model)),
       metrics_(config_->metrics, {.version = std::string{kVersion}, .commit = std::string{kCommit}}, clock_),
       commit_seconds_(metrics_.registry().shared().histogram(metrics::Family::ledger_commit_seconds)),
       batch_records_(metrics_.registry().shared().histogram(metrics::Family::ledger_batch_records)),
@@ -239,7 +240,7 @@ core::Result<void> Application::load_models() {
   for (backends::LocalModelOptions options : config_->local_models) {
     options.fast_reserved_percent = config_->gateway.tiers.fast_reserved_percent;
     const auto began = clock_.steady();
-    auto model = backends::load_local_model(options);
+    auto model = load_model_ ? load_model_(options) : backends::load_local_model(options);
     if (!model) {
       model.error().message = "local model '" + options.name + "': " + model.error().message;
       return std::unexpected(std::move(model.error()));

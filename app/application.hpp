@@ -7,6 +7,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,9 +35,13 @@
 
 namespace ganglion::app {
 
+using ModelLoader =
+    std::function<core::Result<std::shared_ptr<backends::LocalModel>>(const backends::LocalModelOptions&)>;
+
 class Application final : private metering::LedgerHooks {
  public:
-  explicit Application(std::shared_ptr<const config::Config> config);
+  // `load_model`: where local models come from, in tests; empty: from their folders.
+  explicit Application(std::shared_ptr<const config::Config> config, ModelLoader load_model = {});
   ~Application();
   Application(const Application&) = delete;
   Application& operator=(const Application&) = delete;
@@ -74,6 +79,7 @@ class Application final : private metering::LedgerHooks {
   std::string not_ready() const;
 
   std::shared_ptr<const config::Config> config_;
+  ModelLoader load_model_;
   core::SystemClock clock_;
   metrics::Metrics metrics_;
   metrics::Histogram commit_seconds_, batch_records_;

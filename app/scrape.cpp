@@ -22,6 +22,10 @@ void scrape_engine(metrics::Scrape& out, std::string_view model, const local::En
   out.set(Family::engine_step_seconds_total, {model}, stats.step_seconds);
   out.set(Family::engine_step_part_seconds_total, {model, "plan"}, stats.plan_seconds);
   out.set(Family::engine_step_part_seconds_total, {model, "text"}, stats.text_seconds);
+  out.set(Family::engine_device_seconds_total, {model}, stats.device_seconds);
+  out.set(Family::engine_in_service, {model}, stats.in_service ? 1 : 0);
+  out.set(Family::engine_device_failures_total, {model}, static_cast<double>(stats.device_failures));
+  out.set(Family::engine_restarts_total, {model}, static_cast<double>(stats.restarts));
   out.set(Family::engine_step_tokens_total, {model, "regular"}, static_cast<double>(stats.step_tokens[0]));
   out.set(Family::engine_step_tokens_total, {model, "fast"}, static_cast<double>(stats.step_tokens[1]));
   out.set(Family::engine_step_tokens_max, {model}, static_cast<double>(stats.step_tokens_max));

@@ -58,6 +58,9 @@ class Answer {
   // Exact usage where the backend knows it apart from the body (the local engine); nullopt: read it from the body.
   // Valid after the end, and after a cancel: what was used until then.
   virtual std::optional<api::Usage> usage() const { return std::nullopt; }
+
+  // Microseconds that a device of ours worked for this answer; valid as usage(). 0: none did.
+  virtual std::uint64_t engine_us() const { return 0; }
 };
 
 // An upstream's error answer, for the one case where the dialect promises the provider's text to the client.

@@ -44,6 +44,7 @@ class CountedAnswer final : public Answer {
   boost::asio::awaitable<core::Result<std::string_view>> next() override { return inner_->next(); }
   void expect_end() override { inner_->expect_end(); }
   std::optional<api::Usage> usage() const override { return inner_->usage(); }
+  std::uint64_t engine_us() const override { return inner_->engine_us(); }
 
  private:
   InFlight in_flight_;

@@ -354,7 +354,8 @@ Table<metering::ModelPrice> price_table() {
                "A million input tokens that the provider had cached; unset: as input."),
       entry<T>("output_per_1m", &T::per_1m_output_tokens, decimal(), "A million output tokens."),
       entry<T>("per_request", &T::per_request, decimal(), "A request."),
-      entry<T>("per_gpu_second", &T::per_gpu_second, decimal(), "A second of GPU time."),
+      entry<T>("per_gpu_second", &T::per_gpu_second, decimal(),
+               "A second that the device of a local model worked for the request. Budgets do not reserve for it."),
   }};
 }
 

@@ -2,6 +2,7 @@
 
 #include "gateway/billed_call.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "api/openai_response.hpp"
@@ -198,10 +199,17 @@ void BilledCall::count_usage(bool answered) noexcept {
                           services_.token_counter);
 }
 
+// Of an answer that is there.
+metering::Units BilledCall::units_now(const api::Usage& usage) const {
+  metering::Units units = metering::units_of(spec_.view.endpoint, usage, vectors_);
+  units.gpu_us = std::min(answer_->engine_us(), metering::kUnitsPerRequestMax);
+  return units;
+}
+
 metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason, int status) {
   const bool billed = outcome == Outcome::completed || outcome == Outcome::cancelled;
   metering::Units units;
-  if (answer_ != nullptr) units = metering::units_of(spec_.view.endpoint, bill_.usage, vectors_);
+  if (answer_ != nullptr) units = units_now(bill_.usage);
   bill_.charge = billed && answer_ != nullptr ? bill_.prices->price(spec_.model->name, spec_.tier, units)
                                               : bill_.prices->free(spec_.tier);
   bill_.outcome = outcome;
@@ -289,7 +297,7 @@ core::Error BilledCall::broken(core::Error error) {
 
 // Appends the usage event with the neurons that it costs.
 void BilledCall::annotate(const api::SseEvent& event, const api::ChunkFacts& facts) {
-  const metering::Units units = metering::units_of(spec_.view.endpoint, inspector_.usage().value_or(api::Usage{}));
+  const metering::Units units = units_now(inspector_.usage().value_or(api::Usage{}));
   const metering::Charge charge = bill_.prices->price(spec_.model->name, spec_.tier, units);
   std::string annotated;
   out_ += api::with_neurons(event, facts, neurons_text(charge.nano_neurons), annotated);

@@ -97,6 +97,7 @@ class BilledCall {
   boost::asio::awaitable<core::Result<void>> settle(metering::Outcome outcome, std::string_view reason, int status);
   void settle_now(metering::Outcome outcome, std::string_view reason, int status) noexcept;
   void append(metering::Terminal record) noexcept;
+  metering::Units units_now(const api::Usage& usage) const;
   metering::Terminal terminal(metering::Outcome outcome, std::string_view reason, int status);
   void count_usage(bool answered) noexcept;
   boost::asio::awaitable<core::Result<void>> take_place();

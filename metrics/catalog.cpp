@@ -311,6 +311,9 @@ constexpr FamilySpec kCatalog[] = {
     counter(engine_step_part_seconds_total, "ganglion_engine_step_part_seconds_total", "seconds", {"model", "part"},
             "Of it, the engine's own work beside the model (part: plan, deciding what to compute; text, text and "
             "events)."),
+    counter(engine_device_seconds_total, "ganglion_engine_device_seconds_total", "seconds", {"model"},
+            "Time that the model's device computed: its rate is the share of time that the device is busy, and neurons "
+            "over it are neurons per second of the device."),
     counter(engine_step_tokens_total, "ganglion_engine_step_tokens_total", "tokens", {"model", "tier"},
             "Tokens that steps computed."),
     gauge(engine_step_tokens_max, "ganglion_engine_step_tokens_max", "tokens", {"model"},
@@ -324,6 +327,12 @@ constexpr FamilySpec kCatalog[] = {
     counter(
         engine_preemptions_total, "ganglion_engine_preemptions_total", "", {"model"},
         "Running requests put back into the queue because the key-value store was full or a fast one needed the room."),
+    gauge(engine_in_service, "ganglion_engine_in_service", "", {"model"},
+          "0 while the model's device has failed and its requests are refused, else 1."),
+    counter(engine_device_failures_total, "ganglion_engine_device_failures_total", "", {"model"},
+            "Steps that the device failed; their requests were answered 503 or went to another backend."),
+    counter(engine_restarts_total, "ganglion_engine_restarts_total", "", {"model"},
+            "Times that a failed device was back in service."),
     // Process, build and configuration.
     counter(config_reloads_total, "ganglion_config_reloads_total", "", {"result"},
             "Configuration loads after the start (ok, failed); a failed one leaves the old configuration in force."),

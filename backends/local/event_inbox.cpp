@@ -45,6 +45,7 @@ void EventInbox::deliver(std::size_t choice, local::GenerateEvent&& event) {
   if (closed_) return;
   ChoiceNews& news = news_.choices[choice];
   news.started = true;
+  news.usage = event.usage;
   if (event.kind == local::GenerateEvent::Kind::token) {
     news.text += event.text;
     news.tokens += static_cast<int>(event.tokens.size());
@@ -52,7 +53,6 @@ void EventInbox::deliver(std::size_t choice, local::GenerateEvent&& event) {
   } else {
     news.ended = true;
     news.finish = event.finish;
-    news.usage = event.usage;
     if (event.kind == local::GenerateEvent::Kind::error) news.error = std::move(event.error);
   }
   wake();

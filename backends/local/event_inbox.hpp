@@ -28,9 +28,9 @@ struct ChoiceNews {
   std::vector<local::TokenLogprobs> logprobs;
   int tokens = 0;
   bool started = false;  // anything has come at all
-  bool ended = false;    // finish, usage and perhaps error are set
+  bool ended = false;    // finish and perhaps error are set
   local::FinishReason finish = local::FinishReason::none;
-  local::GenerateUsage usage;
+  local::GenerateUsage usage;  // until now
   std::optional<core::Error> error;
 };
 

@@ -147,11 +147,12 @@ void GenerateAnswer::absorb() {
 void GenerateAnswer::absorb(std::size_t index, ChoiceNews& news) {
   Choice& choice = choices_[index];
   choice.tokens += static_cast<std::uint64_t>(news.tokens);
+  choice.cached_tokens = static_cast<std::uint64_t>(news.usage.cached_prompt_tokens);
+  choice.engine_us = static_cast<std::uint64_t>(news.usage.engine_us);
   if (news.ended) {
     choice.ended = true;
     ++ended_;
     choice.tokens = static_cast<std::uint64_t>(news.usage.completion_tokens);
-    choice.cached_tokens = static_cast<std::uint64_t>(news.usage.cached_prompt_tokens);
     choice.finish_reason = news.finish == local::FinishReason::length ? "length" : "stop";
     if (news.error) {
       failure_ = std::move(news.error);
@@ -204,6 +205,12 @@ std::optional<api::Usage> GenerateAnswer::usage() const {
   return used;
 }
 
+std::uint64_t GenerateAnswer::engine_us() const {
+  std::uint64_t sum = 0;
+  for (const Choice& choice : choices_) sum += choice.engine_us;
+  return sum;
+}
+
 EmbedAnswer::EmbedAnswer(std::shared_ptr<const LocalModel> model, const boost::asio::any_io_executor& executor,
                          std::string model_name, api::EncodingFormat format, const Call& call)
     : model_(std::move(model)),
@@ -241,6 +248,7 @@ boost::asio::awaitable<core::Result<void>> EmbedAnswer::begin() {
   handle_.reset();
   if (!*result) co_return std::unexpected(result->error());
   prompt_tokens_ = static_cast<std::uint64_t>((*result)->prompt_tokens);
+  engine_us_ = static_cast<std::uint64_t>((*result)->engine_us);
   body_ = api::embedding_body(model_name_, (*result)->vectors, format_, prompt_tokens_);
   co_return core::Result<void>{};
 }

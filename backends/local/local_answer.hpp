@@ -49,6 +49,7 @@ class GenerateAnswer final : public Answer {
   const AnswerHead& head() const override { return head_; }
   boost::asio::awaitable<core::Result<std::string_view>> next() override;
   std::optional<api::Usage> usage() const override;
+  std::uint64_t engine_us() const override;
 
  private:
   struct Choice {
@@ -60,6 +61,7 @@ class GenerateAnswer final : public Answer {
     std::string_view finish_reason;
     std::uint64_t prompt_tokens = 0;
     std::uint64_t cached_tokens = 0;
+    std::uint64_t engine_us = 0;
     std::uint64_t tokens = 0;
   };
 
@@ -101,6 +103,7 @@ class EmbedAnswer final : public Answer {
   const AnswerHead& head() const override { return head_; }
   boost::asio::awaitable<core::Result<std::string_view>> next() override;
   std::optional<api::Usage> usage() const override;
+  std::uint64_t engine_us() const override { return engine_us_; }
 
  private:
   EmbedAnswer(std::shared_ptr<const LocalModel> model, const boost::asio::any_io_executor& executor,
@@ -115,6 +118,7 @@ class EmbedAnswer final : public Answer {
   EventInbox::Waiter waiter_;
   std::optional<local::Handle> handle_;  // while it is under way
   std::uint64_t prompt_tokens_ = 0;
+  std::uint64_t engine_us_ = 0;
   std::string body_;
   std::size_t sent_ = 0;
 };

@@ -10,6 +10,7 @@
 
 #include "backends/backend.hpp"
 #include "backends/local/engine/events.hpp"
+#include "backends/local/engine/hooks.hpp"
 #include "backends/local/options.hpp"
 #include "backends/local/token_counter.hpp"
 #include "core/error.hpp"
@@ -48,8 +49,10 @@ class LocalModel {
 };
 
 // Reads the model folder: a BERT-family model embeds, any other generates. Blocks for as long as the weights take.
-// Errors are for the operator and name the file or option at fault.
-core::Result<std::shared_ptr<LocalModel>> load_local_model(const LocalModelOptions& options);
+// Errors are for the operator and name the file or option at fault. `make_runner`: what computes a text model's steps,
+// in tests; empty: by options.device.
+core::Result<std::shared_ptr<LocalModel>> load_local_model(const LocalModelOptions& options,
+                                                           local::RunnerFactory make_runner = {});
 
 // Serves chat_completions and completions from a generating model, embeddings from an embedding one; any other
 // endpoint is `unsupported`. What start() refuses: invalid requests, context_length (with the numbers), queue_full,

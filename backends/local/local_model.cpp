@@ -5,6 +5,7 @@
 
 #include "backends/local/local_parts.hpp"
 #include "backends/local/weights/model_config.hpp"
+#include "core/log.hpp"
 
 namespace ganglion::backends {
 
@@ -21,7 +22,16 @@ core::Result<local::Quantize> quantize_of(const LocalModelOptions& options) {
                     "quantize");
 }
 
-core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quantize) {
+// What the engine says of its device goes to the log: a restart is good news, the rest is not.
+local::EngineHooks hooks_of(const std::string& model, local::RunnerFactory make_runner) {
+  return {.make_runner = std::move(make_runner), .notice = [model](std::string_view event, std::string_view problem) {
+            const auto level = event == "engine_restarted" ? core::LogLevel::warn : core::LogLevel::error;
+            core::log(level, event, {{"model", model}, {"problem", problem}});
+          }};
+}
+
+core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quantize,
+                                  local::RunnerFactory make_runner) {
   const LocalModelOptions& options = parts.options;
   // The template first: it is small, and a mistake in it should not cost the time to load the weights.
   auto chat = local::load_chat_template(options.directory);
@@ -36,7 +46,8 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
                                      .quantize = quantize,
                                      .kv_type = options.kv_type == "fp8" ? local::KvType::f8 : local::KvType::automatic,
                                      .context_max = static_cast<int>(options.context_max),
-                                     .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent)});
+                                     .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent)},
+                                    hooks_of(options.name, std::move(make_runner)));
   if (!engine) return std::unexpected(engine.error());
   parts.engine = std::move(*engine);
   return {};
@@ -86,7 +97,8 @@ TokenCounter LocalModel::counter(std::shared_ptr<const LocalModel> model) {
   });
 }
 
-core::Result<std::shared_ptr<LocalModel>> load_local_model(const LocalModelOptions& options) {
+core::Result<std::shared_ptr<LocalModel>> load_local_model(const LocalModelOptions& options,
+                                                           local::RunnerFactory make_runner) {
   const auto quantize = quantize_of(options);
   if (!quantize) return std::unexpected(quantize.error());
   const auto config = local::load_model_config(options.directory);
@@ -94,7 +106,8 @@ core::Result<std::shared_ptr<LocalModel>> load_local_model(const LocalModelOptio
   auto parts = std::make_unique<LocalModel::Parts>();
   parts->options = options;
   const bool embeds = config->family == local::ModelFamily::bert;
-  const auto loaded = embeds ? load_embedder(*parts, *quantize) : load_generator(*parts, *quantize);
+  const auto loaded =
+      embeds ? load_embedder(*parts, *quantize) : load_generator(*parts, *quantize, std::move(make_runner));
   if (!loaded) return std::unexpected(loaded.error());
   const local::Tokenizer& tokenizer = parts->tokenizer();
   parts->guard = std::make_unique<SpecialTokenGuard>(tokenizer);

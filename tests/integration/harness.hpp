@@ -28,7 +28,8 @@ class RunningGateway {
   // hosts:
   // []").
   explicit RunningGateway(const std::string& yaml, unsigned workers = 1, const std::string& address = "127.0.0.1",
-                          std::string directory = {}, const std::string& admin = "", const std::string& server = "")
+                          std::string directory = {}, const std::string& admin = "", const std::string& server = "",
+                          app::ModelLoader load_model = {})
       : directory_(std::move(directory)), address_(address) {
     core::set_log_level(core::LogLevel::off);
     char name[] = "/tmp/ganglion-integration-XXXXXX";
@@ -53,7 +54,8 @@ class RunningGateway {
       return;
     }
     config->source.clear();
-    application_ = std::make_unique<app::Application>(std::make_shared<const config::Config>(std::move(*config)));
+    application_ = std::make_unique<app::Application>(std::make_shared<const config::Config>(std::move(*config)),
+                                                      std::move(load_model));
     if (const auto started = application_->start(); !started) {
       ADD_FAILURE() << started.error().message;
       application_.reset();

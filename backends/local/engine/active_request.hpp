@@ -25,9 +25,13 @@ struct ActiveRequest final : Sequence {
   int prompt_tokens = 0;
   int tokens_max = 0;  // completion
   int generated = 0;
+  double engine_seconds = 0;
+  bool stopped = false;  // a stop string was completed: what was sampled since does not count
   std::chrono::steady_clock::time_point queued_at;
 
-  GenerateUsage usage() const { return {prompt_tokens, reused, generated}; }
+  GenerateUsage usage() const {
+    return {prompt_tokens, reused, generated, static_cast<std::int64_t>(engine_seconds * 1e6 + 0.5)};
+  }
 };
 
 }  // namespace ganglion::local

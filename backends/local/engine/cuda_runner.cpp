@@ -66,8 +66,9 @@ CudaDecoder::SampleSpec spec_of(const Runner::Sampling& s) {
 
 class CudaRunner final : public Runner {
  public:
-  CudaRunner(std::unique_ptr<CudaDecoder> decoder, const EngineOptions& options, std::string device)
-      : decoder_(std::move(decoder)), kv_bytes_(options.kv_bytes), device_(std::move(device)) {}
+  CudaRunner(std::unique_ptr<DeviceUse> use, std::unique_ptr<CudaDecoder> decoder, const EngineOptions& options,
+             std::string device)
+      : use_(std::move(use)), decoder_(std::move(decoder)), kv_bytes_(options.kv_bytes), device_(std::move(device)) {}
 
   std::int64_t vocab_size() const override { return decoder_->vocab_size(); }
   std::int64_t context_max() const override { return decoder_->context_max(); }
@@ -84,6 +85,14 @@ class CudaRunner final : public Runner {
 
   // A step is queued whole and takes milliseconds: nobody needs it to give up.
   Result<void> step(std::span<const Slice> slices, std::span<Choice> choices, const std::atomic<bool>*) override {
+    if (auto queued = submit(slices); !queued) return queued;
+    return collect(choices);
+  }
+
+  bool overlaps() const override { return true; }
+  double device_seconds() const override { return decoder_->last_step_ms() / 1e3; }
+
+  Result<void> submit(std::span<const Slice> slices) override {
     std::vector<CudaDecoder::SampleSpec> specs;
     specs.reserve(slices.size());  // the slices point into it
     std::vector<CudaDecoder::Slice> work;
@@ -93,6 +102,10 @@ class CudaRunner final : public Runner {
           {s.tokens, s.pages, s.position, s.sampling != nullptr, s.sampling != nullptr ? &specs.back() : nullptr});
     }
     if (auto queued = decoder_->submit(work); !queued) return failed(queued.error());
+    return {};
+  }
+
+  Result<void> collect(std::span<Choice> choices) override {
     const auto results = decoder_->collect();
     if (!results) return failed(results.error());
     for (std::size_t i = 0; i < results->size(); ++i) {
@@ -111,9 +124,11 @@ class CudaRunner final : public Runner {
   // Nothing that ran in this context after an error of the device can be trusted.
   Result<void> failed(const core::Error& error) {
     broken_ = error.kind == ErrorKind::overloaded && is_sticky(cudaPeekAtLastError());
+    if (broken_) note_lost_device();
     return std::unexpected(error);
   }
 
+  std::unique_ptr<DeviceUse> use_;  // outlives the decoder
   std::unique_ptr<CudaDecoder> decoder_;
   std::uint64_t kv_bytes_;
   std::string device_;
@@ -130,6 +145,7 @@ Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, c
   for (const DeviceInfo& info : *devices) {
     if (info.index == device) name += " (" + info.name + ")";
   }
+  auto use = std::make_unique<DeviceUse>();
   auto decoder = CudaDecoder::load(checkpoint, config,
                                    {.device = device,
                                     .format = format_of(options.quantize),
@@ -138,7 +154,7 @@ Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, c
                                     .batch_max = options.batch_max,
                                     .context_max = options.context_max});
   if (!decoder) return std::unexpected(decoder.error());
-  return std::make_unique<CudaRunner>(std::move(*decoder), options, std::move(name));
+  return std::make_unique<CudaRunner>(std::move(use), std::move(*decoder), options, std::move(name));
 }
 
 }  // namespace ganglion::local

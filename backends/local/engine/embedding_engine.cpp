@@ -29,7 +29,7 @@ struct EmbeddingEngine::Impl {
     std::vector<std::vector<std::int32_t>> inputs;
     std::shared_ptr<EmbedSink> sink;
     EmbedResult result;  // grows in order; complete when it has one vector per input
-    std::size_t in_pass = 0;
+    std::size_t in_pass = 0, tokens_in_pass = 0;
     bool cancelled = false;
   };
 
@@ -256,13 +256,14 @@ void EmbeddingEngine::Impl::pack() {
   std::size_t tokens = 0;
   bool regular_waits = false, regular_packed = false, full = false;
   for (auto& request : active_) {
-    request->in_pass = 0;
+    request->in_pass = request->tokens_in_pass = 0;
     for (std::size_t i = request->result.vectors.size(); i < request->inputs.size() && !full; ++i) {
       tokens += request->inputs[i].size();
       full = !pass_.empty() && tokens > static_cast<std::size_t>(options_.step_tokens_max);
       if (full) break;
       pass_.emplace_back(request->inputs[i]);
       ++request->in_pass;
+      request->tokens_in_pass += request->inputs[i].size();
     }
     if (request->priority == Priority::fast) continue;
     regular_waits = true;
@@ -276,7 +277,10 @@ void EmbeddingEngine::Impl::compute() {
   auto vectors = bert_->encode(pass_);
   std::size_t next = 0, tokens = 0;
   for (const auto& input : pass_) tokens += input.size();
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   for (auto& request : active_) {
+    const double share = static_cast<double>(request->tokens_in_pass) / static_cast<double>(tokens);
+    request->result.engine_us += static_cast<std::int64_t>(share * seconds * 1e6 + 0.5);
     for (; request->in_pass > 0; --request->in_pass, ++next) {
       if (vectors) request->result.vectors.push_back(std::move((*vectors)[next]));
     }
@@ -288,8 +292,8 @@ void EmbeddingEngine::Impl::compute() {
   const std::lock_guard lock(mutex_);
   ++stats_.steps;
   stats_.prompt_tokens += tokens;
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   stats_.step_seconds += seconds;
+  stats_.device_seconds += seconds;
   request_seconds_ += 0.1 * (seconds - request_seconds_);
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backends/local/engine/events.hpp"
+#include "backends/local/engine/hooks.hpp"
 #include "backends/local/engine/options.hpp"
 #include "core/error.hpp"
 
@@ -18,7 +19,7 @@ class Engine {
  public:
   // Reads and packs the weights (seconds for large models; blocks) and starts the threads. Errors name the file,
   // the tensor or the key at fault, and are meant for the operator.
-  static core::Result<std::unique_ptr<Engine>> load(const EngineOptions& options);
+  static core::Result<std::unique_ptr<Engine>> load(const EngineOptions& options, EngineHooks hooks = {});
 
   // Ends every request with an `error` event of kind shutting_down, then joins the threads.
   ~Engine();
@@ -27,7 +28,7 @@ class Engine {
 
   // Queues a request. Any thread. On success the sink gets the request's events until done or error and is then
   // released; on failure it is never called. Errors: queue_full (with retry_after), context_length,
-  // invalid_value (param names the field), shutting_down.
+  // invalid_value (param names the field), shutting_down, no_backend (out of service until the device is back).
   // The events may begin before submit returns.
   core::Result<Handle> submit(GenerateRequest request, std::shared_ptr<GenerateSink> sink);
 

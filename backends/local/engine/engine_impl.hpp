@@ -1,5 +1,6 @@
 #pragma once
-// The inside of Engine: everything one model needs, and the loop that drives it. Private to this folder.
+// The inside of Engine: everything one model needs, and the loop that drives it. Private to this folder. The doors and
+// the start are in engine.cpp, the loop in engine_step.cpp, text and events in engine_text.cpp.
 
 #include <atomic>
 #include <condition_variable>
@@ -12,13 +13,21 @@
 #include "backends/local/engine/page_pool.hpp"
 #include "backends/local/engine/runner.hpp"
 #include "backends/local/engine/step_cost.hpp"
+#include "backends/local/engine/work_share.hpp"
 #include "backends/local/tokenizer/tokenizer.hpp"
 
 namespace ganglion::local {
 
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+};
+
 struct Engine::Impl {
-  Impl(const EngineOptions& options, Tokenizer tokenizer, ModelConfig config)
-      : options_(options), tokenizer_(std::move(tokenizer)), config_(std::move(config)) {}
+  Impl(const EngineOptions& options, EngineHooks hooks, Tokenizer tokenizer, ModelConfig config);
   ~Impl();
 
   core::Result<void> load();
@@ -29,52 +38,78 @@ struct Engine::Impl {
 
   // Set before the thread starts, constant after.
   EngineOptions options_;
+  EngineHooks hooks_;
   Tokenizer tokenizer_;
   ModelConfig config_;
   int context_max_ = 0;
+  std::int64_t vocab_size_ = 0;
   std::string device_;  // where it runs, and why not on a GPU
 
  private:
-  // The loop and its parts; engine thread only.
   struct StepCounts {
     int steps = 0, prompt_tokens = 0, sampled = 0;
     int tokens[kPriorityCount] = {0, 0};
-    double seconds = 0, plan_seconds = 0, text_seconds = 0;
+    double seconds = 0, plan_seconds = 0, text_seconds = 0, device_seconds = 0;
   };
-  void run();
-  bool take_mail();  // newcomers and cancellations; false at the end
-  // The slices of a plan; they point into it, into its sequences and into samplings_.
-  std::span<const Runner::Slice> slices_of(std::span<const Scheduler::Work> work, StepCounts& counts);
-  void step();
   struct Ending {
     std::unique_ptr<Sequence> sequence;  // already out of the scheduler
     FinishReason reason;                 // error: the logits were not numbers
   };
+  // A token that was sampled and is not text yet. The request lives until it is told.
+  struct Untold {
+    ActiveRequest* request;
+    Choice choice;
+  };
+
+  // The loop and its parts; engine thread only.
+  void run();
+  bool take_mail();  // newcomers and cancellations; false at the end
+  void step();
+  // The slices of a plan; they point into it, into its sequences and into samplings_.
+  std::span<const Runner::Slice> slices_of(std::span<const Scheduler::Work> work, StepCounts& counts);
+  core::Result<void> compute(std::span<const Runner::Slice> slices, StepCounts& counts);
+  void charge(std::span<const Scheduler::Work> work, double device_seconds);
   void advance(std::span<const Scheduler::Work> work);
-  void deliver();
-  void publish(const StepCounts& counts);
-  // A sampled token's consequences; none: the request goes on.
+  // What a sampled token's id alone decides; none: the request goes on.
   FinishReason accept(ActiveRequest& request, const Choice& choice);
+  void end_stopped();
+  void publish(const StepCounts& counts);
+
+  // Failures.
+  void fail_all(const core::Error& error);
+  void fail_step(const core::Error& error);
+  void restart();
+  void notice(std::string_view event, std::string_view problem) const;
+
+  // Text and events.
+  void tell();     // the sampled tokens, in order; before anybody's end is delivered
+  void deliver();  // the ends
   TokenLogprobs logprobs_of(const Choice& choice) const;
   void send(ActiveRequest& request, TextStream::Release&& release);
   void finish(ActiveRequest& request, FinishReason reason);
   void fail(ActiveRequest& request, core::Error error);
-  void fail_all(const core::Error& error);
-  void fail_step(const core::Error& error);
 
+  core::Result<std::unique_ptr<Runner>> make_runner(std::string& note) const;
   std::chrono::milliseconds retry_after(int queued) const;
   int regular_share(int total) const;
 
-  std::unique_ptr<Runner> runner_;
+  std::unique_ptr<Runner> runner_;  // null: out of service
   std::optional<PagePool> pages_;
   std::optional<Scheduler> scheduler_;
   StepCost cost_;
+  WorkShare share_;
   bool gave_up_ = false;  // the last step, half done
+  int failures_ = 0;      // steps in a row
+  int restarts_failed_ = 0;
+  std::chrono::steady_clock::time_point next_restart_;
   std::atomic<bool> fast_arrived_{false};
+  std::vector<WorkShare::Part> parts_;
   std::vector<Runner::Sampling> samplings_;
   std::vector<Runner::Slice> slices_;
   std::vector<Choice> choices_;
-  std::vector<Ending> endings_;  // decided, not yet told
+  std::vector<Untold> untold_;
+  std::vector<std::uint64_t> stopped_;  // whose text has completed a stop string, and who may still be in the scheduler
+  std::vector<Ending> endings_;         // decided, not yet told
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
@@ -84,7 +119,6 @@ struct Engine::Impl {
   double request_seconds_ = 1.0;  // recent mean from queueing to the end
   std::uint64_t next_id_ = 1;
   bool stopping_ = false;
-  bool broken_ = false;  // the device failed for good: nothing more is taken
 
   std::thread thread_;
 };

@@ -63,6 +63,7 @@ struct GenerateUsage {
   int prompt_tokens = 0;
   int cached_prompt_tokens = 0;  // of prompt_tokens, those that earlier requests had computed
   int completion_tokens = 0;     // every sampled token: the end token and tokens cut away by a stop string count
+  std::int64_t engine_us = 0;    // its share of the time that steps took on the device
 };
 
 // A request's events in order: any number of `token`, then exactly one of `done` or `error`.
@@ -89,6 +90,7 @@ class GenerateSink {
 struct EmbedResult {
   std::vector<std::vector<float>> vectors;  // one per input sequence, in order; pooled and normalised as configured
   int prompt_tokens = 0;
+  std::int64_t engine_us = 0;  // its share of the time that passes took
 };
 
 // Receives the one outcome of an embedding request, on the engine's thread: hand over and return, never block.
@@ -115,6 +117,7 @@ struct EngineStats {
   std::uint64_t weight_bytes = 0;      // packed; what one step reads
   std::uint64_t steps = 0;
   double step_seconds = 0;                             // time spent inside steps; of it:
+  double device_seconds = 0;                           //   the device computed
   double plan_seconds = 0;                             //   deciding what to compute
   double text_seconds = 0;                             //   text and events
   std::uint64_t step_tokens_max = 0;                   // tokens that one step may have
@@ -128,7 +131,10 @@ struct EngineStats {
   std::uint64_t rejected_queue_full = 0;
   std::uint64_t rejected_context = 0;
   std::uint64_t preempted = 0;
-  std::uint64_t failed = 0;  // ended by an error event
+  std::uint64_t failed = 0;           // ended by an error event
+  std::uint64_t device_failures = 0;  // steps that the device failed
+  std::uint64_t restarts = 0;         // after which it was back
+  bool in_service = true;             // false: the device failed, and requests are refused until it is back
 };
 
 }  // namespace ganglion::local

@@ -38,6 +38,7 @@ struct EngineOptions {
   int fast_reserved_percent = 20;  // of batch and queue: regular requests may not take it
   // Regular requests in the batch may make a step of the fast ones at most so much longer.
   int fast_slowdown_percent = 20;
+  int restart_ms = 1'000;  // a failed device that does not come back is tried again so much later, then after twice ...
 };
 
 struct EmbeddingOptions {

@@ -10,9 +10,17 @@
 
 namespace ganglion::local {
 
+core::Result<void> Runner::submit(std::span<const Slice>) {
+  return core::fail(core::ErrorKind::internal, "this runner computes within step()");
+}
+core::Result<void> Runner::collect(std::span<Choice>) {
+  return core::fail(core::ErrorKind::internal, "this runner computes within step()");
+}
+
 core::Result<std::unique_ptr<Runner>> make_runner(Checkpoint checkpoint, const ModelConfig& config,
                                                   const EngineOptions& options, std::string& note) {
 #ifdef GANGLION_CUDA
+  reset_lost_devices();
   const auto device = choose_device(options.device, note);
   if (!device) return std::unexpected(device.error());
   if (*device >= 0) {

@@ -1,6 +1,9 @@
 #pragma once
 // What computes an engine's steps: a model on one device, with its KV store and its sampler. The engine decides what a
 // step holds and what becomes of the tokens; a runner knows neither requests nor text. One caller at a time.
+//
+// A runner on the caller's own processors computes a step within step(). One that computes elsewhere also takes a step
+// in two parts, between which the caller turns the last step's tokens into text.
 
 #include <atomic>
 #include <cstdint>
@@ -48,11 +51,23 @@ class Runner {
   virtual core::Result<void> reserve_pages(std::int64_t pages) = 0;
 
   // Computes a step. Writes one choice for each slice that asks, in order; a choice that is not `ok` means that its
-  // logits were not numbers. On failure nothing of the step counts; `broken()` says whether more would be of use.
+  // logits were not numbers. On failure nothing of the step counts.
   // Error cancelled: `give_up` came true and the runner, which need not look at it, broke off; the same call can be
   // made again.
   virtual core::Result<void> step(std::span<const Slice> slices, std::span<Choice> choices,
                                   const std::atomic<bool>* give_up) = 0;
+
+  // Whether submit() returns before the step is computed. Where it does not, only step() is called.
+  virtual bool overlaps() const { return false; }
+  // Takes a step; nothing that the slices point to is needed after it. No other call of submit(), step() or
+  // reserve_pages() before the step was collected.
+  virtual core::Result<void> submit(std::span<const Slice> slices);
+  // Waits for the submitted step; its choices and errors, as step().
+  virtual core::Result<void> collect(std::span<Choice> choices);
+
+  // Of the last step, on the device; negative: as long as the call took.
+  virtual double device_seconds() const { return -1; }
+  // After a failure: nothing more will come of this runner.
   virtual bool broken() const { return false; }
 };
 

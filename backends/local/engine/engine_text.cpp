@@ -1,0 +1,92 @@
+// From sampled tokens to what is shown: text, stop strings, log-probabilities, the last event.
+
+#include <utility>
+
+#include "backends/local/engine/engine_impl.hpp"
+
+namespace ganglion::local {
+
+using core::ErrorKind;
+
+void Engine::Impl::tell() {
+  for (Untold& token : untold_) {
+    ActiveRequest& r = *token.request;
+    if (r.stopped) continue;
+    std::optional<TokenLogprobs> logprobs;
+    if (r.request.sampling.logprobs) logprobs = logprobs_of(token.choice);
+    auto release = r.text.push(token.choice.id, std::move(logprobs));
+    if (release.stopped) {
+      r.stopped = true;
+      stopped_.push_back(r.id);
+    }
+    send(r, std::move(release));
+  }
+  untold_.clear();
+}
+
+// The last events go out when the pages are free and the counters say so: who sees the end may rely on it.
+void Engine::Impl::deliver() {
+  for (auto& [sequence, reason] : endings_) {
+    auto& request = static_cast<ActiveRequest&>(*sequence);
+    if (reason == FinishReason::error) {
+      fail(request, core::make_error(ErrorKind::internal, "the model's output is not a number"));
+    } else {
+      finish(request, request.stopped ? FinishReason::stop : reason);
+    }
+    sequence.reset();
+  }
+  endings_.clear();
+}
+
+TokenLogprobs Engine::Impl::logprobs_of(const Choice& choice) const {
+  TokenLogprobs out;
+  out.chosen = {choice.id, choice.logprob, tokenizer_.token_bytes(choice.id)};
+  for (const auto& [id, logprob] : choice.top) out.top.push_back({id, logprob, tokenizer_.token_bytes(id)});
+  return out;
+}
+
+void Engine::Impl::send(ActiveRequest& r, TextStream::Release&& release) {
+  if (release.text.empty() && release.tokens.empty()) return;
+  GenerateEvent event;
+  event.text = std::move(release.text);
+  event.tokens = std::move(release.tokens);
+  event.logprobs = std::move(release.logprobs);
+  event.usage = r.usage();
+  r.sink->on_event(std::move(event));
+}
+
+void Engine::Impl::finish(ActiveRequest& r, FinishReason reason) {
+  if (reason == FinishReason::length || reason == FinishReason::stop) {
+    auto rest = r.text.finish();
+    if (rest.stopped) reason = FinishReason::stop;
+    send(r, std::move(rest));
+  }
+  GenerateEvent event;
+  event.kind = GenerateEvent::Kind::done;
+  event.finish = reason;
+  event.usage = r.usage();
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.finished;
+    if (reason == FinishReason::cancelled) ++stats_.cancelled;
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - r.queued_at;
+    request_seconds_ += 0.1 * (took.count() - request_seconds_);
+  }
+  r.sink->on_event(std::move(event));
+}
+
+void Engine::Impl::fail(ActiveRequest& r, core::Error error) {
+  GenerateEvent event;
+  event.kind = GenerateEvent::Kind::error;
+  event.finish = FinishReason::error;
+  event.usage = r.usage();
+  event.error = std::move(error);
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.finished;
+    ++stats_.failed;
+  }
+  r.sink->on_event(std::move(event));
+}
+
+}  // namespace ganglion::local

@@ -1,0 +1,30 @@
+#pragma once
+// What an engine gets from outside besides its settings: how its runner is made, and whom it tells of trouble. Tests
+// put runners of their own here.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "backends/local/engine/options.hpp"
+#include "core/error.hpp"
+
+namespace ganglion::local {
+
+class Runner;
+struct ModelConfig;
+
+// Reads the weights and makes a runner; `note` is set to what is worth telling (why not on a GPU). Called at the start
+// and, on the engine's thread, after each failure that the runner does not survive.
+using RunnerFactory =
+    std::function<core::Result<std::unique_ptr<Runner>>(const EngineOptions&, const ModelConfig&, std::string& note)>;
+
+struct EngineHooks {
+  RunnerFactory make_runner;  // empty: by options.device
+  // "engine_step_failed", "engine_out_of_service", "engine_restart_failed", "engine_restarted", and the problem. On the
+  // engine's thread; empty: nobody listens.
+  std::function<void(std::string_view event, std::string_view problem)> notice;
+};
+
+}  // namespace ganglion::local
