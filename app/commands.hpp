@@ -17,5 +17,6 @@ int ledger_command(const Words& words);
 int usage_command(const Words& words);
 int invoice_command(const Words& words);
 int metrics_command(const Words& words);
+int calibrate_command(const Words& words);
 
 }  // namespace ganglion::app

@@ -22,6 +22,9 @@ constexpr std::string_view kHelp = R"(ganglion: an AI gateway with its own local
   ganglion invoice --tenant T --month 2026-11 [--format text|csv|json]
                                    each of ledger, usage and invoice: [--dir DIR | --config FILE]
   ganglion metrics --print-docs
+  ganglion calibrate [FILE] --model M (--usd-per-hour X | --neurons-per-second X) [--batch N] [--prompt-tokens N]
+                 [--output-tokens N] [--rounds N] [--write OUT]
+                                   measure a local model here and write its prices for `pricing.models`
   ganglion version
 )";
 
@@ -33,8 +36,9 @@ int main(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "help";
   const Words words(argv + std::min(argc, 2), argv + argc);
   static const std::map<std::string, int (*)(const Words&)> kCommands{
-      {"serve", serve_command},   {"check", check_command}, {"config", config_command},   {"keys", keys_command},
-      {"ledger", ledger_command}, {"usage", usage_command}, {"invoice", invoice_command}, {"metrics", metrics_command}};
+      {"serve", serve_command},     {"check", check_command},     {"config", config_command},
+      {"keys", keys_command},       {"ledger", ledger_command},   {"usage", usage_command},
+      {"invoice", invoice_command}, {"metrics", metrics_command}, {"calibrate", calibrate_command}};
   if (const auto found = kCommands.find(command); found != kCommands.end()) return found->second(words);
   if (command == "version" || command == "--version") {
     std::cout << "ganglion " << kVersion << " (" << kCommit << ")\n";

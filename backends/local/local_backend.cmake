@@ -1,5 +1,6 @@
 # What joins the local engine to the gateway: OpenAI's dialect over the engine, behind backends::Backend.
 ganglion_library(backends_local SOURCES
+  ${CMAKE_CURRENT_LIST_DIR}/local_calibrate.cpp
   ${CMAKE_CURRENT_LIST_DIR}/chat_prompt.cpp
   ${CMAKE_CURRENT_LIST_DIR}/event_inbox.cpp
   ${CMAKE_CURRENT_LIST_DIR}/local_answer.cpp
