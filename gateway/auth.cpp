@@ -8,6 +8,7 @@
 #include <openssl/params.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "core/text.hpp"
@@ -73,7 +74,7 @@ KeyRing::KeyRing(const GatewayOptions& options) : pepper_(options.key_pepper) {
   for (const KeyOptions& key : options.keys) {
     keys.emplace_back(key.hash.empty() ? key_digest(pepper_, key.secret.reveal()) : digest_from_hex(key.hash), &key);
   }
-  std::ranges::sort(keys);  // of equal digests, which a configuration may not have, the first is found
+  std::ranges::sort(keys);
   for (const auto& [digest, key] : keys) {
     checks_.push_back({.digest = digest, .good = !key->revoked});
     prefixes_.push_back(prefix(digest));
@@ -85,8 +86,6 @@ KeyRing::KeyRing(const GatewayOptions& options) : pepper_(options.key_pepper) {
                                     .tier_fixed = key->tier_fixed,
                                     .limits = key->limits});
   }
-  checks_.emplace_back();
-  principals_.emplace_back();
   index();
 }
 
@@ -102,23 +101,25 @@ void KeyRing::index() {
     while (at < count && prefixes_[at] >> bucket_shift_ == bucket) ++at;
     scan_ = std::max(scan_, at - bucket_starts_[bucket]);
   }
-  prefixes_.resize(count + scan_);
+  // No scan leaves the tables, and an empty last bucket has something to compare.
+  prefixes_.resize(count + scan_ + 1);
+  checks_.resize(count + scan_ + 1);
 }
 
 const Principal* KeyRing::find(const core::Sha256& digest) const {
   const std::uint64_t wanted = prefix(digest);
   const std::size_t start = bucket_starts_[wanted >> bucket_shift_];
-  const std::size_t none = checks_.size() - 1;
-  std::size_t place = none;
-  // From the end, so that the first of equal ones stays; a place past the keys is none.
-  for (std::size_t i = scan_; i-- > 0;) {
-    const bool match =
-        static_cast<bool>(static_cast<int>(prefixes_[start + i] == wanted) & static_cast<int>(start + i < none));
-    place = match ? start + i : place;
+  // Where nothing matches, the digest that has the wanted one's rank is compared in vain: memory that is as near or far
+  // as a match's. Masks, because a branch that is taken for a match alone would tell of it.
+  auto place = static_cast<std::size_t>(static_cast<unsigned __int128>(wanted) * principals_.size() >> 64);
+  for (std::size_t i = 0; i < scan_; ++i) {
+    const std::size_t match = std::size_t{0} - static_cast<std::size_t>(prefixes_[start + i] == wanted);
+    place ^= (place ^ (start + i)) & match;
   }
   const Check& check = checks_[place];
   const int equal = static_cast<int>(CRYPTO_memcmp(check.digest.data(), digest.data(), digest.size()) == 0);
-  return (equal & static_cast<int>(check.good)) != 0 ? &principals_[place] : nullptr;
+  const std::array<const Principal*, 2> answers{nullptr, principals_.data() + place};
+  return answers[static_cast<std::size_t>(equal & static_cast<int>(check.good))];
 }
 
 Authenticator::Authenticator(std::shared_ptr<const KeyRing> ring) : ring_(std::move(ring)) {

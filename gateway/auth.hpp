@@ -39,7 +39,7 @@ class KeyRing {
   // Keys whose hash is not 64 hex digits are a configuration error and were refused before.
   explicit KeyRing(const GatewayOptions& options);
 
-  bool open() const { return principals_.size() == 1; }  // no key configured: everyone is `anonymous`
+  bool open() const { return principals_.empty(); }  // no key configured: everyone is `anonymous`
   const Principal& anonymous() const { return anonymous_; }
   const core::Secret& pepper() const { return pepper_; }
 
@@ -54,8 +54,7 @@ class KeyRing {
   void index();
 
   core::Secret pepper_;
-  // Sorted by digest; one more at the end, which no digest leads to. `prefixes_` has the digests' first 8 bytes, and
-  // ends in as many as a scan may read past its bucket.
+  // Sorted by digest. `prefixes_` has the digests' first 8 bytes; it and `checks_` go on as far as a scan may.
   std::vector<Principal> principals_;
   std::vector<Check> checks_;
   std::vector<std::uint64_t> prefixes_;
