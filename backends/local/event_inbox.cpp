@@ -91,6 +91,11 @@ bool EventInbox::has_news() const {
   return arrived_;
 }
 
+std::uint64_t EventInbox::tokens_waiting(std::size_t choice) const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<std::uint64_t>(news_.choices[choice].tokens);
+}
+
 void EventInbox::close() {
   waiter_ = nullptr;
   const std::lock_guard lock(mutex_);

@@ -52,6 +52,7 @@ class EventInbox : public std::enable_shared_from_this<EventInbox> {
   // Worker's thread.
   News take();
   bool has_news() const;
+  std::uint64_t tokens_waiting(std::size_t choice) const;  // produced, and not taken yet
 
  private:
   friend class Waiter;
@@ -81,6 +82,7 @@ class EventInbox::Waiter {
   Waiter& operator=(const Waiter&) = delete;
 
   EventInbox& inbox() { return *inbox_; }
+  const EventInbox& inbox() const { return *inbox_; }
 
   // Until there is news. Errors: cancelled, deadline_exceeded.
   boost::asio::awaitable<core::Result<void>> wait(core::Deadline deadline, core::CancelSource& cancel);

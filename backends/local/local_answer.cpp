@@ -101,8 +101,10 @@ boost::asio::awaitable<core::Result<void>> GenerateAnswer::begin() {
     return plan_.stream ? !out_.empty() : std::ranges::any_of(choices_, [](const Choice& c) { return c.tokens > 0; });
   };
   while (!finished_ && !failure_ && !produced()) {
-    if (auto waited = co_await waiter_.wait(deadline_, *cancel_); !waited) co_return waited;
-    absorb();
+    const auto waited = co_await waiter_.wait(deadline_, *cancel_);
+    if (waited || waiter_.inbox().has_news()) absorb();
+    // Called off: what the engine produced before this worker came to look has begun the answer, and is billed.
+    if (!waited && !produced()) co_return waited;
   }
   if (failure_ && out_.empty()) co_return std::unexpected(*failure_);
   co_return core::Result<void>{};
@@ -197,10 +199,11 @@ void GenerateAnswer::finish() {
 
 std::optional<api::Usage> GenerateAnswer::usage() const {
   api::Usage used;
-  for (const Choice& choice : choices_) {
+  for (std::size_t i = 0; i < choices_.size(); ++i) {
+    const Choice& choice = choices_[i];
     used.input_tokens += choice.prompt_tokens;
     if (choice.prompt_tokens > 0) used.cached_input_tokens += choice.cached_tokens;
-    used.output_tokens += choice.tokens;
+    used.output_tokens += choice.tokens + waiter_.inbox().tokens_waiting(i);
   }
   return used;
 }

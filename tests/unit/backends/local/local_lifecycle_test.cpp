@@ -83,6 +83,48 @@ TEST(LocalLifecycle, CancelEndsAWaitAtOnceAndSaysWhatWasUsed) {
   EXPECT_TRUE(idle(*model));
 }
 
+TEST(LocalLifecycle, WhatWasProducedWhileTheWorkerWasBusyIsBilledWhenTheClientLeaves) {
+  const auto model = load(tiny("llama3_tiny"));
+  for (const bool stream : {false, true}) {
+    boost::asio::io_context io(1);
+    LocalBackend backend(model, io.get_executor());
+    json request = long_chat("llama3_tiny");
+    request["stream"] = stream;
+    Held held(backend, std::move(request));
+    held.call.stream = stream;
+    std::optional<core::Result<std::unique_ptr<Answer>>> answer;
+    boost::asio::co_spawn(
+        io, [&]() -> awaitable<void> { answer = co_await backend.start(held.call, nullptr); }, boost::asio::detached);
+    io.run_one();  // as far as it comes without the engine; then the worker is busy elsewhere
+    const std::uint64_t before = model->stats().generated_tokens;
+    for (int i = 0; i < 10'000 && model->stats().generated_tokens < before + 5; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds{1});
+    }
+    EXPECT_FALSE(answer);
+    held.cancel.cancel(core::CancelReason::client_gone);
+    std::optional<core::Error> end;
+    boost::asio::co_spawn(
+        io,
+        [&]() -> awaitable<void> {
+          while (!answer) co_await boost::asio::post(io, boost::asio::use_awaitable);
+          EXPECT_TRUE(*answer) << "nothing would be billed";
+          if (!*answer) co_return;
+          const auto piece = co_await (**answer)->next();
+          if (!piece) end = piece.error();
+        },
+        boost::asio::detached);
+    io.run();
+    ASSERT_TRUE(answer && *answer);
+    ASSERT_TRUE(end);
+    EXPECT_EQ(end->kind, core::ErrorKind::cancelled);
+    const auto used = (**answer)->usage();
+    EXPECT_GT(used->input_tokens, 0U);
+    EXPECT_GE(used->output_tokens, 4U);
+    answer.reset();
+    EXPECT_TRUE(idle(*model));
+  }
+}
+
 // A model with one place, taken by an answer that nobody reads.
 struct OnePlace {
   explicit OnePlace(std::uint32_t queue_max) {
