@@ -2,26 +2,20 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
-#include <sstream>
-
+#include "tests/fuzz/cache_entry_property.hpp"
 #include "tests/fuzz/properties.hpp"
+#include "tests/support/corpus.hpp"
 
 namespace ganglion {
 namespace {
 
 void replay(const std::string& name, void (*check)(std::string_view)) {
-  int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator{GANGLION_SOURCE_DIR "/tests/fuzz/corpus/" + name}) {
-    std::ifstream file{entry.path(), std::ios::binary};
-    std::ostringstream bytes;
-    bytes << file.rdbuf();
-    SCOPED_TRACE(entry.path().string());
-    check(bytes.str());
-    ++files;
+  const auto cases = test::corpus(name);
+  EXPECT_GT(cases.size(), 3U) << name;
+  for (const auto& [file, bytes] : cases) {
+    SCOPED_TRACE(file);
+    check(bytes);
   }
-  EXPECT_GT(files, 3) << name;
 }
 
 TEST(FuzzCorpus, Sse) {
@@ -35,6 +29,14 @@ TEST(FuzzCorpus, OpenaiStream) {
 }
 TEST(FuzzCorpus, CacheKey) {
   replay("cache_key", fuzz::check_cache_key);
+}
+TEST(FuzzCorpus, CacheEntry) {
+  int entries = 0;
+  for (const auto& [file, bytes] : test::corpus("cache_entry")) {
+    SCOPED_TRACE(file);
+    entries += fuzz::check_cache_entry(bytes) ? 1 : 0;
+  }
+  EXPECT_EQ(entries, 6) << "whole and compressed, a stream, a refusal, an empty one, one from the future";
 }
 
 }  // namespace

@@ -2,27 +2,20 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
-#include <sstream>
-
 #include "tests/fuzz/http1_property.hpp"
+#include "tests/support/corpus.hpp"
 #include "tests/unit/net/reject_vectors.hpp"
 
 namespace ganglion::net {
 namespace {
 
 void replay(const std::string& name, void (*check)(std::string_view)) {
-  int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator{GANGLION_SOURCE_DIR "/tests/fuzz/corpus/" + name}) {
-    std::ifstream file{entry.path(), std::ios::binary};
-    std::ostringstream bytes;
-    bytes << file.rdbuf();
-    SCOPED_TRACE(entry.path().string());
-    check(bytes.str());
-    ++files;
+  const auto cases = ganglion::test::corpus(name);
+  EXPECT_GT(cases.size(), 20U) << name;
+  for (const auto& [file, bytes] : cases) {
+    SCOPED_TRACE(file);
+    check(bytes);
   }
-  EXPECT_GT(files, 20) << name;
 }
 
 TEST(Http1Corpus, Requests) {

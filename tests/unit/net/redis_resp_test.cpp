@@ -5,12 +5,10 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <random>
 
 #include "tests/fuzz/resp_property.hpp"
+#include "tests/support/corpus.hpp"
 
 namespace ganglion::net {
 namespace {
@@ -140,26 +138,17 @@ TEST(RedisAddress, SplitsAtTheLastColon) {
   EXPECT_FALSE(redis::parse_address("h:7x"));
 }
 
-std::vector<std::string> corpus() {
-  std::vector<std::string> out;
-  for (const auto& entry : std::filesystem::directory_iterator{GANGLION_SOURCE_DIR "/tests/fuzz/corpus/resp"}) {
-    std::ifstream in{entry.path(), std::ios::binary};
-    out.emplace_back(std::istreambuf_iterator<char>{in}, std::istreambuf_iterator<char>{});
-  }
-  return out;
-}
-
 TEST(RespCorpus, PropertiesHold) {
-  const auto cases = corpus();
+  const auto cases = test::corpus("resp");
   ASSERT_GE(cases.size(), 11U);
-  for (const std::string& bytes : cases) fuzz::check_resp(bytes);
+  for (const auto& [file, bytes] : cases) fuzz::check_resp(bytes);
 }
 
 TEST(RespCorpus, PropertiesHoldForMutants) {
-  const auto cases = corpus();
+  const auto cases = test::corpus("resp");
   std::mt19937_64 random{20};
   for (int round = 0; round < 20'000; ++round) {
-    std::string bytes = cases[random() % cases.size()] + cases[random() % cases.size()];
+    std::string bytes = cases[random() % cases.size()].bytes + cases[random() % cases.size()].bytes;
     for (std::uint64_t i = random() % 4; i-- > 0 && !bytes.empty();) {
       const std::size_t at = random() % bytes.size();
       static constexpr std::string_view kPalette = "+-:$*\r\n019\0x";

@@ -2,43 +2,24 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <random>
-#include <sstream>
 #include <vector>
 
 #include "tests/fuzz/chat_property.hpp"
+#include "tests/support/corpus.hpp"
 
 namespace ganglion {
 namespace {
 
-std::vector<std::string> corpus() {
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry :
-       std::filesystem::directory_iterator{GANGLION_SOURCE_DIR "/tests/fuzz/corpus/chat_template"}) {
-    paths.push_back(entry.path());
-  }
-  std::ranges::sort(paths);
-  std::vector<std::string> out;
-  for (const auto& file : paths) {
-    std::ostringstream text;
-    text << std::ifstream{file, std::ios::binary}.rdbuf();
-    out.push_back(text.str());
-  }
-  return out;
-}
-
 TEST(ChatCorpus, KeptCasesHold) {
-  const auto cases = corpus();
+  const auto cases = test::corpus("chat_template");
   EXPECT_GT(cases.size(), 3U);
-  for (const std::string& one : cases) fuzz::check_chat_template(one);
+  for (const auto& [file, text] : cases) fuzz::check_chat_template(text);
 }
 
 // Swaps, cuts and splices of pieces of templates: most do not parse, many do, none may crash or hang.
 TEST(ChatCorpus, MutatedTemplatesHold) {
-  const auto cases = corpus();
+  const auto cases = test::corpus("chat_template");
   std::mt19937 random(20240726);
   const auto below = [&](std::size_t n) { return n == 0 ? 0 : random() % n; };
   const std::vector<std::string> words = {
@@ -47,7 +28,7 @@ TEST(ChatCorpus, MutatedTemplatesHold) {
       "range(9)", "|list", "|sort", "|tojson", "loop",  "messages", "[::-1]", "-1",   "1e308"};
   int compiled = 0;
   for (int i = 0; i < 4000; ++i) {
-    std::string text = cases[below(cases.size())];
+    std::string text = cases[below(cases.size())].bytes;
     for (std::size_t edits = 1 + below(4); edits > 0; --edits) {
       const std::size_t at = below(text.size());
       switch (below(3)) {
@@ -58,7 +39,7 @@ TEST(ChatCorpus, MutatedTemplatesHold) {
           text.insert(at, words[below(words.size())]);
           break;
         default: {
-          const std::string& other = cases[below(cases.size())];
+          const std::string& other = cases[below(cases.size())].bytes;
           text.insert(at, other.substr(below(other.size()), below(60)));
         }
       }

@@ -1,0 +1,11 @@
+// libFuzzer entry; the property is in tests/fuzz/cache_entry_property.hpp.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "tests/fuzz/cache_entry_property.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  ganglion::fuzz::check_cache_entry({reinterpret_cast<const char*>(data), size});
+  return 0;
+}
