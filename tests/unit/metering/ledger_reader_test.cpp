@@ -133,6 +133,35 @@ TEST_F(LedgerReaderTest, DollarsOfAWholeMonthAreRoundedOnce) {
   EXPECT_EQ(use().total.usd, "0.0000000001");
 }
 
+TEST_F(LedgerReaderTest, ExportHasTheseFieldsInThisOrder) {
+  Terminal end = finished({.nano_neurons = 1'500'000'000,
+                           .exact = NeuronParts{kPartsPerNanoNeuron} * 1'500'000'000,
+                           .usd_pico_per_neuron = 11'000'000,
+                           .schedule = "s",
+                           .source = PriceSource::operator_price});
+  end.estimated = true;
+  const Attempt attempts[] = {{"a", 502, "upstream_closed"}, {"b", 200, ""}};
+  end.attempts = attempts;
+  auto whose = subject("r1");
+  const api::Tags tags{{"team", "a\"b", api::TagType::text}, {"user", "42", api::TagType::number}};
+  whose.tags = tags;
+  ledger_->terminal_async(ledger_->intent(whose, "x").value(), end);
+  ASSERT_TRUE(ledger_->flush());
+  std::ostringstream out;
+  EXPECT_EQ(export_records(dir_.ledger(), {}, out).value(), 1U);
+  EXPECT_EQ(
+      out.str(),
+      R"({"id":"r1","sequence":3,"time":"2026-01-01T00:00:00.000000Z","tenant":"acme","key":"key-1",)"
+      R"("gateway":"default","model":"demo-chat","endpoint":"chat_completions","tier":"regular",)"
+      R"("tags":{"team":"a\"b","user":42},"outcome":"completed","reason":"stop","http_status":200,"latency_us":12000,)"
+      R"("input_tokens":11,"cached_input_tokens":0,"output_tokens":5,"requests":1,"gpu_us":0,"llm_responses":1,)"
+      R"("image_classifications":0,"embeddings":0,"estimated":true,"neurons":"1.5",)"
+      R"("neuron_parts":"17803500000000000000","usd_per_1000_neurons":"0.011","schedule":"s",)"
+      R"("price_source":"operator","attempts":[{"attempt":1,"backend":"a","http_status":502,)"
+      R"("reason":"upstream_closed"},{"attempt":2,"backend":"b","http_status":200,"reason":""}]})"
+      "\n");
+}
+
 TEST_F(LedgerReaderTest, ExportIsOneJsonObjectALineAndTheSameTwice) {
   Terminal end = finished({.nano_neurons = 1'500'000'000,
                            .exact = NeuronParts{kPartsPerNanoNeuron} * 1'500'000'000,

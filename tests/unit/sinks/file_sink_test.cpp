@@ -11,6 +11,7 @@
 
 #include "sinks/position_file.hpp"
 #include "sinks/record_json.hpp"
+#include "tests/support/temp_dir.hpp"
 #include "tests/unit/sinks/records.hpp"
 
 namespace ganglion::sinks {
@@ -20,15 +21,7 @@ using ::testing::HasSubstr;
 
 class FileSinkTest : public ::testing::Test {
  protected:
-  FileSinkTest() {
-    std::string name = (std::filesystem::temp_directory_path() / "ganglion_sink_XXXXXX").string();
-    root_ = ::mkdtemp(name.data());
-    options_.directory = root_ + "/usage";
-  }
-  ~FileSinkTest() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(root_, ignored);
-  }
+  FileSinkTest() { options_.directory = root_ / "usage"; }
   std::unique_ptr<FileSink> make() const { return std::make_unique<FileSink>(options_, kLedger); }
   // A process that takes records first..last after whatever it finds, and dies.
   std::uint64_t deliver(std::uint64_t last) const {
@@ -70,7 +63,7 @@ class FileSinkTest : public ::testing::Test {
     return out;
   }
 
-  std::string root_;
+  test::TempDir root_;
   SinkOptions options_;
 };
 
@@ -163,24 +156,24 @@ TEST_F(FileSinkTest, TwoProcessesCannotWriteToOneDirectory) {
 }
 
 TEST_F(FileSinkTest, ADirectoryThatCannotBeMadeIsAnError) {
-  write(root_ + "/usage", "a file is in the way");
+  write(root_ / "usage", "a file is in the way");
   const auto opened = make()->open();
   ASSERT_FALSE(opened);
   EXPECT_THAT(opened.error().message, HasSubstr("cannot create"));
 }
 
 TEST_F(FileSinkTest, PositionsAreKeptPerSinkAndLedger) {
-  PositionFile position(root_ + "/sinks", "events", kLedger);
+  PositionFile position(root_ / "sinks", "events", kLedger);
   EXPECT_EQ(position.read().value(), 0U);
   ASSERT_TRUE(position.write(41));
   ASSERT_TRUE(position.write(42));
-  EXPECT_EQ(PositionFile(root_ + "/sinks", "events", kLedger).read().value(), 42U);
-  EXPECT_EQ(PositionFile(root_ + "/sinks", "other", kLedger).read().value(), 0U);
-  const auto foreign = PositionFile(root_ + "/sinks", "events", "11111111-7c1f-4a4b-9d7e-3d4f6a5b6c7d").read();
+  EXPECT_EQ(PositionFile(root_ / "sinks", "events", kLedger).read().value(), 42U);
+  EXPECT_EQ(PositionFile(root_ / "sinks", "other", kLedger).read().value(), 0U);
+  const auto foreign = PositionFile(root_ / "sinks", "events", "11111111-7c1f-4a4b-9d7e-3d4f6a5b6c7d").read();
   ASSERT_FALSE(foreign);
   EXPECT_THAT(foreign.error().message, HasSubstr("belongs to the ledger"));
   for (const std::string bad : {"", "x", "0b0e7a52-7c1f-4a4b-9d7e-3d4f6a5b6c7d 4", "a b c\n"}) {
-    write(root_ + "/sinks/events.position", bad);
+    write(root_ / "sinks/events.position", bad);
     EXPECT_FALSE(position.read()) << bad;
   }
 }
@@ -195,6 +188,26 @@ TEST_F(FileSinkTest, JsonHoldsNoNulAndNoLineFeed) {
   EXPECT_EQ(out.find("\\u0000"), std::string::npos);
   EXPECT_THAT(out, HasSubstr(R"("model":"a?b\n)"));
   EXPECT_THAT(out, HasSubstr(R"("neurons":"1.5")"));
+}
+
+TEST_F(FileSinkTest, JsonHasTheseFieldsInThisOrder) {
+  auto full = record(7);
+  full.tags = {{"team", "a\"b", api::TagType::text}, {"user", "42", api::TagType::number}};
+  full.estimated = true;
+  full.usd_pico_per_neuron = 11'000'000;
+  full.attempts.push_back({.backend = "second", .http_status = 502, .reason = "upstream_closed"});
+  std::string out;
+  append_record_json(out, kLedger, full);
+  EXPECT_EQ(
+      out,
+      R"({"ledger":"0b0e7a52-7c1f-4a4b-9d7e-3d4f6a5b6c7d","sequence":7,"id":"r7","time":"2025-12-31T00:00:00.000000Z",)"
+      R"("tenant":"acme","key":"key-1","gateway":"default","model":"demo-chat","endpoint":"chat_completions",)"
+      R"("tier":"regular","tags":{"team":"a\"b","user":42},"outcome":"completed","reason":"stop","http_status":200,)"
+      R"("latency_us":0,"input_tokens":11,"cached_input_tokens":0,"output_tokens":5,"requests":1,"gpu_us":0,)"
+      R"("llm_responses":0,"image_classifications":0,"embeddings":0,"estimated":true,"neurons":"1.5",)"
+      R"("neuron_parts":"17803500000000000000","usd_per_1000_neurons":"0.011","schedule":"s","price_source":"free",)"
+      R"("attempts":[{"backend":"up","http_status":200,"reason":""},)"
+      R"({"backend":"second","http_status":502,"reason":"upstream_closed"}]})");
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ inline metering::LedgerRecord record(std::uint64_t sequence,
   out.reason = "stop";
   out.units = {.input_tokens = 11, .output_tokens = 5, .requests = 1};
   out.nano_neurons = 1'500'000'000;
-  out.exact = metering::kPartsPerNeuron * 3 / 2;
+  out.exact = metering::NeuronParts{metering::kPartsPerNeuron} * 3 / 2;
   out.schedule = "s";
   out.http_status = 200;
   out.attempts.push_back({.backend = "up", .http_status = 200});
