@@ -8,6 +8,7 @@
 #include "tests/integration/answers.hpp"
 #include "tests/integration/harness.hpp"
 #include "tests/support/redis_server.hpp"
+#include "tests/support/temp_dir.hpp"
 
 namespace ganglion::test {
 namespace {
@@ -256,11 +257,10 @@ TEST(Cache, AReplayKeepsTheRecordedPaceWhereAsked) {
 
 TEST(Cache, APriceChangeForgetsAnswersWhereConfigured) {
   Numbered upstream;
-  char name[] = "/tmp/ganglion-cache-XXXXXX";
-  const std::string directory = ::mkdtemp(name);
+  const TempDir directory;
   const auto config = [&](const std::string& on, const std::string& price) {
     return provider(upstream.port()) + policy("ttl: 60s, invalidate_on: " + on) + "cache: {disk: {path: \"" +
-           directory + "/" + on + "\"}}\npricing: {models: [{model: m, per_request: " + price + "}]}\n";
+           directory.path() + "/" + on + "\"}}\npricing: {models: [{model: m, per_request: " + price + "}]}\n";
   };
   for (const bool price : {false, true}) {
     const std::string on = price ? "price" : "policy";
@@ -275,7 +275,6 @@ TEST(Cache, APriceChangeForgetsAnswersWhereConfigured) {
     ask(gateway, 1);
     EXPECT_EQ(upstream.calls() - before, price ? 2 : 1) << on;
   }
-  std::filesystem::remove_all(directory);
 }
 
 // --- purge -----------------------------------------------------------------------------------------------------------
@@ -340,10 +339,9 @@ TEST(Cache, AnAnswerThatWasUnderWayDuringAPurgeIsNotKept) {
 
 TEST(Cache, TheDiskWarmsARestartedGateway) {
   Numbered upstream;
-  char name[] = "/tmp/ganglion-cache-XXXXXX";
-  const std::string directory = ::mkdtemp(name);
+  const TempDir directory;
   const std::string yaml =
-      provider(upstream.port()) + policy("ttl: 60s") + "cache: {disk: {path: \"" + directory + "/c\"}}\n";
+      provider(upstream.port()) + policy("ttl: 60s") + "cache: {disk: {path: \"" + directory.path() + "/c\"}}\n";
   const std::string stream = R"({"model":"m","stream":true,"messages":[{"role":"user","content":"s"}]})";
   std::string streamed;
   {
@@ -367,7 +365,6 @@ TEST(Cache, TheDiskWarmsARestartedGateway) {
   for (const auto& record : gateway.records()) {
     EXPECT_TRUE(record.outcome == Outcome::cache_hit || record.nano_neurons > 0);
   }
-  std::filesystem::remove_all(directory);
 }
 
 TEST(Cache, ADirectoryThatCannotBeUsedKeepsNobodyFromStarting) {
@@ -540,12 +537,11 @@ TEST(CacheRedis, GatewaysWithDifferentSecretsShareNothing) {
 TEST(CacheRedis, TenantsWithEqualPromptsNeverMeet) {
   RedisServer redis;
   Numbered upstream;
-  char name[] = "/tmp/ganglion-cache-XXXXXX";
-  const std::string directory = ::mkdtemp(name);
+  const TempDir directory;
   const auto yaml = [&](const std::string& disk) {
     return provider(upstream.port()) + policy("ttl: 600s, stale_while_revalidate: 600s") + "redis: {addresses: [\"" +
            redis.address() + "\"]" + kPatientRedis + "}\ncache: {" + kPatientCache + ", disk: {timeout: 10s, path: \"" +
-           directory + "/" + disk + "\"}}\n" +
+           directory.path() + "/" + disk + "\"}}\n" +
            "key_pepper: ${PEPPER}\ntenants: [{name: acme}, {name: acme2}]\n"
            "keys:\n  - {id: a, secret: \"${APP_KEY}\", tenant: acme}\n"
            "  - {id: b, secret: \"${OTHER_KEY}\", tenant: acme2}\n";
@@ -595,7 +591,6 @@ TEST(CacheRedis, TenantsWithEqualPromptsNeverMeet) {
     EXPECT_EQ(gateway.metric("ganglion_cache_tier_lookups_total", {"tier=\"disk\"", "result=\"hit\""}), 2 * kPrompts);
   }
   EXPECT_EQ(upstream.calls(), 2 * kPrompts);
-  std::filesystem::remove_all(directory);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "tests/integration/harness.hpp"
 #include "tests/support/scripted_upstream.hpp"
+#include "tests/support/temp_dir.hpp"
 
 namespace ganglion::test {
 namespace {
@@ -279,20 +280,13 @@ TEST(SemanticConfig, AnUnknownEmbeddingModelIsRefused) {
 
 class SemanticRestartTest : public SemanticTest {
  protected:
-  SemanticRestartTest() {
-    char name[] = "/tmp/ganglion-semantic-XXXXXX";
-    directory = ::mkdtemp(name);
-    disk = "cache: {disk: {path: \"" + directory + "/c\"}}\n";
-  }
-  ~SemanticRestartTest() override {
-    gateway.reset();
-    std::filesystem::remove_all(directory);
-  }
+  ~SemanticRestartTest() override { gateway.reset(); }
   bool eventually(const std::string& line) {
     for (int i = 0; i < 2'000 && !metric(line); ++i) std::this_thread::sleep_for(1ms);
     return metric(line);
   }
-  std::string directory, disk;
+  const TempDir directory;
+  const std::string disk = "cache: {disk: {path: \"" + directory.path() + "/c\"}}\n";
   const std::string kSemantic = "embedding_model: embedder, threshold: 0.5";
 };
 

@@ -12,6 +12,8 @@
 #include <random>
 #include <set>
 
+#include "tests/support/temp_dir.hpp"
+
 namespace ganglion::cache {
 namespace {
 
@@ -32,21 +34,11 @@ std::string value_of(std::uint64_t n, std::size_t size = 1000) {
 
 class DiskTierTest : public ::testing::Test {
  protected:
-  DiskTierTest() {
-    // In memory where there is such a place: a thousand purges are as many syncs.
-    std::string name = fs::exists("/dev/shm") ? "/dev/shm/" : "/tmp/";
-    name += "ganglion-disk-tier-XXXXXX";
-    directory_ = ::mkdtemp(name.data());
-    open();
-  }
-  ~DiskTierTest() override {
-    tier_.reset();
-    fs::remove_all(directory_);
-  }
+  DiskTierTest() { open(); }
 
   void open(std::size_t bytes_max = 1 << 24) {
     tier_.reset();
-    auto opened = DiskTier::open({.directory = directory_ + "/cache", .bytes_max = bytes_max}, clock_);
+    auto opened = DiskTier::open({.directory = directory_ / "cache", .bytes_max = bytes_max}, clock_);
     ASSERT_TRUE(opened.has_value()) << opened.error().message;
     tier_ = std::move(*opened);
   }
@@ -67,7 +59,7 @@ class DiskTierTest : public ::testing::Test {
   }
   std::vector<fs::path> segments() const {
     std::vector<fs::path> out;
-    for (const auto& file : fs::directory_iterator(directory_ + "/cache")) {
+    for (const auto& file : fs::directory_iterator(directory_ / "cache")) {
       if (file.path().extension() == ".seg") out.push_back(file.path());
     }
     std::sort(out.begin(), out.end());
@@ -79,7 +71,7 @@ class DiskTierTest : public ::testing::Test {
   }
 
   core::ManualClock clock_;
-  std::string directory_;
+  test::TempDir directory_{true};  // a thousand purges are as many syncs
   std::unique_ptr<DiskTier> tier_;
 };
 
@@ -216,7 +208,7 @@ TEST_F(DiskTierTest, TooLargeIsRefused) {
 }
 
 TEST_F(DiskTierTest, OneProcessHasTheDirectory) {
-  const auto second = DiskTier::open({.directory = directory_ + "/cache"}, clock_);
+  const auto second = DiskTier::open({.directory = directory_ / "cache"}, clock_);
   ASSERT_FALSE(second.has_value());
   EXPECT_NE(second.error().message.find("another process"), std::string::npos);
   const auto nowhere = DiskTier::open({.directory = "/proc/nowhere/cache"}, clock_);
@@ -226,9 +218,9 @@ TEST_F(DiskTierTest, OneProcessHasTheDirectory) {
 
 TEST_F(DiskTierTest, ItsFilesAreTheOwnersAlone) {
   write(1);
-  EXPECT_EQ(fs::status(directory_ + "/cache").permissions(), fs::perms::owner_all);
+  EXPECT_EQ(fs::status(directory_ / "cache").permissions(), fs::perms::owner_all);
   const auto expected = fs::perms::owner_read | fs::perms::owner_write;
-  for (const auto& file : fs::directory_iterator(directory_ + "/cache"))
+  for (const auto& file : fs::directory_iterator(directory_ / "cache"))
     EXPECT_EQ(file.status().permissions(), expected);
 }
 
@@ -286,7 +278,7 @@ TEST_F(DiskTierTest, APurgesTornLineWasNeverAcknowledgedAndADamagedOneEmptiesThe
   ASSERT_TRUE(tier_->purge({.tenant = "acme"}).has_value());
   ASSERT_TRUE(tier_->purge({.tenant = "b"}).has_value());
   tier_.reset();
-  const std::string file = directory_ + "/cache/purges";
+  const std::string file = directory_ / "cache/purges";
   std::ofstream(file, std::ios::app) << "123 45 {\"ten";
   restart();
   EXPECT_EQ(read(1), value_of(1));
@@ -315,7 +307,7 @@ TEST_F(DiskTierTest, TheGenerationOfPurgesOutlivesARestartUnlessItsFileIsDamaged
   restart();
   EXPECT_EQ(tier_->generation(), 1'732'000'000'123U);
   tier_.reset();
-  const std::string file = directory_ + "/cache/generation";
+  const std::string file = directory_ / "cache/generation";
   std::string text;
   {
     std::ifstream in(file);

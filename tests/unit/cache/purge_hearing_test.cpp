@@ -4,25 +4,19 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
+#include "tests/support/temp_dir.hpp"
 
 namespace ganglion::cache {
 namespace {
 
-namespace fs = std::filesystem;
 using std::chrono::seconds;
 
 struct PurgeHearingTest : ::testing::Test {
-  PurgeHearingTest() {
-    char name[] = "/tmp/ganglion-purge-hearing-XXXXXX";
-    directory = ::mkdtemp(name);
-    open_disk();
-  }
-  ~PurgeHearingTest() override { fs::remove_all(directory); }
+  PurgeHearingTest() { open_disk(); }
 
   void open_disk() {
     disk.reset();
-    disk = std::move(*DiskTier::open({.directory = directory + "/c"}, clock));
+    disk = std::move(*DiskTier::open({.directory = directory / "c"}, clock));
     while (disk->scan_some()) {
     }
   }
@@ -51,7 +45,7 @@ struct PurgeHearingTest : ::testing::Test {
   core::ManualClock clock;
   PurgeLog purges;
   MemoryCache memory{{}, clock, &purges};
-  std::string directory;
+  test::TempDir directory;
   std::unique_ptr<DiskTier> disk;
   const StoreKey key = StoreSecret{"secret"}.name("1");
 };

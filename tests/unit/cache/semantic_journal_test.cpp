@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/support/temp_dir.hpp"
+
 namespace ganglion::cache {
 namespace {
 
@@ -17,13 +19,6 @@ using std::chrono::seconds;
 
 class SemanticJournalTest : public ::testing::Test {
  protected:
-  SemanticJournalTest() {
-    char name[] = "/tmp/ganglion-semantic-journal-XXXXXX";
-    directory_ = ::mkdtemp(name);
-    file_ = directory_ + "/semantic";
-  }
-  ~SemanticJournalTest() override { fs::remove_all(directory_); }
-
   static CacheKey key(std::uint64_t n) {
     return {.hash = {.low = n, .high = n + 1}, .check = {.low = n + 2, .high = n + 3}, .bytes = n + 4};
   }
@@ -56,7 +51,8 @@ class SemanticJournalTest : public ::testing::Test {
 
   const StoreSecret secret_{"secret"};
   core::WallTime now_{seconds{1'800'000'000}};
-  std::string directory_, file_;
+  test::TempDir directory_;
+  const std::string file_ = directory_ / "semantic";
 };
 
 TEST_F(SemanticJournalTest, WhatWasAppendedIsReadAgainInOrderAndWhole) {

@@ -7,16 +7,15 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/use_future.hpp>
-#include <filesystem>
 #include <thread>
 
+#include "tests/support/temp_dir.hpp"
 #include "tests/unit/cache/fake_store.hpp"
 
 namespace ganglion::cache {
 namespace {
 
 namespace asio = boost::asio;
-namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
@@ -113,14 +112,9 @@ bool soon(F condition) {
 }
 
 struct TiersTest : ::testing::Test {
-  TiersTest() {
-    char name[] = "/tmp/ganglion-tiers-XXXXXX";
-    directory = ::mkdtemp(name);
-  }
-  ~TiersTest() override { fs::remove_all(directory); }
   core::ManualClock clock;
   std::shared_ptr<FakeServer> server = std::make_shared<FakeServer>();
-  std::string directory;
+  test::TempDir directory;
 };
 
 TEST_F(TiersTest, WithoutFurtherTiersThereIsNothingToAsk) {
@@ -136,11 +130,11 @@ TEST_F(TiersTest, WithoutFurtherTiersThereIsNothingToAsk) {
 
 TEST_F(TiersTest, TheDiskGivesAnswersBackAfterARestartWithTheirAge) {
   {
-    Gateway gateway(clock, nullptr, directory + "/c");
+    Gateway gateway(clock, nullptr, directory / "c");
     for (std::uint64_t n = 0; n < 100; ++n) gateway.store(n, "answer " + std::to_string(n));
   }
   clock.advance(seconds{20});
-  Gateway gateway(clock, nullptr, directory + "/c");
+  Gateway gateway(clock, nullptr, directory / "c");
   EXPECT_FALSE(gateway.in_memory(7));
   const TierAnswer answer = gateway.find(7);
   ASSERT_EQ(answer.found.freshness, Freshness::fresh);
@@ -165,7 +159,7 @@ TEST_F(TiersTest, OneGatewaysAnswerIsAnothers) {
 }
 
 TEST_F(TiersTest, AnotherTenantNeverGetsItEvenUnderTheSameName) {
-  Gateway a(clock, server, directory + "/a");
+  Gateway a(clock, server, directory / "a");
   a.store(1);
   EXPECT_EQ(a.find(1, false, "evil").found.entry, nullptr);
   EXPECT_EQ(a.looks(Tier::redis, LookResult::foreign), 1U);
@@ -207,7 +201,7 @@ TEST_F(TiersTest, ALostStoreIsNotAskedAndAHangingOneNotWaitedForLong) {
 }
 
 TEST_F(TiersTest, TheDiskAnswersWhileTheStoreIsLost) {
-  Gateway a(clock, server, directory + "/a");
+  Gateway a(clock, server, directory / "a");
   a.store(1);
   a.memory.clear();
   server->mood = FakeServer::Mood::lost;
@@ -233,7 +227,7 @@ TEST_F(TiersTest, TooLargeForATierIsLeftOutThere) {
   CacheOptions options;
   options.compress_above = 0;
   options.redis.entry_bytes_max = 1000;
-  Gateway a(clock, server, directory + "/a", options);
+  Gateway a(clock, server, directory / "a", options);
   a.store(1, std::string(2000, 'x'));
   EXPECT_TRUE(server->with([&] { return server->values.empty(); }));
   EXPECT_EQ(a.stores(Tier::redis, StoreResult::refused), 1U);
@@ -320,10 +314,10 @@ TEST_F(TiersTest, ALeaseIsRenewedWhileTheCallRuns) {
 
 TEST_F(TiersTest, WhatLiesOnTheDiskIsSharedInsteadOfFetched) {
   {
-    Gateway a(clock, nullptr, directory + "/a");
+    Gateway a(clock, nullptr, directory / "a");
     a.store(1, "from disk");
   }
-  Gateway a(clock, server, directory + "/a");
+  Gateway a(clock, server, directory / "a");
   Gateway b(clock, server);
   const TierAnswer answer = a.find(1, true);
   ASSERT_EQ(answer.found.freshness, Freshness::fresh);
@@ -335,7 +329,7 @@ TEST_F(TiersTest, WhatLiesOnTheDiskIsSharedInsteadOfFetched) {
 // --- staleness -------------------------------------------------------------------------------------------------------
 
 TEST_F(TiersTest, OnlyANewerAnswerReplacesAKnownStaleOne) {
-  Gateway a(clock, server, directory + "/a");
+  Gateway a(clock, server, directory / "a");
   auto entry = a.make(1, "old");
   entry->stale_while_revalidate = seconds{100};
   a.memory.insert(entry);
@@ -357,8 +351,8 @@ TEST_F(TiersTest, OnlyANewerAnswerReplacesAKnownStaleOne) {
 // --- purges ----------------------------------------------------------------------------------------------------------
 
 TEST_F(TiersTest, APurgeReachesEveryTierOfEveryGateway) {
-  Gateway a(clock, server, directory + "/a");
-  Gateway b(clock, server, directory + "/b");
+  Gateway a(clock, server, directory / "a");
+  Gateway b(clock, server, directory / "b");
   a.store(1);
   ASSERT_EQ(b.find(1).found.freshness, Freshness::fresh);
   b.store(2);
@@ -432,7 +426,7 @@ TEST_F(TiersTest, AStoreThatForgotItsPurgesIsToldThemAgain) {
 TEST_F(TiersTest, ARestartedGatewaysDiskKeepsWhatWasWrittenAfterAnOldPurgeAndHearsWhatItMissed) {
   std::uint64_t generation = 0;
   {
-    Gateway a(clock, server, directory + "/a");
+    Gateway a(clock, server, directory / "a");
     a.store(1, "before");
     a.run(a.tiers->purge({}));
     EXPECT_TRUE(soon([&] { return a.purges.generation() != 0; }));
@@ -445,19 +439,19 @@ TEST_F(TiersTest, ARestartedGatewaysDiskKeepsWhatWasWrittenAfterAnOldPurgeAndHea
     server->purges.emplace_back(++server->generation, R"({"key":"not theirs"})");
   });
   {
-    Gateway a(clock, server, directory + "/a");
+    Gateway a(clock, server, directory / "a");
     EXPECT_TRUE(soon([&] { return a.purges.generation() == generation + 1; }));
     ASSERT_EQ(a.find(1).found.freshness, Freshness::fresh) << "the purge of everything was before it";
     EXPECT_EQ(a.find(1).found.entry->body, "after");
   }
   server->with([&] { server->purges.emplace_back(++server->generation, R"({"tenant":"acme"})"); });
-  Gateway a(clock, server, directory + "/a");
+  Gateway a(clock, server, directory / "a");
   EXPECT_TRUE(soon([&] { return a.purges.generation() == generation + 2; }));
   EXPECT_EQ(a.find(2).found.entry, nullptr) << "purged while it was away";
 }
 
 TEST_F(TiersTest, AnAnswerAskedForBeforeAPurgeEntersNoTier) {
-  Gateway a(clock, server, directory + "/a");
+  Gateway a(clock, server, directory / "a");
   auto entry = a.make(1);
   a.run(a.tiers->purge({.tenant = "acme"}));
   EXPECT_FALSE(a.memory.insert(entry));
@@ -472,7 +466,7 @@ TEST_F(TiersTest, ItStopsWithWorkUnderWay) {
   for (int i = 0; i < 20; ++i) {
     CacheOptions options;
     options.redis.lease = milliseconds{30};
-    Gateway a(clock, server, directory + "/a", options);
+    Gateway a(clock, server, directory / "a", options);
     server->mood = i % 2 == 0 ? FakeServer::Mood::hanging : FakeServer::Mood::well;
     for (std::uint64_t n = 0; n < 50; ++n) a.tiers->store(a.make(n), name_of(n), "");
     const TierAnswer answer = a.find(1000 + static_cast<std::uint64_t>(i), true);

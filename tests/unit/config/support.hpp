@@ -13,6 +13,8 @@
 
 #include "config/loader.hpp"
 
+#include "tests/support/temp_dir.hpp"
+
 namespace ganglion::config {
 
 using Env = std::map<std::string, std::string, std::less<>>;
@@ -60,25 +62,17 @@ inline void expect_committed(const std::string& path, const std::string& generat
   EXPECT_EQ(slurp(full), generated) << path << " is stale; run this test with GANGLION_UPDATE_DOCS=1";
 }
 
-// A folder of its own that goes with the test.
+// A folder of its own with files in it.
 class TempFolder {
  public:
-  TempFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "ganglion-config-XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~TempFolder() { std::filesystem::remove_all(path_); }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  std::filesystem::path operator/(const std::string& name) const { return root_ / name; }
   void write(const std::string& name, const std::string& text) const {
-    std::filesystem::create_directories((path_ / name).parent_path());
-    std::ofstream(path_ / name) << text;
+    std::filesystem::create_directories((*this / name).parent_path());
+    std::ofstream(*this / name) << text;
   }
 
  private:
-  std::filesystem::path path_;
+  test::TempDir root_;
 };
 
 }  // namespace ganglion::config

@@ -11,6 +11,7 @@
 #include "gateway/budget_watch.hpp"
 #include "metrics/metrics.hpp"
 #include "tests/support/scripted_upstream.hpp"
+#include "tests/support/temp_dir.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -36,12 +37,6 @@ struct Hook {
 };
 
 struct BudgetAlerts : ::testing::Test {
-  BudgetAlerts() {
-    char name[] = "/tmp/ganglion-alerts-XXXXXX";
-    directory = ::mkdtemp(name);
-  }
-  ~BudgetAlerts() override { std::filesystem::remove_all(directory); }
-
   metering::BudgetAlert alert(std::uint32_t percent, const std::string& window = "w1") const {
     return {.id = "id-" + std::to_string(percent) + window,
             .series = std::to_string(percent),
@@ -52,7 +47,7 @@ struct BudgetAlerts : ::testing::Test {
             .at = clock.wall(),
             .window_start = clock.wall()};
   }
-  AlertJournal journal() const { return AlertJournal::open(directory + "/alerts", clock.wall()).value(); }
+  AlertJournal journal() const { return AlertJournal::open(directory / "alerts", clock.wall()).value(); }
   metering::BudgetAlertOptions options(const ScriptedUpstream& upstream) const {
     return {.webhook = upstream.base_url("/hook"),
             .secret = core::Secret{"s3cret"},
@@ -77,7 +72,7 @@ struct BudgetAlerts : ::testing::Test {
 
   core::ManualClock clock;
   metrics::Metrics metrics{{}, {}, clock};
-  std::string directory;
+  test::TempDir directory;
 };
 
 TEST_F(BudgetAlerts, AreSignedAndRetriedUnderOneId) {
@@ -159,7 +154,7 @@ TEST_F(BudgetAlerts, ATornLineOfTheJournalIsDropped) {
     AlertJournal written = journal();
     ASSERT_TRUE(written.raise(alert(50), "{}"));
   }
-  std::ofstream(directory + "/alerts", std::ios::app) << "{\"id\":\"id-80w1\",\"ser";
+  std::ofstream(directory / "alerts", std::ios::app) << "{\"id\":\"id-80w1\",\"ser";
   AlertJournal read = journal();
   EXPECT_TRUE(read.raised(alert(50)));
   EXPECT_FALSE(read.raised(alert(80)));

@@ -10,28 +10,15 @@
 #include <fstream>
 
 #include "tests/support/coroutine.hpp"
+#include "tests/support/temp_dir.hpp"
 
 namespace ganglion::idempotency {
 namespace {
 
 using ::testing::HasSubstr;
 
-class TempDir {
- public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "ganglion_keys_XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::string file() const { return path_ + "/keys.sqlite"; }
-
- private:
-  std::string path_;
+struct TempDir : test::TempDir {
+  std::string file() const { return *this / "keys.sqlite"; }
 };
 
 KeyRow row(const std::string& name, std::int64_t expires_ms = 1000) {

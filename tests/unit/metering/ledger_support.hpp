@@ -24,28 +24,13 @@
 #include "metering/price_book.hpp"
 #include "metering/segment_scan.hpp"
 #include "metering/storage.hpp"
+#include "tests/support/temp_dir.hpp"
 
 namespace ganglion::metering {
 
-class TempDir {
- public:
-  // In memory where thousands of small files are written and none is asked to survive power loss.
-  explicit TempDir(bool in_memory = false) {
-    const bool shm = in_memory && ::access("/dev/shm", W_OK) == 0;
-    std::string name =
-        (shm ? std::string{"/dev/shm"} : std::filesystem::temp_directory_path().string()) + "/ganglion_ledger_XXXXXX";
-    path_ = ::mkdtemp(name.data());
-  }
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::string ledger() const { return path_ + "/ledger"; }
-
- private:
-  std::string path_;
+struct TempDir : test::TempDir {
+  using test::TempDir::TempDir;
+  std::string ledger() const { return *this / "ledger"; }
 };
 
 inline std::string read_file(const std::string& path) {

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "tests/support/scripted_upstream.hpp"
+#include "tests/support/temp_dir.hpp"
 #include "tests/unit/sinks/records.hpp"
 
 namespace ganglion::sinks {
@@ -23,22 +24,14 @@ std::string answer(const std::string& status, const std::string& headers = "", c
 
 class CloudEventsSinkTest : public ::testing::Test {
  protected:
-  CloudEventsSinkTest() {
-    std::string name = (std::filesystem::temp_directory_path() / "ganglion_sink_XXXXXX").string();
-    root_ = ::mkdtemp(name.data());
-  }
-  ~CloudEventsSinkTest() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(root_, ignored);
-  }
-  PositionFile position() const { return {root_, "events", kLedger}; }
+  PositionFile position() const { return {root_.path(), "events", kLedger}; }
   std::unique_ptr<CloudEventsSink> make(const ScriptedUpstream& receiver, SinkOptions options = {}) const {
     options.url = receiver.base_url("/api/v1/events");
     options.timeout = std::chrono::milliseconds{300};
     return std::make_unique<CloudEventsSink>(options, kLedger, position());
   }
 
-  std::string root_;
+  test::TempDir root_;
 };
 
 TEST_F(CloudEventsSinkTest, SendsABatchAsOpenMeterTakesIt) {
