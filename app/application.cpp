@@ -196,15 +196,22 @@ core::Result<void> Application::open_alerts() {
   return {};
 }
 
-// Counts the gateways that share the limits, fetches slices ahead of need, gives idle ones back.
-core::Result<void> Application::keep_leases() {
-  if (!limiter_.shared()) return {};
+// One client for what the control thread asks: budgets and limits.
+core::Result<void> Application::connect_redis() {
+  if (control_redis_) return {};
   try {
     control_redis_ = std::make_unique<net::RedisClient>(control_.get_executor(), config_->redis, redis_hooks_);
   } catch (const std::exception& error) {
     return core::fail(core::ErrorKind::internal, std::string{"redis: "} + error.what());
   }
   control_redis_->start();
+  return {};
+}
+
+// Counts the gateways that share the limits, fetches slices ahead of need, gives idle ones back.
+core::Result<void> Application::keep_leases() {
+  if (!limiter_.shared()) return {};
+  if (auto done = connect_redis(); !done) return done;
   lease_store_ = std::make_unique<ratelimit::RedisLeases>(*control_redis_);
   lease_keeper_ = std::make_unique<ratelimit::LeaseKeeper>(control_.get_executor(), limiter_, *lease_store_,
                                                            services_->lease_metrics);
@@ -214,12 +221,8 @@ core::Result<void> Application::keep_leases() {
 
 core::Result<void> Application::share_budgets() {
   if (!config_->redis.enabled() || !config_->budget_sharing.enabled) return {};
-  try {
-    budget_redis_ = std::make_unique<net::RedisClient>(control_.get_executor(), config_->redis, redis_hooks_);
-  } catch (const std::exception& error) {
-    return core::fail(core::ErrorKind::internal, std::string{"redis: "} + error.what());
-  }
-  budget_share_ = std::make_unique<gateway::BudgetShare>(control_, *budget_redis_, budgets_, config_->budget_sharing,
+  if (auto done = connect_redis(); !done) return done;
+  budget_share_ = std::make_unique<gateway::BudgetShare>(control_, *control_redis_, budgets_, config_->budget_sharing,
                                                          ledger_->id(), metrics_.registry());
   services_->budget_share = budget_share_.get();
   return {};

@@ -65,6 +65,7 @@ class Application final : private metering::LedgerHooks {
   core::Result<void> open_access_log();
   core::Result<void> listen();
   core::Result<void> open_alerts();
+  core::Result<void> connect_redis();
   core::Result<void> keep_leases();
   core::Result<void> share_budgets();
   core::Result<void> apply_budgets(const config::Config& config);
@@ -109,7 +110,8 @@ class Application final : private metering::LedgerHooks {
   boost::asio::signal_set signals_;
   boost::asio::steady_timer drain_timer_, settle_timer_;
   std::unique_ptr<gateway::AlertSender> alerts_;
-  std::unique_ptr<net::RedisClient> budget_redis_;  // null: budgets are not shared
+  std::unique_ptr<net::RedisClient>
+      control_redis_;  // the control thread's; null: neither budgets nor limits are shared
   std::unique_ptr<gateway::BudgetShare> budget_share_;
   std::unique_ptr<config::Reloader> reloader_;
   std::optional<boost::asio::posix::stream_descriptor> reload_fd_;
@@ -122,7 +124,6 @@ class Application final : private metering::LedgerHooks {
   std::vector<std::unique_ptr<WorkerThread>> workers_;
   std::optional<MemoryWatch> memory_watch_;
   // Limits shared through Redis; null: none are.
-  std::unique_ptr<net::RedisClient> control_redis_;
   std::unique_ptr<ratelimit::RedisLeases> lease_store_;
   std::unique_ptr<ratelimit::LeaseKeeper> lease_keeper_;
   std::unique_ptr<net::Server> admin_;
