@@ -39,48 +39,64 @@ struct Held {
   Call call;
 };
 
+// The tiny model makes 200 tokens in milliseconds. On a busy machine it may be through before this thread comes to
+// look; then the case is tried again.
+constexpr int kTries = 50;
+
 TEST(LocalLifecycle, DroppingAnAnswerFreesItsPlaceAndPagesAtOnce) {
-  const auto model = load(tiny("llama3_tiny"));
-  boost::asio::io_context io(1);
-  LocalBackend backend(model, io.get_executor());
-  test::run_coroutine(io, [&]() -> awaitable<void> {
-    Held held(backend, long_chat("llama3_tiny"));
-    auto answer = co_await backend.start(held.call, nullptr);
-    EXPECT_TRUE(answer) << answer.error().message;
-    if (!answer) co_return;
-    const auto piece = co_await (*answer)->next();
-    EXPECT_TRUE(piece && !piece->empty());
-    EXPECT_EQ(model->stats().running_now[0], 1);
-    EXPECT_GT(model->stats().kv_pages_used_now, 0);
-    answer->reset();
-  });
-  EXPECT_TRUE(idle(*model));
-  const local::EngineStats stats = model->stats();
-  EXPECT_EQ(stats.cancelled, 1U);
-  EXPECT_EQ(stats.finished, 1U);
-  EXPECT_LT(stats.generated_tokens, 200U) << "the generation ran on to its end";
+  for (int tries = 0; tries < kTries; ++tries) {
+    const auto model = load(tiny("llama3_tiny"));
+    boost::asio::io_context io(1);
+    LocalBackend backend(model, io.get_executor());
+    local::EngineStats before;
+    test::run_coroutine(io, [&]() -> awaitable<void> {
+      Held held(backend, long_chat("llama3_tiny"));
+      auto answer = co_await backend.start(held.call, nullptr);
+      EXPECT_TRUE(answer) << answer.error().message;
+      if (!answer) co_return;
+      const auto piece = co_await (*answer)->next();
+      EXPECT_TRUE(piece && !piece->empty());
+      before = model->stats();
+      answer->reset();
+    });
+    EXPECT_TRUE(idle(*model));
+    const local::EngineStats stats = model->stats();
+    EXPECT_EQ(stats.finished, 1U);
+    if (stats.cancelled == 0 && stats.generated_tokens == 200) continue;
+    EXPECT_EQ(stats.cancelled, 1U);
+    EXPECT_EQ(before.running_now[0], 1);
+    EXPECT_GT(before.kv_pages_used_now, 0);
+    EXPECT_LT(stats.generated_tokens, 200U) << "the generation ran on to its end";
+    return;
+  }
+  FAIL() << "no generation was caught in its middle";
 }
 
 TEST(LocalLifecycle, CancelEndsAWaitAtOnceAndSaysWhatWasUsed) {
-  const auto model = load(tiny("llama3_tiny"));
-  boost::asio::io_context io(1);
-  LocalBackend backend(model, io.get_executor());
-  test::run_coroutine(io, [&]() -> awaitable<void> {
-    Held held(backend, long_chat("llama3_tiny"));
-    auto answer = co_await backend.start(held.call, nullptr);
-    EXPECT_TRUE(answer);
-    if (!answer) co_return;
-    boost::asio::post(io, [&] { held.cancel.cancel(core::CancelReason::client_gone); });
-    core::Result<std::string_view> piece;
-    while ((piece = co_await (*answer)->next()) && !piece->empty()) {
-    }
-    EXPECT_FALSE(piece) << "the answer ended before it was cancelled";
-    if (piece) co_return;
-    EXPECT_EQ(piece.error().kind, core::ErrorKind::cancelled);
-    const auto used = (*answer)->usage();
-    EXPECT_TRUE(used && used->input_tokens > 0 && used->output_tokens > 0 && used->output_tokens < 200);
-  });
-  EXPECT_TRUE(idle(*model));
+  for (int tries = 0; tries < kTries; ++tries) {
+    const auto model = load(tiny("llama3_tiny"));
+    boost::asio::io_context io(1);
+    LocalBackend backend(model, io.get_executor());
+    bool ended_first = false;
+    test::run_coroutine(io, [&]() -> awaitable<void> {
+      Held held(backend, long_chat("llama3_tiny"));
+      auto answer = co_await backend.start(held.call, nullptr);
+      EXPECT_TRUE(answer);
+      if (!answer) co_return;
+      boost::asio::post(io, [&] { held.cancel.cancel(core::CancelReason::client_gone); });
+      core::Result<std::string_view> piece;
+      while ((piece = co_await (*answer)->next()) && !piece->empty()) {
+      }
+      const auto used = (*answer)->usage();
+      ended_first = piece || (used && used->output_tokens == 200);
+      if (ended_first) co_return;
+      EXPECT_EQ(piece.error().kind, core::ErrorKind::cancelled);
+      EXPECT_TRUE(used && used->input_tokens > 0 && used->output_tokens > 0 && used->output_tokens < 200);
+    });
+    EXPECT_TRUE(idle(*model));
+    if (!ended_first) return;
+  }
+  FAIL() << "no generation was caught in its middle";
 }
 
 TEST(LocalLifecycle, WhatWasProducedWhileTheWorkerWasBusyIsBilledWhenTheClientLeaves) {
