@@ -25,6 +25,12 @@ constexpr std::string_view kHelp = R"(ganglion: an AI gateway with its own local
   ganglion calibrate [FILE] --model M (--usd-per-hour X | --neurons-per-second X) [--batch N] [--prompt-tokens N]
                  [--output-tokens N] [--rounds N] [--write OUT]
                                    measure a local model here and write its prices for `pricing.models`
+  ganglion bench mock [--port P] [--delay-ms N] [--answer-bytes N] [--deltas N] [--gap-ms N] [--journal FILE]
+  ganglion bench load [--url http://HOST:PORT/PATH | --port P] [--connections N] [--rate R] [--seconds S] [--count N]
+                 [--stream] [--unique] [--body-bytes N] [--max-tokens N] [--model M] [--key K] [--header "NAME: VALUE"]
+                 [--pid PROXY] [--name NAME] [--out FILE] [--json]
+  ganglion bench report [--baseline NAME] [--svg FILE] [--out FILE] RESULT...
+                                   an upstream, a load and a comparison, for any gateway (bench/README.md)
   ganglion version
 )";
 
@@ -38,7 +44,8 @@ int main(int argc, char** argv) {
   static const std::map<std::string, int (*)(const Words&)> kCommands{
       {"serve", serve_command},     {"check", check_command},     {"config", config_command},
       {"keys", keys_command},       {"ledger", ledger_command},   {"usage", usage_command},
-      {"invoice", invoice_command}, {"metrics", metrics_command}, {"calibrate", calibrate_command}};
+      {"invoice", invoice_command}, {"metrics", metrics_command}, {"calibrate", calibrate_command},
+      {"bench", bench_command}};
   if (const auto found = kCommands.find(command); found != kCommands.end()) return found->second(words);
   if (command == "version" || command == "--version") {
     std::cout << "ganglion " << kVersion << " (" << kCommit << ")\n";

@@ -77,7 +77,7 @@ def rss_mb(pid):
 
 class Mock:
     def __init__(self, build, *arguments):
-        self.process = subprocess.Popen([build / "bench/bench_mock_upstream", "--stdin", *arguments],
+        self.process = subprocess.Popen([build / "ganglion", "bench", "mock", "--stdin", *arguments],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline().split()[1])
 
@@ -205,7 +205,7 @@ class Direct:
 
 
 def load(build, port, *arguments, timeout=120, headers=()):
-    done = subprocess.run([build / "bench/bench_load", "--port", str(port), *map(str, arguments)], capture_output=True,
+    done = subprocess.run([build / "ganglion", "bench", "load", "--json", "--port", str(port), *map(str, arguments)], capture_output=True,
                           text=True, timeout=timeout, check=False)
     result = json.loads(done.stdout)
     if result["answered"] == 0:

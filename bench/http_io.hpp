@@ -1,6 +1,6 @@
 #pragma once
-// What the bench programs share: sockets, epoll, a minimal HTTP/1.1 message reader and a log-linear histogram. Not part
-// of the product and deliberately none of its code, so that a fault in net/ cannot hide in its own measurement.
+// What `ganglion bench` rests on: sockets, epoll, a minimal HTTP/1.1 message reader. Deliberately none of the gateway's
+// code, so that a fault in net/ cannot hide in its own measurement.
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -10,8 +10,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <array>
-#include <bit>
 #include <charconv>
 #include <chrono>
 #include <cstdint>
@@ -58,10 +56,11 @@ inline int listen_on(int& port) {
   return fd;
 }
 
-inline int connect_to(int port) {
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address = loopback(port);
-  if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+// -1: refused, or out of descriptors.
+inline int connect_to(const sockaddr_storage& address, socklen_t size) {
+  const int fd = ::socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -1;
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), size) != 0) {
     ::close(fd);
     return -1;
   }
@@ -96,60 +95,6 @@ inline std::int64_t to_int(std::string_view text, std::int64_t fallback = -1) {
   std::int64_t value = fallback;
   std::from_chars(text.data(), text.data() + text.size(), value);
   return value;
-}
-
-// Log-linear: 64 sub-buckets per power of two, under 1.6 % error, from 1 ns to hours.
-class Histogram {
- public:
-  void add(std::int64_t ns) {
-    const auto value = static_cast<std::uint64_t>(ns < 1 ? 1 : ns);
-    ++counts_[index(value)];
-    ++total_;
-    if (value > max_) max_ = value;
-  }
-  std::uint64_t total() const { return total_; }
-  double max_us() const { return static_cast<double>(max_) / 1e3; }
-  double quantile_us(double q) const {
-    if (total_ == 0) return 0;
-    auto left = static_cast<std::uint64_t>(q * static_cast<double>(total_ - 1)) + 1;
-    for (std::size_t i = 0; i < counts_.size(); ++i) {
-      if (counts_[i] >= left) return static_cast<double>(upper(i)) / 1e3;
-      left -= counts_[i];
-    }
-    return max_us();
-  }
-
- private:
-  static constexpr unsigned kSubBits = 6;
-  static std::size_t index(std::uint64_t value) {
-    const auto width = static_cast<unsigned>(std::bit_width(value));
-    if (width <= kSubBits + 1) return static_cast<std::size_t>(value);
-    const unsigned shift = width - kSubBits - 1;
-    return (static_cast<std::size_t>(shift) << kSubBits) + static_cast<std::size_t>(value >> shift);
-  }
-  static std::uint64_t upper(std::size_t index) {
-    if (index < (2U << kSubBits)) return index;
-    const std::size_t shift = (index >> kSubBits) - 1;
-    return (((index & ((1U << kSubBits) - 1)) | (1U << kSubBits)) + 1) << shift;
-  }
-  std::array<std::uint64_t, (64 << kSubBits)> counts_{};
-  std::uint64_t total_ = 0;
-  std::uint64_t max_ = 0;
-};
-
-// `--name value` words.
-inline std::string option(int argc, char** argv, std::string_view name, std::string fallback) {
-  for (int i = 1; i + 1 < argc; ++i) {
-    if (argv[i] == "--" + std::string{name}) return argv[i + 1];
-  }
-  return fallback;
-}
-
-inline bool flag(int argc, char** argv, std::string_view name) {
-  for (int i = 1; i < argc; ++i) {
-    if (argv[i] == "--" + std::string{name}) return true;
-  }
-  return false;
 }
 
 }  // namespace ganglion::bench

@@ -1,11 +1,9 @@
-// A load generator: one thread, epoll, closed loop (each connection asks again when answered) or open loop (requests
-// are due at fixed times; latency counts from when a request was due, so a slow server cannot hide by slowing us down).
-//
-//   bench_load --port P [--path /v1/chat/completions] [--key sk-test] [--connections 32] [--seconds 5] [--rate R]
-//              [--body-bytes 1100] [--stream] [--unique] [--count N] [--header "name: value"]
-//              [--max-tokens N]
-// --unique makes every prompt different. Prints one JSON object.
+// See bench/load.hpp.
 
+#include "bench/load.hpp"
+
+#include <array>
+#include <cstring>
 #include <deque>
 #include <vector>
 
@@ -17,7 +15,6 @@ namespace {
 struct Connection {
   int fd = -1;
   std::string in;
-  std::string out;
   bool busy = false;
   bool head_done = false;
   bool chunked = false;
@@ -29,46 +26,44 @@ struct Connection {
 
 class Load {
  public:
-  Load(int argc, char** argv)
-      : port_(static_cast<int>(to_int(option(argc, argv, "port", "0")))),
-        path_(option(argc, argv, "path", "/v1/chat/completions")),
-        key_(option(argc, argv, "key", "sk-test")),
-        header_(option(argc, argv, "header", "")),
-        seconds_(std::atof(option(argc, argv, "seconds", "5").c_str())),
-        rate_(std::atof(option(argc, argv, "rate", "0").c_str())),
-        count_(to_int(option(argc, argv, "count", "0"))),
-        body_bytes_(static_cast<std::size_t>(to_int(option(argc, argv, "body-bytes", "1100")))),
-        max_tokens_(to_int(option(argc, argv, "max-tokens", "0"))),
-        stream_(flag(argc, argv, "stream")),
-        unique_(flag(argc, argv, "unique")) {
-    if (!header_.empty()) header_ += "\r\n";
-    connections_.resize(static_cast<std::size_t>(to_int(option(argc, argv, "connections", "32"))));
-    epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+  explicit Load(const LoadOptions& options)
+      : options_(options),
+        header_(options.header.empty() ? "" : options.header + "\r\n"),
+        connections_(options.connections),
+        epoll_(::epoll_create1(EPOLL_CLOEXEC)) {}
+  ~Load() {
+    for (const Connection& c : connections_) {
+      if (c.fd >= 0) ::close(c.fd);
+    }
+    ::close(epoll_);
   }
+  Load(const Load&) = delete;
+  Load& operator=(const Load&) = delete;
 
-  int run() {
+  std::expected<LoadResult, std::string> run() {
     for (std::size_t i = 0; i < connections_.size(); ++i) {
-      if (!open(i)) die("connect");
+      if (!open(i)) return std::unexpected("cannot connect to " + options_.authority + ": " + std::strerror(errno));
     }
     const std::int64_t began = now_ns();
-    const std::int64_t end = began + static_cast<std::int64_t>(seconds_ * 1e9);
+    const std::int64_t end = began + static_cast<std::int64_t>(options_.seconds * 1e9);
     const std::int64_t give_up = end + 10'000'000'000;
     std::int64_t next_due = began;
-    const auto interval = rate_ > 0 ? static_cast<std::int64_t>(1e9 / rate_) : 0;
+    const auto interval = options_.rate > 0 ? static_cast<std::int64_t>(1e9 / options_.rate) : 0;
     for (std::size_t i = 0; i < connections_.size(); ++i) idle_.push_back(i);
     std::array<epoll_event, 256> events;
     std::int64_t finished_at = end;
     for (;;) {
       const std::int64_t now = now_ns();
-      const bool more = now < end && (count_ == 0 || sent_ < count_);
-      if (more && rate_ > 0) {
+      const bool more = now < end && (options_.count == 0 || sent_ < options_.count);
+      if (more && options_.rate > 0) {
         for (; next_due <= now; next_due += interval) waiting_.push_back(next_due);
       }
-      while (!idle_.empty() && (rate_ > 0 ? !waiting_.empty() : more && (count_ == 0 || sent_ < count_))) {
+      while (!idle_.empty() &&
+             (options_.rate > 0 ? !waiting_.empty() : more && (options_.count == 0 || sent_ < options_.count))) {
         const std::size_t i = idle_.front();
         idle_.pop_front();
         std::int64_t due = now_ns();
-        if (rate_ > 0) {
+        if (options_.rate > 0) {
           due = waiting_.front();
           waiting_.pop_front();
         }
@@ -79,18 +74,19 @@ class Load {
         break;
       }
       int timeout = 100;
-      if (rate_ > 0 && more) timeout = static_cast<int>(std::max<std::int64_t>((next_due - now) / 1'000'000, 0));
+      if (options_.rate > 0 && more)
+        timeout = static_cast<int>(std::max<std::int64_t>((next_due - now) / 1'000'000, 0));
       const int n = ::epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), timeout);
       for (int k = 0; k < n; ++k) on_socket(static_cast<std::size_t>(events[static_cast<std::size_t>(k)].data.u64));
     }
-    report(static_cast<double>(std::min(finished_at, std::max(end, began + 1)) - began) / 1e9);
-    return errors_ == 0 ? 0 : 1;
+    result_.seconds = static_cast<double>(std::min(finished_at, std::max(end, began + 1)) - began) / 1e9;
+    return std::move(result_);
   }
 
  private:
   bool open(std::size_t i) {
     Connection& c = connections_[i];
-    c.fd = connect_to(port_);
+    c.fd = connect_to(options_.address, options_.address_size);
     if (c.fd < 0) return false;
     watch(epoll_, c.fd, EPOLLIN | EPOLLRDHUP, i);
     return true;
@@ -98,15 +94,15 @@ class Load {
 
   void ask(std::size_t i, std::int64_t due) {
     Connection& c = connections_[i];
-    std::string body = std::string{R"({"model":"gpt-4o-mini",)"} + (stream_ ? R"("stream":true,)" : "") +
+    std::string body = "{\"model\":\"" + options_.model + "\"," + (options_.stream ? R"("stream":true,)" : "") +
                        R"("messages":[{"role":"user","content":")";
-    if (unique_) body += std::to_string(now_ns()) + "-" + std::to_string(sent_) + " ";
-    if (body.size() + 4 < body_bytes_) body.append(body_bytes_ - body.size() - 4, 'x');
+    if (options_.unique) body += std::to_string(now_ns()) + "-" + std::to_string(sent_) + " ";
+    if (body.size() + 4 < options_.body_bytes) body.append(options_.body_bytes - body.size() - 4, 'x');
     body += "\"}]";
-    if (max_tokens_ > 0) body += ",\"max_tokens\":" + std::to_string(max_tokens_);
+    if (options_.max_tokens > 0) body += ",\"max_tokens\":" + std::to_string(options_.max_tokens);
     body += "}";
-    std::string out = "POST " + path_ + " HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer " + key_ +
-                      "\r\ncontent-type: application/json\r\n" + header_ +
+    std::string out = "POST " + options_.path + " HTTP/1.1\r\nhost: " + options_.authority +
+                      "\r\nauthorization: Bearer " + options_.key + "\r\ncontent-type: application/json\r\n" + header_ +
                       "content-length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
     c.busy = true;
     c.head_done = c.chunked = c.ok = false;
@@ -119,7 +115,7 @@ class Load {
   }
 
   void fail(std::size_t i) {
-    ++errors_;
+    ++result_.errors;
     Connection& c = connections_[i];
     ::close(c.fd);
     c.busy = false;
@@ -130,10 +126,10 @@ class Load {
     Connection& c = connections_[i];
     c.busy = false;
     if (c.ok) {
-      latency_.add(now_ns() - c.due);
-      ++answered_;
+      result_.latency.add(now_ns() - c.due);
+      ++result_.answered;
     } else {
-      ++errors_;
+      ++result_.errors;
     }
     idle_.push_back(i);
   }
@@ -152,17 +148,17 @@ class Load {
       const std::string_view head = std::string_view{c.in}.substr(0, end + 2);
       c.head_done = true;
       c.ok = head.substr(9, 3) == "200";
-      if (!c.ok && errors_ < 3) std::fprintf(stderr, "%s\n", c.in.c_str());
+      if (!c.ok && result_.errors < 3) std::fprintf(stderr, "%s\n", c.in.c_str());
       c.chunked = header(head, "transfer-encoding") == "chunked";
       c.length = to_int(header(head, "content-length"), 0);
-      if (header(head, "cf-aig-cache-status") == "HIT") ++hits_;
+      if (header(head, "cf-aig-cache-status") == "HIT") ++result_.hits;
       c.in.erase(0, end + 4);
     }
     if (!c.in.empty() && c.first) {
       c.first = false;
-      first_byte_.add(now - c.due);
+      result_.first_byte.add(now - c.due);
     }
-    if (stream_) stamp(c.in, now);
+    if (options_.stream) stamp(c.in, now);
     if (!c.chunked) {
       if (static_cast<std::int64_t>(c.in.size()) >= c.length) done(i);
       return;
@@ -181,46 +177,26 @@ class Load {
       const std::size_t begin = found + kMark.size();
       const std::size_t end = in.find(' ', begin);
       if (end == std::string::npos) break;
-      chunk_.add(now - to_int(std::string_view{in}.substr(begin, end - begin), now));
+      result_.chunk.add(now - to_int(std::string_view{in}.substr(begin, end - begin), now));
       in[found + 1] = 'C';  // counted
       at = end;
     }
   }
 
-  void report(double seconds) const {
-    const auto quantiles = [](const Histogram& h) {
-      char text[256];
-      std::snprintf(text, sizeof text, "{\"n\":%llu,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f}",
-                    static_cast<unsigned long long>(h.total()), h.quantile_us(0.5), h.quantile_us(0.9),
-                    h.quantile_us(0.99), h.quantile_us(0.999), h.max_us());
-      return std::string{text};
-    };
-    std::printf(
-        "{\"answered\":%lld,\"errors\":%lld,\"hits\":%lld,\"seconds\":%.3f,\"per_second\":%.1f,\"latency_us\":%s,"
-        "\"first_byte_us\":%s,\"chunk_us\":%s}\n",
-        static_cast<long long>(answered_), static_cast<long long>(errors_), static_cast<long long>(hits_), seconds,
-        static_cast<double>(answered_) / seconds, quantiles(latency_).c_str(), quantiles(first_byte_).c_str(),
-        quantiles(chunk_).c_str());
-  }
-
-  int port_;
-  std::string path_, key_, header_;
-  double seconds_, rate_;
-  std::int64_t count_;
-  std::size_t body_bytes_;
-  std::int64_t max_tokens_;
-  bool stream_, unique_;
-  int epoll_ = -1;
+  const LoadOptions& options_;
+  const std::string header_;
   std::vector<Connection> connections_;
+  const int epoll_;
   std::deque<std::size_t> idle_;
   std::deque<std::int64_t> waiting_;
-  std::int64_t sent_ = 0, answered_ = 0, errors_ = 0, hits_ = 0;
-  Histogram latency_, first_byte_, chunk_;
+  std::int64_t sent_ = 0;
+  LoadResult result_;
 };
 
 }  // namespace
-}  // namespace ganglion::bench
 
-int main(int argc, char** argv) {
-  return ganglion::bench::Load(argc, argv).run();
+std::expected<LoadResult, std::string> run_load(const LoadOptions& options) {
+  return Load(options).run();
 }
+
+}  // namespace ganglion::bench

@@ -1,11 +1,11 @@
-// An OpenAI-compatible upstream for benchmarks and fault tests: one thread, epoll, canned answers. Instant, after a
-// fixed delay, or as paced server-sent events whose deltas carry the time they were sent. With --journal every request
-// leaves one line (request id, tokens emitted, whether it was finished), written before the answer's last byte.
-//
-//   bench_mock [--port 0] [--delay-ms 0] [--answer-bytes 500] [--deltas 64] [--gap-ms 20] [--journal FILE]
-// Prints "port N" once it listens and runs until it is killed, or stdin closes with --stdin.
+// See bench/mock_upstream.hpp.
 
+#include "bench/mock_upstream.hpp"
+
+#include <array>
 #include <map>
+#include <string>
+#include <string_view>
 #include <unordered_map>
 
 #include "bench/http_io.hpp"
@@ -28,24 +28,24 @@ struct Connection {
 
 class Mock {
  public:
-  Mock(int argc, char** argv)
-      : port_(static_cast<int>(to_int(option(argc, argv, "port", "0")))),
-        delay_ns_(to_int(option(argc, argv, "delay-ms", "0")) * 1'000'000),
-        deltas_(static_cast<int>(to_int(option(argc, argv, "deltas", "64")))),
-        gap_ns_(to_int(option(argc, argv, "gap-ms", "20")) * 1'000'000) {
-    const auto bytes = static_cast<std::size_t>(to_int(option(argc, argv, "answer-bytes", "500")));
+  explicit Mock(const MockOptions& options)
+      : port_(options.port),
+        delay_ns_(options.delay_ms * 1'000'000),
+        deltas_(options.deltas),
+        gap_ns_(options.gap_ms * 1'000'000) {
+    const std::size_t bytes = options.answer_bytes;
     const std::string frame =
         R"({"id":"chatcmpl-mock","object":"chat.completion","created":1,"model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":""},"finish_reason":"stop"}],"usage":{"prompt_tokens":25,"completion_tokens":35,"total_tokens":60}})";
     std::string body = frame;
     body.insert(body.find("\"content\":\"") + 11, bytes > frame.size() ? std::string(bytes - frame.size(), 'a') : "");
     whole_ = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: " + std::to_string(body.size()) +
              "\r\n\r\n" + body;
-    const std::string journal = option(argc, argv, "journal", "");
-    if (!journal.empty()) journal_ = ::open(journal.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (!options.journal.empty())
+      journal_ = ::open(options.journal.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
     listener_ = listen_on(port_);
     watch(epoll_, listener_, EPOLLIN, kListener);
-    if (flag(argc, argv, "stdin")) watch(epoll_, 0, EPOLLIN | EPOLLHUP, kStdin);
+    if (options.until_stdin_closes) watch(epoll_, 0, EPOLLIN | EPOLLHUP, kStdin);
     std::printf("port %d\n", port_);
     std::fflush(stdout);
   }
@@ -240,9 +240,9 @@ class Mock {
 };
 
 }  // namespace
-}  // namespace ganglion::bench
 
-int main(int argc, char** argv) {
-  ganglion::bench::Mock(argc, argv).run();
-  return 0;
+void run_mock(const MockOptions& options) {
+  Mock(options).run();
 }
+
+}  // namespace ganglion::bench

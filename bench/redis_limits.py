@@ -48,7 +48,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", type=pathlib.Path, default=compare.ROOT / "build/release")
     parser.add_argument("--binary", type=pathlib.Path)
-    parser.add_argument("--tools", type=pathlib.Path, help="where bench_load and bench_mock_upstream are")
+    parser.add_argument("--tools", type=pathlib.Path, help="the build whose `ganglion bench` makes the load")
     parser.add_argument("--rate", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--turns", type=int, default=5)

@@ -70,7 +70,7 @@ class Gateway:
 
 
 def load(build, port, seconds, arguments, tier):
-    return subprocess.Popen([build / "bench/bench_load", "--port", str(port), "--seconds", str(seconds), "--unique",
+    return subprocess.Popen([build / "ganglion", "bench", "load", "--json", "--port", str(port), "--seconds", str(seconds), "--unique",
                              "--header", f"x-neuron-tier: {tier}", *arguments], stdout=subprocess.PIPE, text=True)
 
 

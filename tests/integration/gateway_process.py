@@ -28,10 +28,10 @@ def check(condition, message):
 
 
 class Mock:
-    """bench_mock_upstream: canned OpenAI answers, with a journal of what it emitted."""
+    """`ganglion bench mock`: canned OpenAI answers, with a journal of what it emitted."""
 
     def __init__(self, *arguments):
-        self.process = subprocess.Popen([build_dir() / "bench/bench_mock_upstream", *arguments],
+        self.process = subprocess.Popen([build_dir() / "ganglion", "bench", "mock", *arguments],
                                         stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline().split()[1])
 
