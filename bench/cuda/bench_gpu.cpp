@@ -26,6 +26,7 @@
 #include "backends/local/engine/page_pool.hpp"
 #include "backends/local/engine/scheduler.hpp"
 #include "backends/local/models/cuda/cuda_decoder.hpp"
+#include "bench/cuda/engine_part.hpp"
 #include "bench/cuda/ladder.cuh"
 
 namespace {
@@ -571,5 +572,7 @@ int main(int argc, char** argv) {
     batching({{Format::fp8, true, batch, requests, 128, 128, 2048}}, layers);
     batching({{Format::bf16, false, std::min(batch, 256), requests / 2, 128, 128, 2048}}, layers);
   }
+  if (wants("prefix")) prefix_part(layers);
+  if (wants("overlap")) overlap_part(GANGLION_SOURCE_DIR "/models/demo-chat");
   return 0;
 }

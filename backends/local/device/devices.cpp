@@ -3,7 +3,6 @@
 #include "backends/local/device/devices.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <charconv>
 
 #include "backends/local/device/status.hpp"
@@ -43,36 +42,6 @@ Result<std::vector<DeviceInfo>> find_devices() {
     return core::fail(ErrorKind::unsupported, "no usable GPU: compute capability 8.0 or later is needed");
   }
   return out;
-}
-
-namespace {
-std::atomic<int> g_uses{0};
-std::atomic<bool> g_lost{false};
-}  // namespace
-
-DeviceUse::DeviceUse() {
-  ++g_uses;
-}
-DeviceUse::~DeviceUse() {
-  --g_uses;
-}
-
-void note_lost_device() {
-  g_lost = true;
-}
-
-void reset_lost_devices() {
-  if (!g_lost || g_uses > 0 || !g_lost.exchange(false)) return;
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess) {
-    cudaGetLastError();
-    return;
-  }
-  for (int i = 0; i < count; ++i) {
-    if (cudaSetDevice(i) == cudaSuccess && !is_sticky(cudaDeviceSynchronize())) continue;
-    cudaDeviceReset();
-    cudaGetLastError();
-  }
 }
 
 Result<int> choose_device(std::string_view setting, std::string& reason) {

@@ -22,20 +22,6 @@ struct DeviceInfo {
 // unsupported: no driver, no GPU, or none that this build has code for (8.0 and later); the message says which.
 core::Result<std::vector<DeviceInfo>> find_devices();
 
-// Held by whoever has something on a device, from before the first allocation on.
-class DeviceUse {
- public:
-  DeviceUse();
-  ~DeviceUse();
-  DeviceUse(const DeviceUse&) = delete;
-  DeviceUse& operator=(const DeviceUse&) = delete;
-};
-// An error has ended this process's work on a GPU: until a reset every call will fail.
-void note_lost_device();
-// Gives the GPUs a fresh start after that, once nobody has anything there any more. Else, and where all is well,
-// nothing.
-void reset_lost_devices();
-
 // "cpu" gives -1, "cuda:N" the N, "auto" the GPU with the most free memory or -1 when there is none (`reason` then says
 // why). Errors: invalid_value (another word), unsupported (a GPU that is not there).
 core::Result<int> choose_device(std::string_view setting, std::string& reason);

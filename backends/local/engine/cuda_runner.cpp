@@ -66,9 +66,8 @@ CudaDecoder::SampleSpec spec_of(const Runner::Sampling& s) {
 
 class CudaRunner final : public Runner {
  public:
-  CudaRunner(std::unique_ptr<DeviceUse> use, std::unique_ptr<CudaDecoder> decoder, const EngineOptions& options,
-             std::string device)
-      : use_(std::move(use)), decoder_(std::move(decoder)), kv_bytes_(options.kv_bytes), device_(std::move(device)) {}
+  CudaRunner(std::unique_ptr<CudaDecoder> decoder, const EngineOptions& options, std::string device)
+      : decoder_(std::move(decoder)), kv_bytes_(options.kv_bytes), device_(std::move(device)) {}
 
   std::int64_t vocab_size() const override { return decoder_->vocab_size(); }
   std::int64_t context_max() const override { return decoder_->context_max(); }
@@ -124,11 +123,9 @@ class CudaRunner final : public Runner {
   // Nothing that ran in this context after an error of the device can be trusted.
   Result<void> failed(const core::Error& error) {
     broken_ = error.kind == ErrorKind::overloaded && is_sticky(cudaPeekAtLastError());
-    if (broken_) note_lost_device();
     return std::unexpected(error);
   }
 
-  std::unique_ptr<DeviceUse> use_;  // outlives the decoder
   std::unique_ptr<CudaDecoder> decoder_;
   std::uint64_t kv_bytes_;
   std::string device_;
@@ -145,7 +142,6 @@ Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, c
   for (const DeviceInfo& info : *devices) {
     if (info.index == device) name += " (" + info.name + ")";
   }
-  auto use = std::make_unique<DeviceUse>();
   auto decoder = CudaDecoder::load(checkpoint, config,
                                    {.device = device,
                                     .format = format_of(options.quantize),
@@ -154,7 +150,7 @@ Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, c
                                     .batch_max = options.batch_max,
                                     .context_max = options.context_max});
   if (!decoder) return std::unexpected(decoder.error());
-  return std::make_unique<CudaRunner>(std::move(use), std::move(*decoder), options, std::move(name));
+  return std::make_unique<CudaRunner>(std::move(*decoder), options, std::move(name));
 }
 
 }  // namespace ganglion::local

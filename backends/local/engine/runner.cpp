@@ -20,7 +20,6 @@ core::Result<void> Runner::collect(std::span<Choice>) {
 core::Result<std::unique_ptr<Runner>> make_runner(Checkpoint checkpoint, const ModelConfig& config,
                                                   const EngineOptions& options, std::string& note) {
 #ifdef GANGLION_CUDA
-  reset_lost_devices();
   const auto device = choose_device(options.device, note);
   if (!device) return std::unexpected(device.error());
   if (*device >= 0) {

@@ -1,9 +1,12 @@
 // The engine on a GPU: requests, text, sampling, cancellation, through the same doors as on the CPU.
 
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "backends/local/device/devices.hpp"
+#include "backends/local/kernels/cuda/kernels.hpp"
 #include "tests/unit/backends/local/engine/engine_fixture.hpp"
 
 namespace ganglion::local {
@@ -91,6 +94,74 @@ TEST_F(CudaEngineTest, CancellingFreesThePages) {
   engine->cancel(*handle);
   EXPECT_EQ(sink->wait().last.finish, FinishReason::cancelled);
   EXPECT_EQ(engine->stats().kv_pages_used_now, 0);
+}
+
+TEST_F(CudaEngineTest, WhatIsFoundComputedAnswersTheSame) {
+  const auto engine = load(demo());
+  ASSERT_NE(engine, nullptr);
+  std::ifstream file(model_dir("demo_chat_goldens.json"));
+  const auto goldens = nlohmann::json::parse(file);
+  int found = 0;
+  for (int round = 0; round < 2; ++round) {
+    for (const auto& c : goldens.at("cases")) {
+      const auto answer = c.at("answer_ids").get<std::vector<std::int32_t>>();
+      auto request = greedy(c.at("prompt_ids").get<std::vector<std::int32_t>>(),
+                            static_cast<int>(answer.size()) + (c.at("finish") == "stop" ? 20 : 0));
+      request.ignore_eos = false;
+      request.prefix_space = "a";
+      const auto out = generate(*engine, std::move(request));
+      EXPECT_EQ(out.text, c.at("answer").get<std::string>());
+      found += round * out.last.usage.cached_prompt_tokens;
+      EXPECT_GT(out.last.usage.engine_us, 0);
+    }
+  }
+  EXPECT_GT(found, 100);
+}
+
+TEST_F(CudaEngineTest, StopStringsFoundAStepLateEndWhereTheyStand) {
+  const auto engine = load(demo());
+  ASSERT_NE(engine, nullptr);
+  const auto prompt = engine->tokenizer().encode("what is a river", true);
+  const auto whole = generate(*engine, greedy(prompt, 30));
+  ASSERT_GT(whole.text.size(), 20U);
+  for (std::size_t at = 2; at + 4 < whole.text.size(); at += 3) {
+    auto request = greedy(prompt, 30);
+    request.stop = {whole.text.substr(at, 4)};
+    const auto out = generate(*engine, request);
+    EXPECT_EQ(out.text, whole.text.substr(0, whole.text.find(request.stop[0])));
+    EXPECT_EQ(out.last.finish, FinishReason::stop);
+    EXPECT_EQ(engine->stats().kv_pages_used_now, 0);
+  }
+}
+
+// Ends this process's work on its GPU, so it runs only where asked: GANGLION_TEST_LOST_DEVICE=1, in a process alone.
+// Whether the device can be had back is not ours to say; that nobody gets a wrong answer and the process lives on, is.
+TEST_F(CudaEngineTest, ALostDeviceTakesTheModelOutOfServiceAndNothingElse) {
+  if (std::getenv("GANGLION_TEST_LOST_DEVICE") == nullptr) GTEST_SKIP() << "GANGLION_TEST_LOST_DEVICE is not set";
+  const auto engine = load(demo());
+  ASSERT_NE(engine, nullptr);
+  const auto prompt = engine->tokenizer().encode("what is a river", true);
+  const auto before = generate(*engine, greedy(prompt, 30));
+  // A kernel that reads where nothing is.
+  cuda::widen_to_float({nullptr, false}, reinterpret_cast<const void*>(0x1000), cuda::Source::bf16, 1024,
+                       reinterpret_cast<float*>(0x2000));
+  EXPECT_NE(cudaDeviceSynchronize(), cudaSuccess);
+  const auto failed = generate(*engine, greedy(prompt, 30));
+  EXPECT_EQ(failed.last.kind, GenerateEvent::Kind::error);
+  EXPECT_EQ(failed.last.error.kind, core::ErrorKind::no_backend) << failed.last.error.message;
+  for (int i = 0; i < 20; ++i) {
+    auto sink = std::make_shared<KeepingSink>();
+    const auto handle = engine->submit(greedy(prompt, 30), sink);
+    if (!handle) {
+      EXPECT_EQ(handle.error().kind, core::ErrorKind::no_backend);
+      EXPECT_FALSE(engine->stats().in_service);
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      continue;
+    }
+    const auto out = sink->wait();
+    if (out.last.kind == GenerateEvent::Kind::done) EXPECT_EQ(out.text, before.text);
+  }
+  EXPECT_GE(engine->stats().device_failures, 1U);
 }
 
 TEST(CudaEngineChoice, AutoServesWithoutAGpuToo) {

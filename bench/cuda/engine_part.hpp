@@ -1,0 +1,6 @@
+#pragma once
+// Parts of the GPU benchmark that need the engine: what a prompt costs of which most is found computed, and what making
+// text beside the next step is worth.
+
+void prefix_part(int layers);
+void overlap_part(const char* model_dir);
