@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace ganglion::ratelimit {
 
@@ -181,6 +182,18 @@ LeaseAsk::Part Lease::plan(std::uint64_t units, std::uint64_t waiting, std::uint
   if (!surplus && wanted > static_cast<std::uint64_t>(credit_)) {
     part.extra = wanted - static_cast<std::uint64_t>(credit_);
   }
+  return part;
+}
+
+LeaseAsk::Part Lease::close(std::uint32_t gateways, SteadyTime now) {
+  LeaseAsk::Part part{.rate = rate_};
+  if (unlimited()) return part;
+  if (local_) {
+    part = plan(0, 0, gateways, now);
+  } else {
+    part.back = part.back_if_new = sent_ = std::exchange(credit_, 0);
+  }
+  part.need = part.extra = 0;
   return part;
 }
 

@@ -37,6 +37,8 @@ class Lease {
   // What to ask for so that `units` more can be spent now (0: only for what comes); call once, then granted() or
   // failed().
   LeaseAsk::Part plan(std::uint64_t units, std::uint64_t waiting, std::uint32_t gateways, core::SteadyTime now);
+  // Instead of plan(), when nothing more will be spent here: all that is held goes back, or what is owed is charged.
+  LeaseAsk::Part close(std::uint32_t gateways, core::SteadyTime now);
   void granted(const LeaseGrant::Part& part, core::SteadyTime now);
   void failed(const LeaseFailure& failure);
 

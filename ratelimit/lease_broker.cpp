@@ -25,6 +25,8 @@ constexpr int kTriesMax = 4;        // exchanges that one request waits for
 constexpr auto kRetryLocal = 50ms;  // between two tries to come back from the local share
 constexpr auto kStaleView = 50ms;   // a refusal from an older view asks for a newer one
 constexpr auto kTick = 250ms;
+constexpr auto kFirstTick = 25ms;  // until it is counted for the first time
+constexpr unsigned kFirstTicksMax = 40;
 constexpr unsigned kTicksPerReport = 4;
 constexpr std::uint32_t kDivisorPerGateway = 8;  // slices lent out together are at most an eighth of a burst
 
@@ -186,6 +188,24 @@ bool LeaseBroker::tend(const SetPtr& set) {
   return false;
 }
 
+bool LeaseBroker::close(const SetPtr& set) {
+  const bool reachable = store_.available(set->shared->key);
+  std::unique_lock lock(set->mutex);
+  SharedState& shared = *set->shared;
+  if (shared.asking) return false;
+  const auto holds = [](const Lease& lease) { return lease.credit() != 0 || lease.local(); };
+  if (!reachable || !std::ranges::any_of(shared.leases, holds)) return true;
+  const SteadyTime now = limiter_.clock_.steady();
+  shared.asking = true;
+  LeaseAsk ask{.key = shared.key, .parts = {}, .divisor = kDivisorPerGateway * limiter_.gateways()};
+  for (std::size_t kind = 0; kind < kKinds; ++kind) {
+    ask.parts[kind] = shared.leases[kind].close(limiter_.gateways(), now);
+  }
+  lock.unlock();
+  send(set, ask);
+  return false;
+}
+
 LeaseKeeper::LeaseKeeper(const asio::any_io_executor& executor, Limiter& limiter, LeaseStore& store,
                          LeaseMetrics metrics)
     : broker_(executor, limiter, store, metrics), id_(core::random_hex(8)), timer_(executor) {}
@@ -200,21 +220,45 @@ void LeaseKeeper::start() {
 }
 
 void LeaseKeeper::schedule() {
-  timer_.expires_after(kTick);
+  timer_.expires_after(!reported_ && ticks_ < kFirstTicksMax ? kFirstTick : kTick);
   timer_.async_wait([this, alive = std::weak_ptr<int>(alive_)](boost::system::error_code error) {
-    if (error || alive.expired()) return;
+    if (error || alive.expired() || closing_) return;
     tick();
     schedule();
   });
 }
 
-void LeaseKeeper::tick() {
-  Limiter& limiter = broker_.limiter_;
-  if (ticks_++ % kTicksPerReport == 0) {
-    broker_.store_.report(id_, [&limiter](std::uint32_t gateways) {
-      if (limiter.options_.gateways == 0) limiter.set_gateways(gateways);
+void LeaseKeeper::report() {
+  broker_.store_.report(id_, [this, alive = std::weak_ptr<int>(alive_)](std::uint32_t gateways) {
+    if (alive.expired()) return;
+    reported_ = true;
+    Limiter& limiter = broker_.limiter_;
+    if (limiter.options_.gateways == 0) limiter.set_gateways(gateways);
+  });
+}
+
+bool LeaseKeeper::close() {
+  if (!closing_) {
+    closing_ = true;
+    timer_.cancel();
+    broker_.store_.leave(id_, [this, alive = std::weak_ptr<int>(alive_)] {
+      if (!alive.expired()) left_ = true;
     });
   }
+  std::vector<std::shared_ptr<BucketSet>> listed;
+  {
+    const std::scoped_lock lock(broker_.limiter_.listed_mutex_);
+    listed = broker_.limiter_.listed_;
+  }
+  bool done = left_;
+  for (const auto& set : listed) done = broker_.close(set) && done;
+  return done;
+}
+
+// The first reports find no connection yet; the sooner one arrives, the sooner its part of what is shared is right.
+void LeaseKeeper::tick() {
+  Limiter& limiter = broker_.limiter_;
+  if (ticks_++ % kTicksPerReport == 0 || !reported_) report();
   std::vector<std::shared_ptr<BucketSet>> listed;
   {
     const std::scoped_lock lock(limiter.listed_mutex_);

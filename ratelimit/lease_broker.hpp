@@ -47,6 +47,8 @@ class LeaseBroker {
   void go_local(const SetPtr& set, core::SteadyTime now);
   // One look of the keeper; false: there is nothing more to put right.
   bool tend(const SetPtr& set);
+  // Gives all back. True: nothing is on its way, and nothing is left that could be.
+  bool close(const SetPtr& set);
 
   boost::asio::any_io_executor executor_;
   Limiter& limiter_;
@@ -65,14 +67,21 @@ class LeaseKeeper {
   LeaseKeeper& operator=(const LeaseKeeper&) = delete;
   void start();  // ticks by itself from then on
   void tick();
+  // Nothing is spent any more: gives everything back and is counted no longer. To be called again, now and then, until
+  // it says true; or not, where the store takes too long.
+  bool close();
 
  private:
   void schedule();
+  void report();
 
   LeaseBroker broker_;
   const std::string id_;  // of this gateway, for the count
   boost::asio::steady_timer timer_;
   unsigned ticks_ = 0;
+  bool reported_ = false;
+  bool closing_ = false;
+  bool left_ = false;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
 

@@ -55,6 +55,8 @@ class LeaseStore {
   virtual bool available(std::string_view key) const = 0;
   // This gateway is there; `done`, if the store answers, is told how many are.
   virtual void report(std::string_view gateway, std::move_only_function<void(std::uint32_t)> done) = 0;
+  // It goes; `done` is called once, whether the store answers or not.
+  virtual void leave(std::string_view gateway, std::move_only_function<void()> done) = 0;
 };
 
 }  // namespace ganglion::ratelimit

@@ -148,4 +148,11 @@ void RedisLeases::report(std::string_view gateway, std::move_only_function<void(
   });
 }
 
+void RedisLeases::leave(std::string_view gateway, std::move_only_function<void()> done) {
+  const std::string key = client_.options().key_prefix + "gateways";
+  // As if it had reported long ago: the next report of another drops it.
+  client_.send(net::RedisCommand{"ZADD", key, "0", gateway}, {},
+               [done = std::move(done)](const net::RedisResult&) mutable { done(); });
+}
+
 }  // namespace ganglion::ratelimit

@@ -19,6 +19,7 @@ class RedisLeases final : public LeaseStore {
   void exchange(const LeaseAsk& ask, std::move_only_function<void(LeaseResult)> done) override;
   bool available(std::string_view key) const override;
   void report(std::string_view gateway, std::move_only_function<void(std::uint32_t)> done) override;
+  void leave(std::string_view gateway, std::move_only_function<void()> done) override;
 
  private:
   net::RedisClient& client_;

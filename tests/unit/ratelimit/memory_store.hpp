@@ -86,6 +86,7 @@ class StoreLink final : public LeaseStore {
   }
   bool available(std::string_view) const override { return up; }
   void report(std::string_view, std::move_only_function<void(std::uint32_t)>) override {}
+  void leave(std::string_view, std::move_only_function<void()> done) override { done(); }
 
   bool deliver() {
     const bool any = !answers_.empty();

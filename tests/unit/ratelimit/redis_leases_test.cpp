@@ -291,6 +291,45 @@ TEST_F(SharedLimits, UnspentSlicesComeBackForTheOther) {
   test::run_coroutine(io_, body, 20s);
 }
 
+TEST_F(SharedLimits, AStoppingGatewayGivesItsSlicesBackAtOnce) {
+  const RedisServer server;
+  use(server.address(), true);
+  const RateSpec spec{.amount = 1, .period_s = 3600, .burst = 1000};
+  const auto body = [&]() -> asio::awaitable<void> {
+    std::uint64_t admitted = 0;
+    const LimiterHandle first = resolve(*gateways_[0], spec);
+    for (int i = 0; i < 100; ++i) {
+      if (co_await gateways_[0]->admit(first)) ++admitted;
+      co_await pause(1ms);
+    }
+    const auto began = SteadyClock::now();
+    while (!gateways_[0]->keeper.close() && SteadyClock::now() < began + 5s) co_await pause(5ms);
+    EXPECT_LT(SteadyClock::now() - began, 900ms) << "sooner than unused slices go back";
+    const auto counted = [&] {
+      return server.say({"ZCARD", net::RedisOptions{}.key_prefix + "gateways"}).substr(0, 2);
+    };
+    while (counted() != ":1" && SteadyClock::now() < began + 6s) co_await pause(20ms);
+    EXPECT_LT(SteadyClock::now() - began, 3s) << "it is counted no longer; a silent one still is for five seconds";
+    const LimiterHandle second = resolve(*gateways_[1], spec);
+    while (co_await gateways_[1]->admit(second)) ++admitted;
+    EXPECT_EQ(admitted, 1000U);
+  };
+  test::run_coroutine(io_, body, 20s);
+}
+
+TEST_F(SharedLimits, AGatewayIsCountedAsSoonAsItIsConnected) {
+  const RedisServer server;
+  const auto began = SteadyClock::now();
+  gateways_.push_back(std::make_unique<Gateway>(io_, net::RedisOptions{.addresses = {server.address()}}, 0));
+  const auto body = [&]() -> asio::awaitable<void> {
+    while (server.say({"ZCARD", net::RedisOptions{}.key_prefix + "gateways"}).substr(0, 2) != ":1" &&
+           SteadyClock::now() < began + 5s)
+      co_await pause(10ms);
+    EXPECT_LT(SteadyClock::now() - began, 900ms);
+  };
+  test::run_coroutine(io_, body, 20s);
+}
+
 TEST_F(SharedLimits, GatewaysCountOneAnother) {
   const RedisServer server;
   for (int i = 0; i < 3; ++i) {
