@@ -98,12 +98,8 @@ struct GroupCommit::HandlerWaiter final : Waiter {
 };
 
 GroupCommit::GroupCommit(std::chrono::microseconds interval_max, std::uint64_t durable, LedgerHooks& hooks,
-                         std::function<void()> failed)
-    : interval_max_(interval_max),
-      hooks_(hooks),
-      on_failure_(std::move(failed)),
-      durable_(durable),
-      appended_(durable) {
+                         Mending mending)
+    : interval_max_(interval_max), hooks_(hooks), mending_(std::move(mending)), durable_(durable), appended_(durable) {
   thread_ = std::thread([this] { run(); });
 }
 
@@ -225,8 +221,8 @@ void GroupCommit::run() {
     const auto took = std::chrono::steady_clock::now() - start;
     lock.lock();
     if (!synced) {
-      // What the kernel did with the pages is unknown and a second fsync would lie: this ledger acknowledges nothing
-      // more.
+      // What the kernel did with the pages is unknown and a second fsync would lie: nothing is acknowledged any more
+      // until all of it stands in another file.
       failure_ = synced.error();
       failed_.store(true, std::memory_order_release);
       core::log(core::LogLevel::error, "ledger_sync_failed", {{"error", failure_.message}});
@@ -246,10 +242,36 @@ void GroupCommit::run() {
     } else {
       // After the waiters have their answer: a sick disk may take long.
       lock.unlock();
-      if (on_failure_) on_failure_();
+      if (mending_.failed) mending_.failed();
       lock.lock();
+      mend(lock);
       if (stop_) break;
     }
+  }
+}
+
+void GroupCommit::mend(std::unique_lock<std::mutex>& lock) {
+  constexpr std::chrono::milliseconds kFirst{250};
+  constexpr std::chrono::milliseconds kAgain{1'000};
+  for (auto pause = kFirst; mending_.mend && !stop_; pause = kAgain) {
+    if (wake_.wait_for(lock, pause, [this] { return stop_; })) return;
+    lock.unlock();
+    const auto mended = mending_.mend();
+    lock.lock();
+    if (!mended) {
+      if (pause == kFirst) core::log(core::LogLevel::error, "ledger_not_mended", {{"error", mended.error().message}});
+      continue;
+    }
+    files_.clear();
+    durable_.store(appended_, std::memory_order_release);
+    records_ = bytes_ = 0;
+    now_ = false;
+    lazy_due_.reset();
+    failed_.store(false, std::memory_order_release);
+    lock.unlock();
+    mending_.mended();
+    lock.lock();
+    return;
   }
 }
 

@@ -37,9 +37,14 @@ enum class Urgency : std::uint8_t {
 class GroupCommit {
  public:
   // Hooks are called on the commit thread. Records up to `durable` are so already.
-  // `failed` is called on the commit thread after a sync has failed.
-  GroupCommit(std::chrono::microseconds interval_max, std::uint64_t durable, LedgerHooks& hooks,
-              std::function<void()> failed = {});
+  // On the commit thread, after a sync has failed: `failed` once, then `mend` again and again until it has made
+  // durable, in other files, all that was appended - nothing is appended meanwhile -, then `mended`.
+  struct Mending {
+    std::function<void()> failed;
+    std::function<core::Result<void>()> mend;
+    std::function<void()> mended;
+  };
+  GroupCommit(std::chrono::microseconds interval_max, std::uint64_t durable, LedgerHooks& hooks, Mending mending = {});
   ~GroupCommit();  // stop()
   GroupCommit(const GroupCommit&) = delete;
   GroupCommit& operator=(const GroupCommit&) = delete;
@@ -78,6 +83,7 @@ class GroupCommit {
   bool sleep(std::unique_lock<std::mutex>& lock);
   // Under load, lets the ends of more of the running requests come into the next commit.
   void gather(std::unique_lock<std::mutex>& lock);
+  void mend(std::unique_lock<std::mutex>& lock);
   // Answers those of waiters_ that are due. Called with the lock held; gives it up meanwhile.
   void answer(std::unique_lock<std::mutex>& lock);
   // Takes the waiter unless its answer is known already.
@@ -85,7 +91,7 @@ class GroupCommit {
 
   const std::chrono::microseconds interval_max_;
   LedgerHooks& hooks_;
-  const std::function<void()> on_failure_;
+  const Mending mending_;
   std::atomic<std::uint64_t> durable_;
   std::atomic<std::uint64_t> commits_{0};
   std::atomic<bool> failed_{false};

@@ -23,7 +23,7 @@ class LedgerStorage;
 enum class LedgerState : std::uint8_t {
   ok,
   full,    // no space for the next segment: intents are refused, running requests still end; retried every second
-  broken,  // a sync failed: nothing is acknowledged any more until restart
+  broken,  // a sync failed: nothing is acknowledged until the segments are written anew; a write failed: until restart
 };
 
 // What recovery found and did.

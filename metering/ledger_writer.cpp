@@ -74,8 +74,11 @@ core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id
   ledger_ = id;
   report_ = recovered.report;
   const std::uint64_t durable = recovered.state.next_sequence - 1;
-  commit_ = std::make_unique<GroupCommit>(options_.commit_interval_max, durable, hooks_,
-                                          [this] { note_failed_sync(options_.directory); });
+  commit_ =
+      std::make_unique<GroupCommit>(options_.commit_interval_max, durable, hooks_,
+                                    GroupCommit::Mending{.failed = [this] { note_failed_sync(options_.directory); },
+                                                         .mend = [this] { return mend(); },
+                                                         .mended = [this] { after_mending(); }});
   supply_ = std::make_unique<SegmentSupply>(storage_, options_.directory, [this](const auto& error) {
     const std::lock_guard lock(mutex_);
     supply_full_ = error.has_value();
@@ -156,17 +159,26 @@ core::Result<void> LedgerWriter::resume(const Recovered& recovered, std::shared_
 // made of them is not known.
 core::Result<void> LedgerWriter::abort_open() {
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
-    const OpenIntent open = slots_[i].open;
-    const std::vector<std::string> backends = decode_backends(open);
-    std::vector<Attempt> attempts;
-    for (const std::string& backend : backends) attempts.push_back({.backend = backend, .reason = "aborted"});
-    const auto done = terminal(
-        {.slot = i, .sequence = open.sequence},
-        {.outcome = Outcome::aborted, .reason = "process_ended", .charge = {.schedule = "none"}, .attempts = attempts},
-        Urgency::lazy);
-    if (!done) return std::unexpected(done.error());
+    if (auto done = abort(i, "process_ended"); !done) return done;
     ++report_.intents_aborted;
   }
+  return {};
+}
+
+core::Result<void> LedgerWriter::abort(std::uint32_t slot, std::string_view reason) {
+  OpenIntent open;
+  {
+    const std::lock_guard lock(mutex_);
+    open = slots_[slot].open;
+  }
+  const std::vector<std::string> backends = decode_backends(open);
+  std::vector<Attempt> attempts;
+  for (const std::string& backend : backends) attempts.push_back({.backend = backend, .reason = "aborted"});
+  const auto done =
+      terminal({.slot = slot, .sequence = open.sequence},
+               {.outcome = Outcome::aborted, .reason = reason, .charge = {.schedule = "none"}, .attempts = attempts},
+               Urgency::lazy);
+  if (!done) return std::unexpected(done.error());
   return {};
 }
 
@@ -216,6 +228,42 @@ core::Result<void> LedgerWriter::usable(bool starts_request) {
   if (supply_full_ || clock_.steady() < write_retry_at_) return unavailable(why_);
   write_retry_at_ = clock_.steady() + kWriteRetry;
   return {};
+}
+
+// On the commit thread, after a failed sync, until it succeeds. Whoever had the lock when the sync failed may have
+// appended; nobody does after that.
+core::Result<void> LedgerWriter::mend() {
+  std::uint64_t epoch = 0;
+  std::uint64_t offset = 0;
+  ChainState chain;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_ || state_ == LedgerState::broken) return unavailable("it is closed");
+    epoch = epoch_;
+    offset = offset_;
+    chain = chain_;
+  }
+  auto file = write_anew_while_running(options_.directory, epoch, offset, chain, storage_);
+  if (!file) return std::unexpected(file.error());
+  const std::lock_guard lock(mutex_);
+  if (chain_.next_sequence != chain.next_sequence) return unavailable("a record came in between");
+  file_ = std::move(*file);
+  return {};
+}
+
+// Ends that were refused meanwhile: as after a restart, such requests cost nothing.
+void LedgerWriter::after_mending() {
+  std::vector<std::uint32_t> refused;
+  {
+    const std::lock_guard lock(mutex_);
+    core::log(core::LogLevel::warn, "ledger_mended", {{"why", "a sync had failed; the segments were written anew"}});
+    hooks_.state_changed(state_, "written anew after a failed sync");
+    for (std::uint32_t i = 0; i < slots_.size(); ++i)
+      if (slots_[i].used && slots_[i].refused) refused.push_back(i);
+  }
+  for (const std::uint32_t slot : refused)
+    if (const auto done = abort(slot, "ledger_unavailable"); !done)
+      core::log(core::LogLevel::error, "ledger_record_lost", {{"error", done.error().message}});
 }
 
 core::Result<void> LedgerWriter::write(std::uint64_t offset, std::string_view data) {
@@ -320,6 +368,7 @@ core::Result<IntentId> LedgerWriter::intent(const Subject& subject, std::string_
   slot.open.backends.clear();
   Encoder{slot.open.backends}.text(backend);
   slot.open.attempts = 1;
+  slot.refused = false;
   slot.tenant = subject.tenant.substr(0, kNameBytesMax);
   slot.tier = subject.tier;
   frame_.clear();
@@ -352,8 +401,11 @@ core::Result<void> LedgerWriter::attempt(IntentId id, std::uint32_t number, std:
 
 core::Result<std::uint64_t> LedgerWriter::terminal(IntentId id, const Terminal& terminal, Urgency urgency) {
   const std::lock_guard lock(mutex_);
-  if (auto fine = usable(false); !fine) return std::unexpected(fine.error());
   Slot* const slot = find(id);
+  if (auto fine = usable(false); !fine) {
+    if (slot != nullptr) slot->refused = true;
+    return std::unexpected(fine.error());
+  }
   if (slot == nullptr) return core::fail(core::ErrorKind::internal, "a request has two ends");
   const std::uint64_t time = now_us();
   frame_.clear();

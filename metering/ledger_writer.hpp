@@ -46,6 +46,7 @@ class LedgerWriter {
     std::string tenant;
     api::Tier tier = api::Tier::regular;
     bool used = false;
+    bool refused = false;  // its end, while nothing could be written
   };
 
   std::uint64_t now_us() const;  // never before an earlier record; lock held
@@ -63,6 +64,9 @@ class LedgerWriter {
   void set_state(LedgerState state, std::string_view why);
   void settle_state(std::string_view why);
   core::Result<void> abort_open();
+  core::Result<void> abort(std::uint32_t slot, std::string_view reason);
+  core::Result<void> mend();
+  void after_mending();
 
   const LedgerOptions options_;
   const core::Clock& clock_;

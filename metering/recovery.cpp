@@ -112,23 +112,31 @@ std::string note_path(const std::string& directory) {
   return directory + "/sync-failed";
 }
 
-// Copies the file to new blocks and puts it in its own place, durably.
-core::Result<void> write_anew(const SegmentFile& file, LedgerStorage& storage) {
-  const auto bytes = read_segment(file.path);
-  if (!bytes) return std::unexpected(bytes.error());
+// Puts `bytes` on new blocks and in the place of the file, durably. The new file.
+core::Result<std::unique_ptr<LedgerFile>> write_anew(const SegmentFile& file, std::string_view bytes,
+                                                     LedgerStorage& storage) {
   const std::string copy = file.path + ".anew";
   std::error_code error;
   std::filesystem::remove(copy, error);
   const std::atomic<bool> go_on{false};
-  auto made = storage.create(copy, bytes->size(), go_on);
-  if (!made) return std::unexpected(made.error());
+  auto made = storage.create(copy, bytes.size(), go_on);
+  if (!made) return made;
   bool out_of_space = false;
-  auto done = (*made)->write(0, *bytes, out_of_space);
+  auto done = (*made)->write(0, bytes, out_of_space);
   if (done) done = (*made)->sync();
-  if (!done) return done;
+  if (!done) return std::unexpected(done.error());
   std::filesystem::rename(copy, file.path, error);
   if (error) return core::fail(core::ErrorKind::ledger_unavailable, "cannot rename " + copy + ": " + error.message());
-  return sync_directory(std::filesystem::path{file.path}.parent_path().string());
+  if (auto named = sync_directory(std::filesystem::path{file.path}.parent_path().string()); !named)
+    return std::unexpected(named.error());
+  return made;
+}
+
+core::Result<void> write_anew(const SegmentFile& file, LedgerStorage& storage) {
+  const auto bytes = read_segment(file.path);
+  if (!bytes) return std::unexpected(bytes.error());
+  if (auto made = write_anew(file, *bytes, storage); !made) return std::unexpected(made.error());
+  return {};
 }
 
 core::Result<void> write_anew_after_failed_sync(const std::string& directory, LedgerStorage& storage) {
@@ -152,6 +160,34 @@ void note_failed_sync(const std::string& directory) {
   ::fsync(fd);
   ::close(fd);
   [[maybe_unused]] const auto synced = sync_directory(directory);  // nothing more can be done
+}
+
+core::Result<std::unique_ptr<LedgerFile>> write_anew_while_running(const std::string& directory, std::uint64_t epoch,
+                                                                   std::uint64_t offset, const ChainState& state,
+                                                                   LedgerStorage& storage) {
+  const auto gone = [](const SegmentFile& file) {
+    return core::fail(core::ErrorKind::ledger_unavailable,
+                      file.name() + " can no longer be read as it was written; restart the gateway");
+  };
+  const SegmentFile file{.epoch = epoch, .path = segment_path(directory, epoch)};
+  auto scanned = scan_one(file);
+  if (!scanned) return std::unexpected(scanned.error());
+  // The chain's hash covers every byte of every record: what was read is what the writer wrote, or this differs.
+  if (scanned->end.offset != offset || scanned->state.next_sequence != state.next_sequence ||
+      scanned->state.chain != state.chain)
+    return gone(file);
+  const SegmentFile before{.epoch = epoch - 1, .path = segment_path(directory, epoch - 1)};
+  std::error_code error;
+  if (epoch > 1 && std::filesystem::exists(before.path, error)) {
+    const auto previous = scan_one(before);
+    if (!previous) return std::unexpected(previous.error());
+    if (!continues(*previous, *scanned)) return gone(before);
+    if (auto made = write_anew(before, previous->bytes, storage); !made) return made;
+  }
+  auto made = write_anew(file, scanned->bytes, storage);
+  if (!made) return made;
+  std::filesystem::remove(note_path(directory), error);
+  return made;
 }
 
 core::Result<Recovered> recover(const std::string& directory, LedgerStorage& storage) {

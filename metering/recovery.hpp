@@ -24,6 +24,13 @@ struct Recovered {
 // makes the next recovery write the last segments anew before it trusts them.
 void note_failed_sync(const std::string& directory);
 
+// The same beside a running writer that appends nothing meanwhile: writes the segment `epoch` and the one before it
+// anew, if every record that the writer knows of (`state`, up to `offset`) can still be read. The file to go on in.
+// ledger_unavailable: it cannot, or the disk is still sick; nothing is lost by trying again.
+core::Result<std::unique_ptr<LedgerFile>> write_anew_while_running(const std::string& directory, std::uint64_t epoch,
+                                                                   std::uint64_t offset, const ChainState& state,
+                                                                   LedgerStorage& storage);
+
 // Caller holds the DirectoryLock. ledger_unavailable names segment and offset when records that were durable cannot be
 // read; nothing is changed then.
 core::Result<Recovered> recover(const std::string& directory, LedgerStorage& storage);

@@ -3,6 +3,7 @@
 #include "metering/tail_reader.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -71,6 +72,19 @@ core::Result<bool> TailReader::open_first(std::uint64_t limit) {
   return false;
 }
 
+// A segment that was written anew after a failed sync has its name and another file: on in that one.
+core::Result<bool> TailReader::reopen_if_replaced() {
+  const std::string path = segment_path(directory_, epoch_);
+  struct stat ours{};
+  struct stat named{};
+  if (::fstat(fd_, &ours) != 0 || ::stat(path.c_str(), &named) != 0) return false;
+  if (ours.st_ino == named.st_ino && ours.st_dev == named.st_dev) return false;
+  const std::uint64_t offset = offset_;
+  if (auto opened = open_segment(epoch_); !opened) return std::unexpected(opened.error());
+  offset_ = buffer_at_ = offset;
+  return true;
+}
+
 core::Result<void> TailReader::refill() {
   auto read = read_bytes(fd_, offset_, kReadBytes, segment_path(directory_, epoch_));
   if (!read) return std::unexpected(read.error());
@@ -124,6 +138,9 @@ core::Result<TailReader::Step> TailReader::step(std::uint64_t limit, Frame& fram
       if (auto opened = open_segment(epoch_ + 1); !opened) return std::unexpected(opened.error());
       continue;
     }
+    const auto replaced = reopen_if_replaced();
+    if (!replaced) return std::unexpected(replaced.error());
+    if (*replaced) continue;
     // A frame that is being written right now is not yet whole; one that was durable is.
     if (sealed || limit != kNoLimit) return broken("record " + std::to_string(next_sequence_) + " is not readable");
     if (position_ >= next_sequence_)

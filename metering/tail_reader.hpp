@@ -43,6 +43,7 @@ class TailReader {
   core::Result<void> open_segment(std::uint64_t epoch);
   core::Result<Step> step(std::uint64_t limit, Frame& frame);
   core::Result<bool> next_begun() const;
+  core::Result<bool> reopen_if_replaced();
   core::Result<void> refill();
   std::unexpected<core::Error> broken(const std::string& what) const;
 

@@ -9,6 +9,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <thread>
 
+#include "metering/tail_reader.hpp"
 #include "tests/unit/metering/ledger_support.hpp"
 
 namespace ganglion::metering {
@@ -209,25 +210,115 @@ TEST_F(LedgerTest, ZeroCostRecordsNeedNoWaiterToBecomeDurable) {
   EXPECT_EQ(records[1].reason, "upstream_connect");
 }
 
-TEST_F(LedgerTest, FailedSyncAcknowledgesNothingEverAgain) {
+TEST_F(LedgerTest, AfterAFailedSyncNothingIsAcknowledgedUntilAllIsWrittenAnew) {
   const auto ledger = open();
   const auto first = ledger->intent(subject("r1"), "local").value();
   const auto second = ledger->intent(subject("r2"), "local").value();
+  const auto third = ledger->intent(subject("r3"), "local").value();
+  const std::string path = segment_path(dir_.ledger(), 1);
+  TailReader tail(dir_.ledger(), 0);
+  std::vector<std::string> followed;
+  const auto follow = [&] {
+    const auto done = tail.poll(ledger->stats().durable_sequence, 100,
+                                [&](const LedgerRecord& record) { followed.push_back(record.request_id); });
+    EXPECT_TRUE(done) << done.error().message;
+  };
+  ASSERT_TRUE(await(ledger->terminal(ledger->intent(subject("r0"), "local").value(), finished())));
+  follow();
+  struct stat before{};
+  ASSERT_EQ(::stat(path.c_str(), &before), 0);
   storage_.sync_fails = true;
   const auto end = await(ledger->terminal(first, finished()));
   ASSERT_FALSE(end);
   EXPECT_EQ(end.error().kind, core::ErrorKind::ledger_unavailable);
-  storage_.sync_fails = false;  // a later fsync may say yes; it is not asked
-  const int syncs = storage_.syncs;
+  EXPECT_TRUE(hooks_.wait_for(LedgerState::broken));
+  std::this_thread::sleep_for(400ms);  // it has tried once
   EXPECT_FALSE(await(ledger->terminal(second, finished())));
-  const auto intent = ledger->intent(subject("r3"), "local");
+  const auto intent = ledger->intent(subject("r4"), "local");
   ASSERT_FALSE(intent);
   EXPECT_EQ(intent.error().kind, core::ErrorKind::ledger_unavailable);
   EXPECT_FALSE(ledger->flush());
-  ledger->close();
-  EXPECT_EQ(storage_.syncs, syncs);
   EXPECT_EQ(ledger->stats().state, LedgerState::broken);
+
+  storage_.sync_fails = false;
+  const auto well = std::chrono::steady_clock::now();
+  while (ledger->stats().state != LedgerState::ok && std::chrono::steady_clock::now() < well + 10s)
+    std::this_thread::sleep_for(5ms);
+  EXPECT_LT(std::chrono::steady_clock::now() - well, 5s);
+  ASSERT_EQ(ledger->stats().state, LedgerState::ok);
+  struct stat after{};
+  ASSERT_EQ(::stat(path.c_str(), &after), 0);
+  EXPECT_NE(before.st_ino, after.st_ino) << "another file: the old one is never asked again";
+  EXPECT_FALSE(std::filesystem::exists(dir_.ledger() + "/sync-failed"));
+  ASSERT_TRUE(await(ledger->terminal(third, finished())));
+  ASSERT_TRUE(await(ledger->terminal(ledger->intent(subject("r5"), "local").value(), finished())));
+  EXPECT_EQ(ledger->stats().open_intents, 0U) << "the end that was refused is made up for";
+  follow();
+  EXPECT_EQ(followed, (std::vector<std::string>{"r0", "r1", "r2", "r3", "r5"})) << "readers go on in the new file";
+  ledger->close();
+  const auto records = records_of(dir_.ledger());
+  ASSERT_EQ(records.size(), 5U);
+  EXPECT_EQ(records[1].outcome, Outcome::completed);
+  EXPECT_EQ(records[2].outcome, Outcome::aborted);
+  EXPECT_EQ(records[2].reason, "ledger_unavailable");
+  EXPECT_TRUE(records[2].exact == 0);
+  EXPECT_EQ(records[3].outcome, Outcome::completed);
+  EXPECT_TRUE(verify(dir_.ledger())->ok);
+}
+
+// The pages that could not be written may be gone from the cache too: then what can be read is not what was appended,
+// and only a restart, which may void it, can go on.
+TEST_F(LedgerTest, WhatCannotBeReadAsItWasWrittenIsNotWrittenAnew) {
+  const auto ledger = open();
+  ASSERT_TRUE(await(ledger->terminal(ledger->intent(subject("safe"), "local").value(), finished())));
+  const std::string path = segment_path(dir_.ledger(), 1);
+  const std::string durable = read_file(path);
+  storage_.sync_fails = true;
+  EXPECT_FALSE(await(ledger->terminal(ledger->intent(subject("unsure"), "local").value(), finished())));
+  {
+    std::fstream disk(path, std::ios::in | std::ios::out | std::ios::binary);
+    disk.write(durable.data(), static_cast<std::streamsize>(durable.size()));
+  }
+  storage_.sync_fails = false;
+  std::this_thread::sleep_for(1'500ms);  // two tries
+  EXPECT_EQ(ledger->stats().state, LedgerState::broken);
+  EXPECT_FALSE(ledger->intent(subject("new"), "local"));
+  ledger->close();
+  {
+    const auto again = open();
+    ASSERT_TRUE(await(again->terminal(again->intent(subject("new"), "local").value(), finished())));
+  }
+  const auto records = records_of(dir_.ledger());
+  ASSERT_EQ(records.size(), 2U);
+  EXPECT_EQ(records[0].request_id, "safe");
+  EXPECT_EQ(records[1].request_id, "new");
+  EXPECT_TRUE(verify(dir_.ledger())->ok);
+}
+
+// The sync fails when a new segment has just been begun: both files are written anew.
+TEST_F(LedgerTest, AFailedSyncAcrossASegmentsEndIsMended) {
+  const auto ledger = open();
+  storage_.hold();
+  storage_.sync_fails = true;
+  const std::uint64_t begun = ledger->stats().segments;
+  int ended = 0;
+  for (; ledger->stats().segments == begun && ended < 20'000; ++ended) {
+    const auto id = ledger->intent(subject("r" + std::to_string(ended)), "local");
+    if (!id) break;
+    ledger->terminal_async(*id, finished());
+    if (ended % 20 == 0) let_segments_keep_up(*ledger);
+  }
+  const bool crossed = ledger->stats().segments > begun;
+  storage_.release();
   EXPECT_TRUE(hooks_.wait_for(LedgerState::broken));
+  storage_.sync_fails = false;
+  for (int i = 0; i < 2'000 && ledger->stats().state != LedgerState::ok; ++i) std::this_thread::sleep_for(5ms);
+  ASSERT_EQ(ledger->stats().state, LedgerState::ok);
+  ASSERT_TRUE(await(ledger->terminal(ledger->intent(subject("new"), "local").value(), finished())));
+  ledger->close();
+  EXPECT_TRUE(crossed);
+  EXPECT_EQ(records_of(dir_.ledger()).size(), static_cast<std::size_t>(ended) + 1);
+  EXPECT_TRUE(verify(dir_.ledger())->ok);
 }
 
 TEST_F(LedgerTest, FullDiskRefusesNewRequestsLetsRunningOnesEndAndRecovers) {
