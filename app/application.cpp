@@ -137,8 +137,10 @@ core::Result<void> Application::start() {
   core::set_log_level(parse_level(config_->log.level));
   log_diagnostics(LogLevel::warn, "config_warning", config_->warnings);
   if (auto done = open_ledger(); !done) return done;
-  idempotency_ = std::make_unique<gateway::Idempotency>(config_->idempotency, config_->ledger.directory, *ledger_,
-                                                        clock_, metrics_.registry());
+  idempotency::IdempotencyOptions keys = config_->idempotency;
+  keys.shared = keys.shared && config_->redis.enabled();
+  idempotency_ =
+      std::make_unique<gateway::Idempotency>(keys, config_->ledger.directory, *ledger_, clock_, metrics_.registry());
   if (auto done = open_alerts(); !done) return done;
   if (auto done = apply_budgets(*config_); !done) return done;
   cache_tiers_ = make_cache_tiers(*config_, clock_, cache_, purges_, metrics_.registry(), redis_hooks_);
@@ -167,6 +169,7 @@ core::Result<void> Application::start() {
                     metrics_.registry().shared().histogram(metrics::Family::tier_wait_seconds, {"fast"})},
       .idempotency = idempotency_.get()});
   if (auto done = share_budgets(); !done) return done;
+  if (auto done = share_keys(); !done) return done;
   if (auto done = keep_leases(); !done) return done;
   if (auto done = load_models(); !done) return done;
   if (auto done = open_access_log(); !done) return done;
@@ -225,6 +228,24 @@ core::Result<void> Application::share_budgets() {
   budget_share_ = std::make_unique<gateway::BudgetShare>(control_, *control_redis_, budgets_, config_->budget_sharing,
                                                          ledger_->id(), metrics_.registry());
   services_->budget_share = budget_share_.get();
+  return {};
+}
+
+core::Result<void> Application::share_keys() {
+  if (!idempotency_->options().shared) return {};
+  constexpr std::chrono::milliseconds kWithAnswer{2'000};  // the most that a command with an answer in it may take
+  net::RedisOptions redis = config_->redis;  // connections of its own: a large answer must not hold up the limits
+  redis.command_timeout = std::max(redis.command_timeout, kWithAnswer);
+  try {
+    key_redis_ = std::make_unique<net::RedisClient>(control_.get_executor(), redis, redis_hooks_);
+  } catch (const std::exception& error) {
+    return core::fail(core::ErrorKind::internal, std::string{"redis: "} + error.what());
+  }
+  key_share_ = std::make_unique<gateway::KeyShare>(control_, *key_redis_,
+                                                   gateway::KeyShareOptions{.ttl = config_->idempotency.ttl},
+                                                   ledger_->id(), metrics_.registry());
+  services_->key_share = key_share_.get();
+  idempotency_->share(*key_share_);
   return {};
 }
 

@@ -25,6 +25,7 @@
 #include "gateway/budget_share.hpp"
 #include "gateway/budget_watch.hpp"
 #include "gateway/idempotency.hpp"
+#include "gateway/key_share.hpp"
 #include "gateway/net_hooks.hpp"
 #include "gateway/pipeline.hpp"
 #include "gateway/redis_metrics.hpp"
@@ -68,6 +69,7 @@ class Application final : private metering::LedgerHooks {
   core::Result<void> connect_redis();
   core::Result<void> keep_leases();
   core::Result<void> share_budgets();
+  core::Result<void> share_keys();
   core::Result<void> apply_budgets(const config::Config& config);
   void publish_prices(const metering::PriceBook& prices);
   void apply(const config::Reload& reload);
@@ -76,6 +78,7 @@ class Application final : private metering::LedgerHooks {
   void wait_for_signal();
   void begin_shutdown();
   void poll_drain(core::SteadyTime give_up, bool cancelled);
+  bool said_farewell();
   void scrape(metrics::Scrape& out) const;
   std::string not_ready() const;
 
@@ -113,9 +116,12 @@ class Application final : private metering::LedgerHooks {
   std::unique_ptr<net::RedisClient>
       control_redis_;  // the control thread's; null: neither budgets nor limits are shared
   std::unique_ptr<gateway::BudgetShare> budget_share_;
+  std::unique_ptr<net::RedisClient> key_redis_;  // null: idempotency keys are not shared
+  std::unique_ptr<gateway::KeyShare> key_share_;
   std::unique_ptr<config::Reloader> reloader_;
   std::optional<boost::asio::posix::stream_descriptor> reload_fd_;
   bool draining_ = false;
+  core::SteadyTime farewell_until_{};  // once nothing runs any more
   std::uint16_t proxy_port_ = 0, admin_port_ = 0;
   bool bound_to_loopback_ = true;
   gateway::AdminSources admin_sources_;

@@ -14,6 +14,8 @@ namespace {
 constexpr std::chrono::milliseconds kPoll{10};
 // After the drain window: time for cancelled requests to answer and for their records to be written.
 constexpr std::chrono::milliseconds kCancelGrace{2'000};
+// For telling Redis, and so the other gateways, what this one held.
+constexpr std::chrono::milliseconds kFarewell{300};
 
 }  // namespace
 
@@ -53,6 +55,15 @@ void Application::begin_shutdown() {
   poll_drain(clock_.steady() + config_->shutdown.drain, false);
 }
 
+// Slices of limits are given back and ends of idempotency keys told: else they lapse, or wait for the next start.
+bool Application::said_farewell() {
+  const core::SteadyTime now = clock_.steady();
+  if (farewell_until_ == core::SteadyTime{}) farewell_until_ = now + kFarewell;
+  const bool given_back = !lease_keeper_ || lease_keeper_->close();
+  const bool told = !key_share_ || key_share_->sending() == 0;
+  return (given_back && told) || now >= farewell_until_;
+}
+
 void Application::poll_drain(core::SteadyTime give_up, bool cancelled) {
   // A call that is shared lives apart from its clients, and ends a moment after the last of them: its bill is waited
   // for, or the next start would find it open and void it.
@@ -61,12 +72,13 @@ void Application::poll_drain(core::SteadyTime give_up, bool cancelled) {
   const bool billed = ledger.open_intents == 0 || ledger.state != metering::LedgerState::ok;
   const bool idle = proxy_->exchanges() == 0 && billed;
   const bool late = clock_.steady() >= give_up;
-  if (idle || (late && cancelled)) {
+  const bool ended = idle || (late && cancelled);
+  if (ended && said_farewell()) {
     core::log(core::LogLevel::info, "stopped", {{"cut", proxy_->exchanges()}});
     control_.stop();
     return;
   }
-  if (late) {
+  if (late && !ended) {
     core::log(core::LogLevel::warn, "drain_window_over", {{"cut", proxy_->exchanges()}});
     proxy_->cancel_all();
     give_up = clock_.steady() + kCancelGrace;

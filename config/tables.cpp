@@ -331,6 +331,10 @@ Table<idempotency::IdempotencyOptions> idempotency_table() {
   return {{
       entry<T>("ttl", &T::ttl, duration(hours{1}, hours{24 * 30}, seconds{1}),
                "An answer is repeated to requests with its Idempotency-Key for so long.", kRestart),
+      entry<T>("shared", &T::shared, boolean(),
+               "Keys hold over all gateways on one Redis, which then keeps the answers too, in the clear. Without "
+               "`redis` every gateway has its own.",
+               kRestart),
       entry<T>("max_answer", &T::answer_bytes_max, size(kKiB, kGiB),
                "A larger answer is not kept: it is sent once, and its key is refused with 409 after that.", kRestart),
       entry<T>(

@@ -3,6 +3,8 @@
 #include "gateway/idempotency.hpp"
 
 #include <algorithm>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <filesystem>
 #include <map>
 #include <utility>
@@ -20,6 +22,7 @@ using idempotency::Digest;
 using idempotency::KeyRow;
 using idempotency::KeyState;
 
+constexpr std::chrono::seconds kAskSilentAgain{10};
 constexpr std::size_t kExpireAtOnce = 64;  // an old key costs a new one little
 
 core::Error refusal(std::string message, std::chrono::milliseconds retry_after = {}) {
@@ -55,7 +58,9 @@ core::Result<std::map<std::string, Verdict>> verdicts(const std::string& directo
 // --- KeyClaim --------------------------------------------------------------------------------------------------------
 
 KeyClaim::~KeyClaim() {
-  if (!ended_) owner_.end(*this, Idempotency::State::doubt, false);
+  if (ended_) return;
+  hold_.abandon();
+  owner_.end(*this, Idempotency::State::doubt, false);
 }
 
 boost::asio::awaitable<core::Result<void>> KeyClaim::write(core::Deadline deadline) {
@@ -66,6 +71,7 @@ boost::asio::awaitable<void> KeyClaim::keep(std::shared_ptr<const idempotency::S
   if (answer->body.size() > owner_.options_.answer_bytes_max) co_return;  // to be buried
   row_.body_bytes = answer->body.size();
   kept_ = true;
+  if (hold_) answer_ = answer;
   const auto stored = co_await owner_.store_->put(row_.key, answer, {});
   if (!stored) in_memory_ = std::move(answer);  // until restart; then the key is refused
 }
@@ -73,18 +79,32 @@ boost::asio::awaitable<void> KeyClaim::keep(std::shared_ptr<const idempotency::S
 void KeyClaim::settle() {
   if (!kept_) return bury();
   ended_ = true;
-  if (!in_memory_) owner_.store_->set_state(row_.key, KeyState::settled);
+  // Not settled here before the others can know: what is found open by the next start is told then.
+  const auto here = [store = owner_.store_.get(), key = row_.key, stored = !in_memory_] {
+    if (stored) store->set_state(key, KeyState::settled);
+  };
+  if (hold_) {
+    hold_.done(std::move(answer_), here);
+  } else {
+    here();
+  }
   owner_.end(*this, Idempotency::State::answered, false);
 }
 
 void KeyClaim::bury() {
   ended_ = true;
-  owner_.store_->set_state(row_.key, KeyState::lost);
+  const auto here = [store = owner_.store_.get(), key = row_.key] { store->set_state(key, KeyState::lost); };
+  if (hold_) {
+    hold_.lost(here);
+  } else {
+    here();
+  }
   owner_.end(*this, Idempotency::State::lost, false);
 }
 
 void KeyClaim::release() {
   ended_ = true;
+  hold_.release();
   owner_.store_->remove(row_.key);
   owner_.end(*this, Idempotency::State::running, true);
 }
@@ -163,20 +183,47 @@ void Idempotency::recover(const std::string& ledger_directory) {
       const auto found = ended->find(id);
       const Verdict verdict = found == ended->end() ? Verdict{} : found->second;
       if (row.state == KeyState::answered && verdict.completed) {
-        row.state = KeyState::settled;
-        store_->set_state(row.key, KeyState::settled);
+        decide(row, KeyState::settled);
       } else if (verdict.completed || verdict.billed || (found == ended->end() && row.ledger_sequence + 1 < *oldest)) {
         // The last: its bill may be among the records that the ledger has dropped.
-        row.state = KeyState::lost;
-        store_->set_state(row.key, KeyState::lost);
+        decide(row, KeyState::lost);
       } else {
-        row.state = KeyState::claimed;  // never billed: forgotten
-        store_->remove(row.key);
+        decide(row, KeyState::claimed);  // never billed: forgotten
       }
     }
     core::log(core::LogLevel::warn, "idempotency_recovered", {{"keys", open.size()}});
   }
   load(*rows);
+}
+
+// Of a key that others may wait for, the state is kept open until they were told; a forgotten one must not be in the
+// way of a new claim.
+void Idempotency::decide(KeyRow& row, KeyState state) {
+  row.state = state;
+  if (options_.shared) decided_.push_back(row);
+  if (state == KeyState::claimed) {
+    store_->remove(row.key);
+  } else if (!options_.shared) {
+    store_->set_state(row.key, state);
+  }
+}
+
+void Idempotency::share(KeyShare& share) {
+  if (!store_ || decided_.empty()) return;
+  boost::asio::co_spawn(share.io(), tell(share, std::exchange(decided_, {})), boost::asio::detached);
+}
+
+boost::asio::awaitable<void> Idempotency::tell(KeyShare& share, std::vector<KeyRow> rows) {
+  for (const KeyRow& row : rows) {
+    const auto here = [store = store_.get(), key = row.key, state = row.state] { store->set_state(key, state); };
+    if (row.state == KeyState::claimed) {
+      share.tell_released(row.key, row.request);
+    } else if (row.state == KeyState::lost) {
+      share.tell_lost(row.key, row.request, here);
+    } else if (auto answer = co_await store_->answer(row.key, {}); answer && *answer) {
+      share.tell_done(row.key, row.request, std::move(*answer), here);
+    }
+  }
 }
 
 void Idempotency::load(const std::vector<KeyRow>& rows) {
@@ -219,25 +266,40 @@ std::optional<core::Error> Idempotency::unusable() const {
       "idempotency-key");
 }
 
+core::Error Idempotency::refuse(Refusal why) {
+  (why == Refusal::another_request || why == Refusal::lost ? conflicts_ : refused_).add();
+  if (why == Refusal::another_request) {
+    return refusal(
+        "this Idempotency-Key was used with another request (endpoint or body); use a new key for a new request");
+  }
+  if (why == Refusal::lost) {
+    return refusal(
+        "the request with this Idempotency-Key was billed, but its answer cannot be repeated (it was cut off, is over "
+        "the size that is kept, or was let go to make room); use a new key to ask again");
+  }
+  const bool silent = why == Refusal::silent;
+  core::Error error = core::make_error(
+      ErrorKind::ledger_unavailable,
+      silent ? "the gateway that serves the request with this Idempotency-Key does not answer, so it is not known "
+               "whether it was billed; ask again when that gateway is back"
+             : "whether the request with this Idempotency-Key was billed is known after a restart",
+      "idempotency-key");
+  if (silent) error.retry_after = kAskSilentAgain;
+  return error;
+}
+
 Idempotency::Known Idempotency::known(Entry& entry, const Digest& request,
                                       const boost::asio::any_io_executor& executor) {
-  if (entry.request != request) {
-    return refused(refusal(
-        "this Idempotency-Key was used with another request (endpoint or body); use a new key for a new request"));
-  }
+  const auto no = [this](Refusal why) { return Known{.kind = Known::Kind::refused, .error = refuse(why)}; };
+  if (entry.request != request) return no(Refusal::another_request);
   switch (entry.state) {
     case State::answered:
       replayed_.add();
       return {.kind = Known::Kind::replay};
     case State::lost:
-      return refused(
-          refusal("the request with this Idempotency-Key was billed, but its answer cannot be repeated (it was cut "
-                  "off, is over "
-                  "the size that is kept, or was let go to make room); use a new key to ask again"));
+      return no(Refusal::lost);
     case State::doubt:
-      return refused(core::make_error(
-          ErrorKind::ledger_unavailable,
-          "whether the request with this Idempotency-Key was billed is known after a restart", "idempotency-key"));
+      return no(Refusal::doubt);
     case State::running:
       break;
   }

@@ -15,10 +15,12 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "cache/flight.hpp"
 #include "core/clock.hpp"
 #include "core/deadline.hpp"
+#include "gateway/key_share.hpp"
 #include "idempotency/options.hpp"
 #include "idempotency/store.hpp"
 #include "metering/ledger.hpp"
@@ -42,6 +44,9 @@ class KeyClaim {
   // Keeps the whole answer, durably where the store can; after it is complete and before it is billed.
   boost::asio::awaitable<void> keep(std::shared_ptr<const idempotency::StoredAnswer> answer);
 
+  // What this gateway holds of the key among all gateways; its end is told with the claim's.
+  void take(KeyShare::Hold hold) { hold_ = std::move(hold); }
+
   void settle();   // billed: what was kept is the answer from now on
   void bury();     // billed, and nothing can be repeated
   void release();  // not billed: the next request with this key runs
@@ -50,6 +55,8 @@ class KeyClaim {
   friend class Idempotency;
   Idempotency& owner_;
   idempotency::KeyRow row_;
+  KeyShare::Hold hold_;
+  std::shared_ptr<const idempotency::StoredAnswer> answer_;     // to be told, where there is a hold
   std::shared_ptr<const idempotency::StoredAnswer> in_memory_;  // the store could not take it
   bool kept_ = false;
   bool ended_ = false;
@@ -84,6 +91,15 @@ class Idempotency {
   boost::asio::awaitable<core::Result<std::shared_ptr<const idempotency::StoredAnswer>>> answer(
       idempotency::Digest key, core::Deadline deadline);
 
+  // What other gateways say of a key, counted and in words.
+  enum class Refusal : std::uint8_t { another_request, lost, doubt, silent };
+  core::Error refuse(Refusal why);
+  void count_replay() { replayed_.add(); }
+
+  // Tells the other gateways what the crash of this one left open. After the constructor, before the first request;
+  // `share` outlives all requests.
+  void share(KeyShare& share);
+
   const idempotency::IdempotencyOptions& options() const { return options_; }
   std::uint64_t running() const { return running_.load(std::memory_order_relaxed); }
   void stop();  // before the workers' contexts die
@@ -107,6 +123,8 @@ class Idempotency {
   using Table = std::unordered_map<idempotency::Digest, Entry, idempotency::DigestHash>;
 
   void recover(const std::string& ledger_directory);
+  void decide(idempotency::KeyRow& row, idempotency::KeyState state);
+  boost::asio::awaitable<void> tell(KeyShare& share, std::vector<idempotency::KeyRow> rows);
   void load(const std::vector<idempotency::KeyRow>& rows);
   Known known(Entry& entry, const idempotency::Digest& request, const boost::asio::any_io_executor& executor);
   Known refused(core::Error error);
@@ -119,7 +137,8 @@ class Idempotency {
   metering::Ledger& ledger_;
   const core::Clock& clock_;
   std::unique_ptr<idempotency::Store> store_;
-  std::string why_;  // there is no store
+  std::string why_;                           // there is no store
+  std::vector<idempotency::KeyRow> decided_;  // by recover(), to be told to other gateways
   std::atomic<std::uint64_t> running_{0};
   metrics::Counter new_, followed_, replayed_, conflicts_, refused_;
 

@@ -100,7 +100,11 @@ class Worker {
   bool has_idempotency_key(const Request& request) const;
   boost::asio::awaitable<Done> serve_idempotent(Request& request);
   void start_idempotent(Request& request, Idempotency::Known& known, const std::shared_ptr<Bill>& bill);
+  boost::asio::awaitable<core::Result<KeyShare::Claimed>> meet(Request& request, const idempotency::Digest& key,
+                                                               const idempotency::Digest& asked,
+                                                               Idempotency::Known& known);
   boost::asio::awaitable<Done> serve_replay(Request& request, const idempotency::Digest& key);
+  boost::asio::awaitable<Done> replay(Request& request, std::shared_ptr<const idempotency::StoredAnswer> answer);
   void record_replay(const Request& request, const Done& done);
 
   boost::asio::awaitable<Done> serve_from_cache(Request& request);

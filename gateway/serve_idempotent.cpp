@@ -7,6 +7,7 @@
 
 #include "core/limits.hpp"
 #include "gateway/idempotency.hpp"
+#include "gateway/key_share.hpp"
 #include "gateway/pipeline.hpp"
 #include "gateway/subject.hpp"
 
@@ -17,6 +18,9 @@ using core::ErrorKind;
 using Kind = Idempotency::Known::Kind;
 
 constexpr std::string_view kHeader = "idempotency-key";
+// How often a key that runs at another gateway is asked for.
+constexpr std::chrono::milliseconds kAskFirst{20};
+constexpr std::chrono::milliseconds kAskMax{250};
 
 // The one key of a request; invalid_value where there are several, or one that is none.
 core::Result<std::string_view> key_of(const net::RequestHead& head) {
@@ -155,13 +159,22 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
   const idempotency::Digest asked = idempotency::request_digest(request.route.endpoint, request.body);
   request.cache = metrics::CacheOutcome::off;
   auto known = services_.idempotency->look(key, asked, io_.get_executor());
+  KeyShare::Hold hold;  // of the key among gateways
+  if (known.kind == Kind::fresh && services_.key_share != nullptr) {
+    auto met = co_await meet(request, key, asked, known);
+    if (!met) co_return std::unexpected(std::move(met.error()));
+    if (met->answer) co_return co_await replay(request, std::move(met->answer));
+    hold = std::move(met->hold);
+  }
   if (known.kind == Kind::fresh) {
     if (auto done = weigh(request); !done) co_return done;
     if (!leased(request)) co_await borrow(request);
     if (auto done = admit(request); !done) co_return done;
     if (auto fits = co_await reserve(request); !fits) co_return fits;
     known = services_.idempotency->claim(key, asked, request.id.view(), io_.get_executor());
+    if (known.kind == Kind::lead) known.claim->take(std::move(hold));
   }
+  hold.release();
   if (known.kind != Kind::lead) request.budget = {};  // another's call answers it
   if (known.kind == Kind::refused) co_return std::unexpected(std::move(known.error));
   if (known.kind == Kind::replay) co_return co_await serve_replay(request, key);
@@ -182,6 +195,40 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
   // The client left and its call goes on: the bill is the ledger's to tell.
   if (!bill->settled) request.bill.outcome = metering::Outcome::cancelled;
   co_return done;
+}
+
+// What the other gateways make of a key that is new here. While it runs elsewhere the request waits for it; `known` is
+// what this gateway makes of it afterwards.
+boost::asio::awaitable<core::Result<KeyShare::Claimed>> Worker::meet(Request& request, const idempotency::Digest& key,
+                                                                     const idempotency::Digest& asked,
+                                                                     Idempotency::Known& known) {
+  using Met = KeyShare::Met;
+  for (auto next = kAskFirst;; next = std::min(next * 2, kAskMax)) {
+    auto met = co_await services_.key_share->claim(key, asked, request.deadline);
+    if (!met) co_return met;
+    switch (met->met) {
+      case Met::mine:
+      case Met::alone:
+        known = services_.idempotency->look(key, asked, io_.get_executor());  // it took a while
+        co_return met;
+      case Met::answered:
+        services_.idempotency->count_replay();
+        co_return met;
+      case Met::conflict:
+        co_return std::unexpected(services_.idempotency->refuse(Idempotency::Refusal::another_request));
+      case Met::lost:
+        co_return std::unexpected(services_.idempotency->refuse(Idempotency::Refusal::lost));
+      case Met::doubt:
+        co_return std::unexpected(services_.idempotency->refuse(Idempotency::Refusal::silent));
+      case Met::running:
+        break;
+    }
+    if (!co_await backends::pause(next, request.deadline, request.exchange.cancel())) {
+      if (request.exchange.cancel().cancelled()) co_return core::fail(ErrorKind::cancelled);
+      co_return core::fail(ErrorKind::deadline_exceeded,
+                           "another gateway still works on the request with this Idempotency-Key");
+    }
+  }
 }
 
 void Worker::start_idempotent(Request& request, Idempotency::Known& known, const std::shared_ptr<Bill>& bill) {
@@ -214,16 +261,21 @@ boost::asio::awaitable<Worker::Done> Worker::serve_replay(Request& request, cons
                          std::string{kHeader});
     co_return std::unexpected(std::move(gone));
   }
+  co_return co_await replay(request, *answer);
+}
+
+boost::asio::awaitable<Worker::Done> Worker::replay(Request& request,
+                                                    std::shared_ptr<const idempotency::StoredAnswer> answer) {
   request.replayed = true;
-  request.streamed = (*answer)->content_type.starts_with("text/event-stream");
+  request.streamed = answer->content_type.starts_with("text/event-stream");
   net::ResponseHead head;
   AnswerHeaders headers(head);
-  const backends::AnswerHead stored{.status = (*answer)->status, .content_type = (*answer)->content_type};
+  const backends::AnswerHead stored{.status = answer->status, .content_type = answer->content_type};
   fill_head(request, head, headers, stored);
   if (request.streamed) headers.text("cache-control", "no-cache");
   headers.neurons(0);
   record_replay(request, Done{});
-  co_return co_await request.exchange.respond(head, (*answer)->body);
+  co_return co_await request.exchange.respond(head, answer->body);
 }
 
 void Worker::record_replay(const Request& request, const Done& done) {

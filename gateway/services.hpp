@@ -32,6 +32,7 @@ namespace ganglion::gateway {
 class BudgetShare;
 
 class Idempotency;
+class KeyShare;
 
 // Counts a backend's attempts, by status and by error kind. Thread-safe; the usual outcome is one add.
 class UpstreamAttempts final : public backends::AttemptHooks {
@@ -92,6 +93,7 @@ struct Services {
   std::array<metrics::Histogram, ratelimit::kTierCount> tier_wait;
   std::map<std::string, std::shared_ptr<const backends::LocalModel>, std::less<>> local_models;
   Idempotency* idempotency = nullptr;    // null: Idempotency-Key headers are ignored
+  KeyShare* key_share = nullptr;         // null: this gateway has its keys to itself
   backends::TokenCounter token_counter;  // for answers whose provider reports no usage
 };
 

@@ -61,6 +61,8 @@ enum class Family : std::uint16_t {
   idempotency_answer_bytes,
   idempotency_answers_let_go_total,
   idempotency_store_errors_total,
+  idempotency_alone_total,
+  idempotency_untold_total,
   // Semantic cache.
   semantic_lookups_total,
   semantic_score,

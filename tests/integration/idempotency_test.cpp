@@ -11,6 +11,7 @@
 
 #include "tests/integration/answers.hpp"
 #include "tests/integration/harness.hpp"
+#include "tests/support/redis_server.hpp"
 
 namespace ganglion::test {
 namespace {
@@ -359,6 +360,111 @@ TEST(IdempotencyKey, WithoutTheHeaderTheStoreIsNotTouched) {
   EXPECT_EQ(gateway.metric(kFamily), 0);
   EXPECT_EQ(gateway.metric("ganglion_idempotency_keys"), 0);
   EXPECT_EQ(upstream.calls(), 5);
+}
+
+// Two gateways on one Redis.
+std::string on(const RedisServer& redis) {
+  return "redis: {addresses: [\"" + redis.address() + "\"]}\n";
+}
+
+TEST(IdempotencyKey, GatewaysOnOneRedisRepeatEachOthersAnswers) {
+  RedisServer redis;
+  for (const std::string& extra : {std::string{}, std::string{"\"stream\":true,"}}) {
+    redis.say({"FLUSHALL"});
+    Counting upstream(extra.empty() ? numbered : numbered_stream);
+    RunningGateway a(provider(upstream.port()) + on(redis));
+    RunningGateway b(provider(upstream.port()) + on(redis));
+    const std::string first = a.chat(extra, kKey);
+    ASSERT_EQ(status_of(first), 200) << first;
+    for (int i = 0; i < 2; ++i) {
+      const std::string again = b.chat(extra, kKey);
+      EXPECT_EQ(status_of(again), 200) << again;
+      EXPECT_EQ(body_of(again), body_of(first));
+      EXPECT_EQ(header_of(again, "Content-Type"), header_of(first, "Content-Type"));
+      EXPECT_EQ(header_of(again, "idempotent-replayed"), "true");
+      EXPECT_EQ(header_of(again, "x-neurons"), "0");
+    }
+    const std::string other = b.chat(extra + "\"max_tokens\":5,", kKey);
+    EXPECT_EQ(status_of(other), 409) << other;
+    EXPECT_EQ(upstream.calls(), 1);
+    EXPECT_EQ(b.metric(kFamily, {"result=\"replayed\""}), 2);
+    EXPECT_EQ(b.metric(kFamily, {"result=\"conflict\""}), 1);
+    EXPECT_EQ(charged(a.records()), 1U);
+    const auto records = b.records();
+    EXPECT_EQ(charged(records), 0U);
+    ASSERT_EQ(records.size(), 2U);
+    EXPECT_EQ(records[0].reason, "idempotent_replay");
+  }
+}
+
+TEST(IdempotencyKey, TheSameKeyAtTwoGatewaysAtOnceIsOneCall) {
+  RedisServer redis;
+  Counting upstream([](int call) {
+    std::this_thread::sleep_for(100ms);
+    return numbered(call);
+  });
+  RunningGateway a(provider(upstream.port()) + on(redis), 2);
+  RunningGateway b(provider(upstream.port()) + on(redis), 2);
+  std::vector<std::future<std::string>> answers;
+  for (int i = 0; i < 16; ++i) {
+    answers.push_back(std::async(std::launch::async, [&, i] { return (i % 2 == 0 ? a : b).chat("", kKey); }));
+  }
+  std::set<std::string> bodies;
+  for (auto& answer : answers) {
+    const std::string got = answer.get();
+    EXPECT_EQ(status_of(got), 200) << got;
+    bodies.insert(body_of(got));
+  }
+  EXPECT_EQ(bodies.size(), 1U);
+  EXPECT_EQ(upstream.calls(), 1);
+  EXPECT_EQ(charged(a.records()) + charged(b.records()), 1U);
+}
+
+TEST(IdempotencyKey, AFailureAtOneGatewayLeavesTheKeyToTheOther) {
+  RedisServer redis;
+  Counting upstream(
+      [](int call) { return call == 1 ? "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n" : numbered(call); });
+  RunningGateway a(provider(upstream.port()) + kNoCache + on(redis));
+  RunningGateway b(provider(upstream.port()) + kNoCache + on(redis));
+  EXPECT_EQ(status_of(a.chat("", kKey)), 502);
+  EXPECT_EQ(status_of(b.chat("", kKey)), 200);
+  EXPECT_EQ(upstream.calls(), 2);
+  EXPECT_EQ(charged(a.records()) + charged(b.records()), 1U);
+}
+
+// A gateway that stops in good order leaves nothing in doubt; after a restart it still has its own answers.
+TEST(IdempotencyKey, AStoppedGatewaysAnswersStayWithTheOthers) {
+  RedisServer redis;
+  Counting upstream(numbered);
+  RunningGateway b(provider(upstream.port()) + on(redis));
+  std::string first;
+  {
+    RunningGateway a(provider(upstream.port()) + on(redis));
+    first = a.chat("", kKey);
+  }
+  EXPECT_EQ(body_of(b.chat("", kKey)), body_of(first));
+  EXPECT_EQ(upstream.calls(), 1);
+}
+
+TEST(IdempotencyKey, WithoutRedisEachGatewayKeepsItsOwnKeys) {
+  RedisServer redis;
+  Counting upstream(numbered);
+  RunningGateway a(provider(upstream.port()) + on(redis));
+  EXPECT_EQ(status_of(a.chat("", "Idempotency-Key: before\r\n")), 200);
+  redis.kill();
+  EXPECT_EQ(header_of(a.chat("", "Idempotency-Key: before\r\n"), "idempotent-replayed"), "true");
+  EXPECT_EQ(status_of(a.chat("", kKey)), 200);
+  EXPECT_EQ(header_of(a.chat("", kKey), "idempotent-replayed"), "true");
+  EXPECT_EQ(upstream.calls(), 2);
+  EXPECT_EQ(a.metric("ganglion_idempotency_alone_total"), 1);
+}
+
+TEST(IdempotencyKey, KeysNeedNotBeShared) {
+  RedisServer redis;
+  Counting upstream(numbered);
+  RunningGateway a(provider(upstream.port()) + on(redis) + "idempotency: {shared: false}\n");
+  EXPECT_EQ(status_of(a.chat("", kKey)), 200);
+  EXPECT_EQ(redis.say({"KEYS", "*idem:*"}).find("idem:"), std::string::npos);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What docs/limits.md says that Redis must allow: enough for limits, budgets and cache, and not more than they use.
+// What docs/limits.md says that Redis must allow: enough for limits, budgets, keys and cache, and no more than that.
 
 #include <gtest/gtest.h>
 
@@ -85,6 +85,9 @@ TEST(RedisAcl, TheDocumentedUserMayDoAllThatIsNeededAndNothingMore) {
     EXPECT_TRUE(soon([&] {
       return body_of(a.get("/admin/budgets", true)).find("\"spent_elsewhere\": \"0\"") == std::string::npos;
     })) << "budgets: shared";
+    const std::string keyed = "Idempotency-Key: 1\r\n";
+    EXPECT_EQ(status_of(a.chat("\"seed\":2,", keyed)), 200);
+    EXPECT_EQ(header_of(b.chat("\"seed\":2,", keyed), "idempotent-replayed"), "true") << "idempotency keys: shared";
     for (const RunningGateway* gateway : {&a, &b}) {
       EXPECT_EQ(gateway->metric("ganglion_redis_errors_total", {"kind=\"denied\""}), 0);
       EXPECT_EQ(gateway->metric("ganglion_limiter_leased_buckets", {"mode=\"local_share\""}), 0);

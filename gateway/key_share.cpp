@@ -1,0 +1,336 @@
+// See gateway/key_share.hpp.
+//
+// A key's entry is the hash PREFIXidem:{DIGEST}, with the key's own time to live:
+//   o gateway; r digest of the request; s running, done or lost; l end of the lease, ms of Redis's clock (running)
+//   c, t, b status, content type and body of the answer (done)
+
+#include "gateway/key_share.hpp"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <charconv>
+#include <optional>
+#include <utility>
+
+#include "core/digest.hpp"
+#include "core/log.hpp"
+
+namespace ganglion::gateway {
+namespace {
+
+namespace asio = boost::asio;
+using metrics::Family;
+
+constexpr std::chrono::milliseconds kTellTime{2'000};  // an answer may be large
+constexpr std::chrono::milliseconds kTellAgain{1'000};
+constexpr std::size_t kWaitingMax = 4'096;
+constexpr std::size_t kWaitingBytesMax = 256 * 1024 * 1024;
+
+// ARGV: gateway, request, lease ms, ttl ms. Also renews, and writes down again what Redis has forgotten.
+const net::RedisScript& claim_script() {
+  static const net::RedisScript script{R"lua(
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local h = redis.call('HMGET', KEYS[1], 'o', 'r', 's', 'l')
+if not h[1] or (h[1] == ARGV[1] and h[3] == 'running') then
+  redis.call('HSET', KEYS[1], 'o', ARGV[1], 'r', ARGV[2], 's', 'running', 'l', string.format('%.0f', now + ARGV[3]))
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  return {'mine'}
+end
+if h[2] ~= ARGV[2] then return {'conflict'} end
+if h[3] == 'done' then
+  local a = redis.call('HMGET', KEYS[1], 'c', 't', 'b')
+  return {'answered', a[1], a[2], a[3]}
+end
+if h[3] == 'lost' then return {'lost'} end
+if tonumber(h[4]) > now then return {'running'} end
+return {'doubt'})lua"};
+  return script;
+}
+
+// ARGV: gateway, request, done|lost|released, ttl ms, status, content type, body. What another gateway wrote stays, and
+// so does an answer.
+const net::RedisScript& end_script() {
+  static const net::RedisScript script{R"lua(
+local h = redis.call('HMGET', KEYS[1], 'o', 's')
+if h[1] and (h[1] ~= ARGV[1] or h[2] == 'done') then return 0 end
+if ARGV[3] == 'released' then
+  if h[2] == 'running' then return redis.call('DEL', KEYS[1]) end
+  return 0
+end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'o', ARGV[1], 'r', ARGV[2], 's', ARGV[3])
+if ARGV[3] == 'done' then redis.call('HSET', KEYS[1], 'c', ARGV[5], 't', ARGV[6], 'b', ARGV[7]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1)lua"};
+  return script;
+}
+
+std::string_view as_text(const KeyShare::Digest& digest) {
+  return {reinterpret_cast<const char*>(digest.data()), digest.size()};
+}
+
+// What the claim script said; nullopt: nothing that can be understood.
+std::optional<KeyShare::Claimed> read_claim(const net::RedisResult& reply) {
+  using Met = KeyShare::Met;
+  if (!reply || !reply->is_array() || reply->items.empty()) return std::nullopt;
+  const std::string& word = reply->items[0].text;
+  KeyShare::Claimed out;
+  if (word == "mine") {
+    out.met = Met::mine;
+  } else if (word == "running") {
+    out.met = Met::running;
+  } else if (word == "conflict") {
+    out.met = Met::conflict;
+  } else if (word == "lost") {
+    out.met = Met::lost;
+  } else if (word == "doubt") {
+    out.met = Met::doubt;
+  } else if (word == "answered" && reply->items.size() == 4) {
+    out.met = Met::answered;
+    auto answer = std::make_shared<idempotency::StoredAnswer>();
+    const std::string& status = reply->items[1].text;
+    std::from_chars(status.data(), status.data() + status.size(), answer->status);
+    answer->content_type = reply->items[2].text;
+    answer->body = reply->items[3].text;
+    out.answer = std::move(answer);
+  } else {
+    return std::nullopt;
+  }
+  return out;
+}
+
+}  // namespace
+
+// --- Hold ------------------------------------------------------------------------------------------------------------
+
+KeyShare::Hold& KeyShare::Hold::operator=(Hold&& other) noexcept {
+  if (this == &other) return *this;
+  release();
+  share_ = std::exchange(other.share_, nullptr);
+  key_ = other.key_;
+  request_ = other.request_;
+  return *this;
+}
+
+void KeyShare::Hold::done(Answer answer, Told told) {
+  KeyShare* const share = std::exchange(share_, nullptr);
+  if (share == nullptr) return;
+  share->post_message(
+      {.key = key_, .request = request_, .end = End::done, .answer = std::move(answer), .told = std::move(told)}, true);
+}
+
+void KeyShare::Hold::lost(Told told) {
+  KeyShare* const share = std::exchange(share_, nullptr);
+  if (share == nullptr) return;
+  share->post_message({.key = key_, .request = request_, .end = End::lost, .told = std::move(told)}, true);
+}
+
+void KeyShare::Hold::release() {
+  KeyShare* const share = std::exchange(share_, nullptr);
+  if (share == nullptr) return;
+  share->post_message({.key = key_, .request = request_, .end = End::released}, true);
+}
+
+void KeyShare::Hold::abandon() {
+  KeyShare* const share = std::exchange(share_, nullptr);
+  if (share == nullptr) return;
+  asio::post(share->io_, [share, alive = share->alive_, key = key_, request = request_] {
+    if (*alive) share->silence(key, request);
+  });
+}
+
+// --- KeyShare --------------------------------------------------------------------------------------------------------
+
+// Owned by the worker's coroutine; the answer comes by a post, which finds it gone where the worker has died.
+struct KeyShare::Waiter {
+  explicit Waiter(const asio::any_io_executor& executor) : timer(executor) {}
+  asio::steady_timer timer;
+  std::optional<Claimed> claimed;
+};
+
+KeyShare::KeyShare(asio::io_context& io, net::RedisClient& redis, const KeyShareOptions& options, std::string gateway,
+                   metrics::Registry& registry)
+    : io_(io),
+      redis_(redis),
+      options_(options),
+      gateway_(std::move(gateway)),
+      alone_(registry.shared().counter(Family::idempotency_alone_total)),
+      untold_(registry.shared().counter(Family::idempotency_untold_total)),
+      timer_(io) {
+  redis_.start();
+  asio::co_spawn(io_, run(), asio::detached);
+}
+
+KeyShare::~KeyShare() {
+  *alive_ = false;
+}
+
+std::string KeyShare::redis_key(const Digest& key) const {
+  return redis_.options().key_prefix + "idem:{" + core::hex(key) + "}";
+}
+
+asio::awaitable<core::Result<KeyShare::Claimed>> KeyShare::claim(Digest key, Digest request, core::Deadline deadline) {
+  const asio::any_io_executor executor = co_await asio::this_coro::executor;
+  const auto waiter = std::make_shared<Waiter>(executor);
+  asio::post(io_, [this, alive = alive_, key, request, executor, weak = std::weak_ptr(waiter)] {
+    if (!*alive) return;
+    take(key, request, [executor, weak](Claimed claimed) {
+      if (weak.expired()) return;  // what was held is released
+      asio::post(executor, [weak, claimed = std::move(claimed)]() mutable {
+        const auto waits = weak.lock();
+        if (!waits) return;
+        waits->claimed = std::move(claimed);
+        waits->timer.cancel();
+      });
+    });
+  });
+  waiter->timer.expires_at(deadline.at());
+  while (!waiter->claimed) {
+    co_await waiter->timer.async_wait(asio::as_tuple(asio::use_awaitable));
+    if (!waiter->claimed && deadline.passed())
+      co_return core::fail(core::ErrorKind::deadline_exceeded, "the other gateways could not be asked in time");
+  }
+  co_return std::move(*waiter->claimed);
+}
+
+void KeyShare::take(const Digest& key, const Digest& request, Taken taken) {
+  Held& held = holds_[key];
+  if (held.count++ == 0) held.request = request;
+  const std::string name = redis_key(key);
+  const std::string lease = std::to_string(options_.lease.count());
+  const std::string ttl = std::to_string(options_.ttl.count());
+  const std::array<std::string_view, 1> keys{name};
+  const std::array<std::string_view, 4> args{gateway_, as_text(request), lease, ttl};
+  redis_.send_eval(claim_script(), keys, args, core::Deadline::after(options_.command_time),
+                   [this, alive = alive_, key, request, taken = std::move(taken)](net::RedisResult reply) mutable {
+                     if (!*alive) return;
+                     auto claimed = read_claim(reply);
+                     if (!claimed) {
+                       alone_.add();
+                       claimed.emplace();
+                     }
+                     if (claimed->met == Met::mine || claimed->met == Met::alone) {
+                       claimed->hold = Hold{*this, key, request};
+                     } else {
+                       unhold(key, false);
+                     }
+                     taken(std::move(*claimed));
+                   });
+}
+
+// `ended`: it was billed, whatever requests of ours still hold it.
+void KeyShare::unhold(const Digest& key, bool ended) {
+  const auto held = holds_.find(key);
+  if (held == holds_.end() || held->second.silent) return;
+  if (ended || --held->second.count == 0) holds_.erase(held);
+}
+
+void KeyShare::silence(const Digest& key, const Digest& request) {
+  Held& held = holds_[key];
+  held.request = request;
+  held.silent = true;
+}
+
+void KeyShare::post_message(Message message, bool held) {
+  sending_.fetch_add(1, std::memory_order_relaxed);
+  message.until = std::chrono::steady_clock::now() + options_.ttl;
+  asio::post(io_, [this, alive = alive_, held, shared = std::make_shared<Message>(std::move(message))]() mutable {
+    if (!*alive) return;
+    if (held) unhold(shared->key, shared->end != End::released);
+    send(std::move(shared));
+  });
+}
+
+void KeyShare::tell_done(const Digest& key, const Digest& request, Answer answer, Told told) {
+  post_message({.key = key, .request = request, .end = End::done, .answer = std::move(answer), .told = std::move(told)},
+               false);
+}
+
+void KeyShare::tell_lost(const Digest& key, const Digest& request, Told told) {
+  post_message({.key = key, .request = request, .end = End::lost, .told = std::move(told)}, false);
+}
+
+void KeyShare::tell_released(const Digest& key, const Digest& request) {
+  post_message({.key = key, .request = request, .end = End::released}, false);
+}
+
+void KeyShare::send(std::shared_ptr<Message> message) {
+  if (message->end == End::released && holds_.contains(message->key)) {  // another of our requests has it by now
+    sending_.fetch_sub(1, std::memory_order_relaxed);
+    return;
+  }
+  const std::string name = redis_key(message->key);
+  const std::string ttl = std::to_string(options_.ttl.count());
+  const std::string status = message->answer ? std::to_string(message->answer->status) : "";
+  const std::string_view word = message->end == End::done ? "done" : message->end == End::lost ? "lost" : "released";
+  const std::array<std::string_view, 1> keys{name};
+  const std::array<std::string_view, 7> args{
+      gateway_,
+      as_text(message->request),
+      word,
+      ttl,
+      status,
+      message->answer ? std::string_view{message->answer->content_type} : std::string_view{},
+      message->answer ? std::string_view{message->answer->body} : std::string_view{}};
+  redis_.send_eval(end_script(), keys, args, core::Deadline::after(kTellTime),
+                   [this, alive = alive_, message = std::move(message)](net::RedisResult reply) mutable {
+                     if (!*alive) return;
+                     sending_.fetch_sub(1, std::memory_order_relaxed);
+                     if (!reply) return put_off(std::move(message));
+                     if (message->told) message->told();
+                   });
+}
+
+// Redis does not answer now. What does not fit is told by the next start, which finds it still open.
+void KeyShare::put_off(std::shared_ptr<Message> message) {
+  const std::size_t bytes = message->bytes();
+  if (waiting_.size() >= kWaitingMax || waiting_bytes_ + bytes > kWaitingBytesMax) {
+    untold_.add();
+    return;
+  }
+  waiting_bytes_ += bytes;
+  waiting_.push_back(std::move(message));
+}
+
+asio::awaitable<void> KeyShare::run() {
+  const std::shared_ptr<bool> alive = alive_;
+  const auto pause = std::min(options_.lease / 3, kTellAgain);
+  auto renew_at = std::chrono::steady_clock::now() + options_.lease / 3;
+  while (*alive) {
+    timer_.expires_after(pause);
+    co_await timer_.async_wait(asio::as_tuple(asio::use_awaitable));
+    if (!*alive) co_return;
+    const core::SteadyTime now = std::chrono::steady_clock::now();
+    std::deque<std::shared_ptr<Message>> again;
+    std::swap(again, waiting_);
+    waiting_bytes_ = 0;
+    for (auto& message : again) {
+      if (message->until <= now) continue;
+      sending_.fetch_add(1, std::memory_order_relaxed);
+      send(std::move(message));
+    }
+    if (now < renew_at) continue;
+    renew_at = now + options_.lease / 3;
+    renew();
+  }
+}
+
+void KeyShare::renew() {
+  const std::string lease = std::to_string(options_.lease.count());
+  const std::string ttl = std::to_string(options_.ttl.count());
+  for (const auto& [key, held] : holds_) {
+    if (held.silent) continue;
+    const std::string name = redis_key(key);
+    const std::array<std::string_view, 1> keys{name};
+    const std::array<std::string_view, 4> args{gateway_, as_text(held.request), lease, ttl};
+    redis_.send_eval(claim_script(), keys, args, core::Deadline::after(options_.command_time),
+                     [](const net::RedisResult&) {});
+  }
+}
+
+}  // namespace ganglion::gateway

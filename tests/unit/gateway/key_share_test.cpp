@@ -1,0 +1,219 @@
+// Idempotency keys of two gateways through a real redis-server that is killed, emptied and hung, and with a gateway
+// that dies.
+
+#include "gateway/key_share.hpp"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "core/clock.hpp"
+#include "core/digest.hpp"
+#include "metrics/metrics.hpp"
+#include "net/redis_hooks.hpp"
+#include "tests/support/coroutine.hpp"
+#include "tests/support/redis_server.hpp"
+
+namespace ganglion::gateway {
+namespace {
+
+using namespace std::chrono_literals;
+using Met = KeyShare::Met;
+using idempotency::Digest;
+
+Digest key(const std::string& name) {
+  return idempotency::key_digest("t", "k", name);
+}
+Digest body(const std::string& text) {
+  return idempotency::request_digest(api::Endpoint::chat_completions, text);
+}
+KeyShare::Answer answer(const std::string& text) {
+  return std::make_shared<const idempotency::StoredAnswer>(
+      idempotency::StoredAnswer{.status = 201, .content_type = "text/plain", .body = text});
+}
+
+class KeyShareTest : public ::testing::Test {
+ protected:
+  // One gateway, on the test's loop.
+  struct Node {
+    Node(KeyShareTest& test, const std::string& name)
+        : client(test.io_.get_executor(), net::RedisOptions{.addresses = {test.redis_.address()}, .key_prefix = "t:"},
+                 test.redis_hooks_),
+          share(test.io_, client, {.ttl = 60s, .lease = 300ms}, name, test.metrics_.registry()) {}
+    net::RedisClient client;
+    KeyShare share;
+  };
+
+  void turn(std::chrono::milliseconds time) {
+    io_.restart();
+    io_.run_for(time);
+  }
+  // Until everything that was said has arrived.
+  void settle(Node& node) {
+    for (int i = 0; i < 200 && node.share.sending() > 0; ++i) turn(5ms);
+    EXPECT_EQ(node.share.sending(), 0U);
+  }
+  KeyShare::Claimed claim(Node& node, const std::string& name = "a", const std::string& text = "body") {
+    KeyShare::Claimed out;
+    test::run_coroutine(io_, [&]() -> boost::asio::awaitable<void> {
+      auto claimed = co_await node.share.claim(key(name), body(text), core::Deadline::after(5s));
+      EXPECT_TRUE(claimed);
+      if (claimed) out = std::move(*claimed);
+    });
+    return out;
+  }
+  Met claim_until(Node& node, Met wanted) {
+    Met met = Met::alone;
+    for (int i = 0; i < 200; ++i) {
+      met = claim(node).met;
+      if (met == wanted) break;
+      turn(20ms);
+    }
+    return met;
+  }
+
+  test::RedisServer redis_;
+  core::SystemClock clock_;
+  metrics::Metrics metrics_{{}, {}, clock_};
+  net::RedisHooks redis_hooks_;
+  boost::asio::io_context io_;
+};
+
+TEST_F(KeyShareTest, OneGatewayRunsTheOthersGetItsAnswer) {
+  Node a(*this, "A");
+  Node b(*this, "B");
+  auto mine = claim(a);
+  ASSERT_EQ(mine.met, Met::mine);
+  EXPECT_EQ(claim(b).met, Met::running);
+  EXPECT_EQ(claim(b, "a", "another body").met, Met::conflict);
+  EXPECT_EQ(claim(b, "other").met, Met::mine);
+  turn(900ms);
+  EXPECT_EQ(claim(b).met, Met::running) << "a call longer than its lease is renewed";
+  bool told = false;
+  const std::string bytes{"an\0swer\r\n", 9};
+  mine.hold.done(answer(bytes), [&] { told = true; });
+  settle(a);
+  EXPECT_TRUE(told);
+  for (Node* node : {&a, &b}) {
+    const auto met = claim(*node);
+    ASSERT_EQ(met.met, Met::answered);
+    EXPECT_EQ(met.answer->status, 201);
+    EXPECT_EQ(met.answer->content_type, "text/plain");
+    EXPECT_EQ(met.answer->body, bytes);
+  }
+  EXPECT_EQ(claim(b, "a", "another body").met, Met::conflict);
+  const std::string left = redis_.say({"PTTL", "t:idem:{" + core::hex(key("a")) + "}"});
+  EXPECT_GT(std::stol(left.substr(left.starts_with(":") ? 1 : 0)), 50'000) << left;
+}
+
+TEST_F(KeyShareTest, WhatWasNotBilledRunsElsewhereAndWhatWasNeverDoes) {
+  Node a(*this, "A");
+  Node b(*this, "B");
+  {
+    auto mine = claim(a);
+    ASSERT_EQ(mine.met, Met::mine);
+  }  // as every refusal ends
+  settle(a);
+  auto mine = claim(b);
+  ASSERT_EQ(mine.met, Met::mine);
+  mine.hold.lost({});
+  settle(b);
+  EXPECT_EQ(claim(a).met, Met::lost);
+}
+
+TEST_F(KeyShareTest, RequestsOfOneGatewayHoldAKeyTogether) {
+  Node a(*this, "A");
+  Node b(*this, "B");
+  auto first = claim(a);
+  auto second = claim(a);
+  ASSERT_EQ(second.met, Met::mine) << "its own table tells them apart";
+  second.hold.release();
+  settle(a);
+  EXPECT_EQ(claim(b).met, Met::running);
+  first.hold.release();
+  settle(a);
+  EXPECT_EQ(claim(b).met, Met::mine);
+}
+
+// Whether it was billed stands in its ledger: nobody may run the key before it has said so.
+TEST_F(KeyShareTest, AKeyOfADeadGatewayIsInDoubtUntilItIsBack) {
+  Node b(*this, "B");
+  {
+    Node a(*this, "A");
+    auto mine = claim(a);
+    ASSERT_EQ(mine.met, Met::mine);
+    mine.hold.abandon();
+    turn(20ms);
+  }
+  EXPECT_EQ(claim_until(b, Met::doubt), Met::doubt);
+  turn(700ms);
+  EXPECT_EQ(claim(b).met, Met::doubt);
+  {
+    Node a(*this, "A");  // restarted
+    a.share.tell_done(key("a"), body("body"), answer("from the store"), {});
+    settle(a);
+    const auto met = claim(b);
+    ASSERT_EQ(met.met, Met::answered);
+    EXPECT_EQ(met.answer->body, "from the store");
+    auto unbilled = claim(a, "c");
+    unbilled.hold.abandon();
+    turn(20ms);
+  }
+  Node a(*this, "A");
+  a.share.tell_released(key("c"), body("body"));
+  settle(a);
+  EXPECT_EQ(claim(b, "c").met, Met::mine);
+}
+
+TEST_F(KeyShareTest, WithoutRedisAGatewayIsAloneAndTellsItsAnswersLater) {
+  Node a(*this, "A");
+  Node b(*this, "B");
+  auto running = claim(a);
+  ASSERT_EQ(running.met, Met::mine);
+  redis_.kill();
+  const auto began = std::chrono::steady_clock::now();
+  auto alone = claim(a, "during");
+  EXPECT_EQ(alone.met, Met::alone);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 1s);
+  int told = 0;
+  alone.hold.done(answer("late"), [&] { ++told; });
+  turn(300ms);
+  EXPECT_EQ(told, 0);
+  redis_.restart();  // empty
+  ASSERT_TRUE(redis_.wait_ready());
+  for (int i = 0; i < 200 && told == 0; ++i) turn(20ms);
+  EXPECT_EQ(told, 1);
+  const auto met = claim(b, "during");
+  ASSERT_EQ(met.met, Met::answered);
+  EXPECT_EQ(met.answer->body, "late");
+  turn(300ms);
+  EXPECT_EQ(claim(b).met, Met::running) << "what Redis forgot is written down again while it runs";
+  EXPECT_GE(metrics_.registry().shared().counter(metrics::Family::idempotency_alone_total).value(), 1U);
+}
+
+TEST_F(KeyShareTest, AHungRedisHoldsARequestUpOnlyShortly) {
+  Node a(*this, "A");
+  ASSERT_EQ(claim(a, "first").met, Met::mine);
+  redis_.stop();
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_EQ(claim(a).met, Met::alone);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 1s);
+  redis_.resume();
+}
+
+// What another gateway wrote down is the answer, also where both ran while Redis was away.
+TEST_F(KeyShareTest, TheFirstAnswerStays) {
+  Node a(*this, "A");
+  Node b(*this, "B");
+  auto mine = claim(a);
+  mine.hold.done(answer("first"), {});
+  settle(a);
+  b.share.tell_done(key("a"), body("body"), answer("second"), {});
+  b.share.tell_lost(key("a"), body("body"), {});
+  b.share.tell_released(key("a"), body("body"));
+  settle(b);
+  EXPECT_EQ(claim(b).answer->body, "first");
+}
+
+}  // namespace
+}  // namespace ganglion::gateway
