@@ -136,6 +136,7 @@ sinks: [{{name: files, type: file, directory: "{gateway.directory}/usage"}}]
 
     baseline = series(admin(gateway, "/metrics"))
     leaks = []
+    said = {key, pepper, upstream_key}
     for i in range(options.requests):
         own = len(words)
         bearer = key if i % 3 else word("sk-canary")
@@ -171,9 +172,11 @@ sinks: [{{name: files, type: file, directory: "{gateway.directory}/usage"}}]
             headers.append((word("X-Canary-"), "\x01" + word()))  # refused by the parser
         answer = talk(gateway.ports["proxy"], http(method, target, headers, data)).decode("latin-1")
         # A caller may be told its own mistake, never a secret of another place.
-        for secret in [key, pepper, upstream_key, *words[3:own]]:
-            if secret in answer:
+        mine = set(words[own:])
+        for secret in set(re.findall(r"(?:sk-)?canary[0-9a-f]{16,24}", answer)):
+            if secret in said and secret not in mine:
                 leaks.append(f"an answer holds {secret} of another request")
+        said |= mine
         if bearer in answer:
             leaks.append("an answer echoes the caller's key")
     pages = {path: admin(gateway, path) for path in ADMIN}

@@ -78,12 +78,12 @@ double t_statistic(const std::vector<std::pair<bool, double>>& times, double lea
 
 using Make = std::function<std::string(std::mt19937_64&)>;
 
-// The smallest of five attempts: a leak shows in every one, another program on this processor hardly does.
+// The smallest of ten attempts: a leak shows in every one, another program on this processor hardly does.
 double measure(const Make& first, const Make& second, const std::function<void(std::string_view)>& check,
                double least_ticks = 0) {
   std::mt19937_64 random(1);
   double smallest = 1e9;
-  for (int attempt = 0; attempt < 5 && smallest > kLimit; ++attempt) {
+  for (int attempt = 0; attempt < 10 && smallest > kLimit; ++attempt) {
     std::vector<std::pair<bool, double>> times;
     times.reserve(kSamples);
     std::array<char, 128> place{};  // every input lies at the same address
