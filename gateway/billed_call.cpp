@@ -194,7 +194,7 @@ void BilledCall::count_usage(bool answered) noexcept {
   bill_.usage = own_count({.view = spec_.view,
                            .body = spec_.body,
                            .answer = body_,
-                           .tape = tape_.size() < kTapeBytesMax ? std::optional<std::string_view>{tape_} : std::nullopt,
+                           .tape = !tape_full_ ? std::optional<std::string_view>{tape_} : std::nullopt,
                            .text_events = inspector_.text_events()},
                           services_.token_counter);
 }
@@ -328,18 +328,32 @@ StreamPiece BilledCall::take_events() {
       annotate(**event, facts);
     } else {
       out_ += (*event)->raw;
-      if (facts.text_bytes > 0 && tape_.size() < kTapeBytesMax) tape_ += (*event)->raw;
+      if (facts.text_bytes > 0) keep((*event)->raw);
     }
   }
   piece.bytes = out_;
   return piece;
 }
 
+// A tape that is full counts nothing any more: of it only the first event stays, for the form of an end, and the stream
+// holds 64 KiB less from then on.
+void BilledCall::keep(std::string_view event) {
+  if (tape_full_) return;
+  if (tape_.empty()) {
+    tape_first_bytes_ = event.size();
+  } else if (tape_.size() + event.size() > kTapeBytesMax) {
+    tape_full_ = true;
+    tape_.resize(tape_first_bytes_);
+    tape_.shrink_to_fit();
+    return;
+  }
+  tape_ += event;
+}
+
 // What has just been read may be handed out; else the stream is cut before it.
 bool BilledCall::within_budget() {
   const auto count = [this] {
-    return tape_.size() < kTapeBytesMax ? count_stream_tokens(tape_, services_.token_counter)
-                                        : inspector_.text_events();
+    return !tape_full_ ? count_stream_tokens(tape_, services_.token_counter) : inspector_.text_events();
   };
   auto fits = spec_.budget.go_on(inspector_, count);
   if (!fits) {
@@ -383,7 +397,7 @@ boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
     if (cut_ && !co_await found_room()) co_return co_await end_cut();
     if (!held_back_.empty()) {
       out_ = std::exchange(held_back_, {});
-      if (tape_.size() < kTapeBytesMax) tape_ += out_;
+      keep(out_);
       co_return StreamPiece{.bytes = out_, .text = inspector_.text_events() == 1};
     }
     if (ended_)

@@ -104,6 +104,7 @@ class BilledCall {
   core::Error broken(core::Error error);
   StreamPiece take_events();
   void annotate(const api::SseEvent& event, const api::ChunkFacts& facts);
+  void keep(std::string_view event);
   bool within_budget();
   boost::asio::awaitable<core::Result<StreamPiece>> end_cut();
   boost::asio::awaitable<bool> found_room();
@@ -129,6 +130,8 @@ class BilledCall {
   std::string usage_event_;
   std::string done_event_;
   std::string tape_;  // the first text events, kept to count tokens if the provider reports none
+  std::size_t tape_first_bytes_ = 0;
+  bool tape_full_ = false;  // there were more
   bool ended_ = false;
   std::optional<core::Error> cut_;  // by a budget
   std::string held_back_;           // the event before which it was cut

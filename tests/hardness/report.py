@@ -26,5 +26,5 @@ def write(path, title, lines, note=""):
     path = pathlib.Path(path)
     text = path.read_text(encoding="utf-8") if path.exists() else f"# {path.stem.capitalize()}\n"
     pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.M | re.S)
-    text = pattern.sub(lambda _: section, text) if pattern.search(text) else text.rstrip("\n") + "\n\n" + section
+    text = pattern.sub(lambda _: section + "\n", text).rstrip("\n") + "\n" if pattern.search(text) else text.rstrip("\n") + "\n\n" + section
     path.write_text(text, encoding="utf-8")

@@ -107,6 +107,27 @@ TEST(Pipeline, MissingUsageIsCountedAndFlagged) {
   EXPECT_GE(records[0].units.input_tokens, 2U);
 }
 
+// Past what is kept of a stream for counting, its events are the count; just before, its text is.
+TEST(Pipeline, ALongStreamWithoutUsageIsCountedByItsEvents) {
+  const std::string event = delta("one two three four");
+  for (const bool past : {false, true}) {
+    const std::size_t count = 64 * 1024 / event.size() + (past ? 100 : 0);
+    std::string events;
+    for (std::size_t i = 0; i < count; ++i) events += event;
+    Answering upstream(stream_of(events + kFinish + kDone));
+    RunningGateway gateway(provider(upstream->port()) + kNoCache);
+    EXPECT_NE(gateway.chat("\"stream\":true,").find("[DONE]"), std::string::npos);
+    const auto records = gateway.records();
+    ASSERT_EQ(records.size(), 1U);
+    EXPECT_TRUE(records[0].estimated);
+    if (past) {
+      EXPECT_EQ(records[0].units.output_tokens, count);
+    } else {
+      EXPECT_GT(records[0].units.output_tokens, 2 * count);
+    }
+  }
+}
+
 TEST(Pipeline, AnExplicitZeroStaysZero) {
   Answering upstream(http_ok(
       R"({"object":"chat.completion","choices":[{"message":{"content":"x"},"finish_reason":"stop"}],"usage":{"prompt_tokens":0,"completion_tokens":0}})"));
