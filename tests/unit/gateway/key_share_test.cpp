@@ -183,6 +183,7 @@ TEST_F(KeyShareTest, WithoutRedisAGatewayIsAloneAndTellsItsAnswersLater) {
   ASSERT_TRUE(redis_.wait_ready());
   for (int i = 0; i < 200 && told == 0; ++i) turn(20ms);
   EXPECT_EQ(told, 1);
+  for (int i = 0; i < 200 && claim(b, "probe").met == Met::alone; ++i) turn(20ms);  // B's connection is back as well
   const auto met = claim(b, "during");
   ASSERT_EQ(met.met, Met::answered);
   EXPECT_EQ(met.answer->body, "late");
