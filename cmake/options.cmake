@@ -46,17 +46,18 @@ if(GANGLION_SANITIZE)
     target_compile_definitions(ganglion_options INTERFACE BOOST_ASIO_DISABLE_FENCED_BLOCK)
   endif()
 endif()
-# Profile-guided optimisation: release builds use the committed profile of the request path (docs/adr/0011-profile.md).
-# scripts/pgo makes a new one; a stale profile costs speed, never correctness. Its format is that of clang 19.
+# Profile-guided optimisation: release builds use the profile that scripts/pgo leaves, where it is (docs/adr/0011-profile.md).
+# A stale profile costs speed, never correctness. Its format is that of clang 19.
 set(GANGLION_PGO use CACHE STRING "use, generate or off")
+add_library(ganglion_profile INTERFACE)
 set(GANGLION_PROFILE ${CMAKE_SOURCE_DIR}/cmake/release.profdata)
 if(GANGLION_PGO STREQUAL "generate")
   target_compile_options(ganglion_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fprofile-generate -fprofile-update=atomic>)
   target_link_options(ganglion_options INTERFACE -fprofile-generate)
 elseif(GANGLION_PGO STREQUAL "use" AND EXISTS ${GANGLION_PROFILE} AND CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT GANGLION_SANITIZE
        AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 19)
-  # Functions that have changed since are built as if there were no profile, without a warning for each.
-  target_compile_options(ganglion_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fprofile-use=${GANGLION_PROFILE}
+  # Functions that have changed since are built as if there were no profile, without a warning for each. Not for tests.
+  target_compile_options(ganglion_profile INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fprofile-use=${GANGLION_PROFILE}
     -Wno-profile-instr-unprofiled -Wno-profile-instr-out-of-date -Wno-backend-plugin>)
 endif()
 option(GANGLION_CUDA "Build the CUDA device layer of the local engine (needs the CUDA Toolkit 12.8 or later)" OFF)

@@ -4,7 +4,7 @@
 function(ganglion_library name)
   cmake_parse_arguments(A "" "" "SOURCES;DEPS;LINK" ${ARGN})
   add_library(ganglion_${name} STATIC ${A_SOURCES})
-  target_link_libraries(ganglion_${name} PUBLIC ganglion_options ${A_LINK})
+  target_link_libraries(ganglion_${name} PUBLIC ganglion_options ${A_LINK} PRIVATE ganglion_profile)
   foreach(dep IN LISTS A_DEPS)
     target_link_libraries(ganglion_${name} PUBLIC ganglion_${dep})
   endforeach()
