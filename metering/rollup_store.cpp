@@ -4,6 +4,8 @@
 
 #include <unistd.h>
 
+#include <array>
+#include <bit>
 #include <cerrno>
 
 #include "metering/record_codec.hpp"
@@ -66,17 +68,24 @@ void parts_add(sqlite3_context* context, int /*count*/, sqlite3_value** values) 
     return_parts(context, a);
 }
 
+// Lies where SQLite puts it, aligned to 8 bytes only: 128 bits are copied in and out. All zero at first.
 struct Sum {
-  NeuronParts parts;
+  std::array<std::uint64_t, 2> halves;
   bool bad;
+
+  NeuronParts parts() const { return std::bit_cast<NeuronParts>(halves); }
 };
+static_assert(alignof(Sum) <= 8);
 
 // parts_sum(a), an aggregate
 void parts_sum_step(sqlite3_context* context, int /*count*/, sqlite3_value** values) {
   auto* const sum = static_cast<Sum*>(sqlite3_aggregate_context(context, sizeof(Sum)));
   NeuronParts parts = 0;
   if (sum == nullptr) return;
-  if (!parts_of(values[0], parts) || __builtin_add_overflow(sum->parts, parts, &sum->parts)) sum->bad = true;
+  if (!parts_of(values[0], parts) || __builtin_add_overflow(sum->parts(), parts, &parts))
+    sum->bad = true;
+  else
+    sum->halves = std::bit_cast<std::array<std::uint64_t, 2>>(parts);
 }
 
 void parts_sum_end(sqlite3_context* context) {
@@ -84,7 +93,7 @@ void parts_sum_end(sqlite3_context* context) {
   if (sum != nullptr && sum->bad)
     sqlite3_result_error(context, "neuron parts do not fit 128 bits", -1);
   else
-    return_parts(context, sum == nullptr ? 0 : sum->parts);
+    return_parts(context, sum == nullptr ? 0 : sum->parts());
 }
 
 void encode_tags(std::string& out, const api::Tags& tags) {

@@ -23,7 +23,7 @@ NOBODY = 65534
 SCRIPT = """
 set -eu
 mount --bind / / && mount -o remount,bind,ro /
-mount -t tmpfs -o size=64m,uid=65534,gid=65534,mode=0700 state "$1/state"
+mount -t tmpfs -o size=256m,uid=65534,gid=65534,mode=0700 state "$1/state"
 ulimit -c 0
 cd "$1/state"
 if touch "$1/forbidden" 2>/dev/null; then echo "the root is not read-only" >&2; exit 9; fi
