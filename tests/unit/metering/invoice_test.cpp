@@ -31,7 +31,8 @@ class InvoiceTest : public ::testing::Test {
     ledger_.reset();
   }
   void bill(const Charge& charge, api::Tier tier = api::Tier::regular, std::string_view tenant = "acme") {
-    Subject who = subject("r" + std::to_string(count_++), tenant);
+    const std::string id = "r" + std::to_string(count_++);
+    Subject who = subject(id, tenant);
     who.tier = tier;
     auto intent = ledger_->intent(who, "x");
     for (int tries = 0; !intent && tries < 5000; ++tries) {
