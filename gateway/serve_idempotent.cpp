@@ -172,9 +172,11 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
     if (auto done = admit(request); !done) co_return done;
     if (auto fits = co_await reserve(request); !fits) co_return fits;
     known = services_.idempotency->claim(key, asked, request.id.view(), io_.get_executor());
-    if (known.kind == Kind::lead) known.claim->take(std::move(hold));
+    if (known.kind == Kind::lead)
+      known.claim->take(std::move(hold));
+    else
+      hold.release();  // another request of this gateway has the key
   }
-  hold.release();
   if (known.kind != Kind::lead) request.budget = {};  // another's call answers it
   if (known.kind == Kind::refused) co_return std::unexpected(std::move(known.error));
   if (known.kind == Kind::replay) co_return co_await serve_replay(request, key);
