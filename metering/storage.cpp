@@ -24,7 +24,7 @@
 namespace ganglion::metering {
 namespace {
 
-constexpr std::size_t kZeroBytes = 4096;
+constexpr std::size_t kZeroBytes = 64UL * 1024;
 constexpr std::uint64_t kFlushEvery =
     1024 * 1024;  // bounds how much filling stands before a commit in the disk's queue
 
