@@ -411,9 +411,15 @@ core::Result<std::uint64_t> LedgerWriter::terminal(IntentId id, const Terminal& 
   frame_.clear();
   begin_frame(frame_);
   encode_terminal(frame_, id.sequence, time, slot->open.subject, terminal);
-  auto sequence = append(RecordType::terminal, urgency, open_intents() - 1);
-  if (!sequence) return sequence;  // the intent stays open: recovery will close it
-  slot->used = false;              // first: the request has its end now, whatever fails below
+  auto sequence = append(RecordType::terminal, urgency, open_intents() - (slot->end_lost ? 0 : 1));
+  if (!sequence) {  // the intent stays open in the file: recovery will close it
+    ends_lost_ += slot->end_lost ? 0 : 1;
+    slot->end_lost = true;
+    return sequence;
+  }
+  ends_lost_ -= slot->end_lost ? 1 : 0;
+  slot->end_lost = false;
+  slot->used = false;  // first: the request has its end now, whatever fails below
   free_slots_.push_back(id.slot);
   totals_.add(time, slot->tenant, slot->tier, terminal.charge.exact);
   return sequence;

@@ -46,7 +46,8 @@ class LedgerWriter {
     std::string tenant;
     api::Tier tier = api::Tier::regular;
     bool used = false;
-    bool refused = false;  // its end, while nothing could be written
+    bool end_lost = false;  // its end could not be written: recovery will close it
+    bool refused = false;   // its end, while nothing could be written
   };
 
   std::uint64_t now_us() const;  // never before an earlier record; lock held
@@ -58,7 +59,8 @@ class LedgerWriter {
   core::Result<void> begin_segment(std::uint64_t epoch, std::shared_ptr<LedgerFile> file);
   core::Result<void> usable(bool starts_request);
   core::Result<std::uint64_t> append(RecordType type, Urgency urgency, std::size_t open_after);
-  std::size_t open_intents() const { return slots_.size() - free_slots_.size(); }  // lock held
+  // Requests that have not ended; those whose end was lost have. Lock held.
+  std::size_t open_intents() const { return slots_.size() - free_slots_.size() - ends_lost_; }
   core::Result<void> write(std::uint64_t offset, std::string_view data);
   Slot* find(IntentId id);
   void set_state(LedgerState state, std::string_view why);
@@ -97,6 +99,7 @@ class LedgerWriter {
   std::string frame_;  // scratch: the frame being built
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
+  std::size_t ends_lost_ = 0;
   DayTotals totals_;
 };
 

@@ -450,14 +450,18 @@ TEST_F(LedgerTest, WriteWithoutSpaceIsTriedAgainAndLeavesNoHole) {
   const auto id = ledger->intent(subject("r1"), "local").value();
   storage_.write_full = true;
   EXPECT_FALSE(ledger->intent(subject("r2"), "local"));
+  EXPECT_EQ(ledger->stats().open_intents, 1U);
   EXPECT_FALSE(await(ledger->terminal(id, finished())));
+  EXPECT_EQ(ledger->stats().open_intents, 0U) << "nobody waits for an end that could not be written";
   EXPECT_EQ(ledger->stats().state, LedgerState::full);
   storage_.write_full = false;
   EXPECT_FALSE(ledger->intent(subject("r3"), "local"));  // not yet asked again
   clock_.advance(1s);
   EXPECT_TRUE(ledger->intent(subject("r4"), "local"));
   EXPECT_EQ(ledger->stats().state, LedgerState::ok);
+  EXPECT_EQ(ledger->stats().open_intents, 1U);
   EXPECT_TRUE(await(ledger->terminal(id, finished())));
+  EXPECT_EQ(ledger->stats().open_intents, 1U) << "of r4";
   const auto report = verify(dir_.ledger()).value();
   EXPECT_TRUE(report.ok) << report.problem;
   EXPECT_EQ(report.terminals, 1U);
