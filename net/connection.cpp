@@ -4,6 +4,7 @@
 
 #include <boost/asio/post.hpp>
 #include <exception>
+#include <new>
 #include <utility>
 
 #include "core/log.hpp"
@@ -205,18 +206,20 @@ void Connection::end_exchange() {
 
 asio::awaitable<bool> Connection::serve() {
   begin_exchange();
+  ErrorKind unanswered = ErrorKind::internal;
   try {
     co_await worker_->handler(exchange_);
   } catch (const std::exception& error) {
+    // Without memory for this request there may be some for the next one.
+    if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) unanswered = ErrorKind::overloaded;
     worker_->shared->hooks.handler_threw();
     core::log(core::LogLevel::error, "handler_threw", {{"what", error.what()}});
   }
   const CancelReason reason = cancel_->reason();
   if (!started_ &&
       (reason == CancelReason::none || reason == CancelReason::deadline || reason == CancelReason::shutdown)) {
-    co_await send_error(reason == CancelReason::none
-                            ? core::make_error(ErrorKind::internal, "the request was not answered")
-                            : cancel_error());
+    co_await send_error(reason == CancelReason::none ? core::make_error(unanswered, "the request was not answered")
+                                                     : cancel_error());
   }
   if (!finished_) aborted_ = true;
   end_exchange();
