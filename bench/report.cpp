@@ -227,7 +227,7 @@ std::string to_json(const LoadOptions& options, const LoadResult& result, const 
               {"errors", result.errors},
               {"hits", result.hits},
               {"per_second", result.per_second()},
-              {"cpu_us_per_request", facts.cpu_us_per_request < 0 ? json{} : json{facts.cpu_us_per_request}.at(0)},
+              {"cpu_us_per_request", facts.cpu_us_per_request < 0 ? json{} : json(facts.cpu_us_per_request)},
               {"latency_us", quantiles_of(result.latency)},
               {"first_byte_us", quantiles_of(result.first_byte)},
               {"chunk_us", quantiles_of(result.chunk)}}
