@@ -276,7 +276,7 @@ void attention_rates(Bench& b, bool fp8) {
     const auto positions_at = ints(positions), from_at = ints(from);
     const int splits = cuda::decode_splits(c.batch, kHeads, kHeads, c.context, properties.multiProcessorCount);
     const auto partial = must(b.arena.take(
-                   static_cast<std::size_t>(cuda::decode_partial_floats(c.batch, kHeads, kWidth, splits)) * 4,
+                   static_cast<std::size_t>(cuda::decode_partial_floats(c.batch * kHeads, kWidth, splits)) * 4,
                    "partial")),
                arrived = must(b.arena.take(static_cast<std::size_t>(c.batch * kHeads) * 4, "counters"));
     const double ms = b.time(20, [&] {

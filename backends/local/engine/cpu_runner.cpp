@@ -45,7 +45,7 @@ class CpuRunner final : public Runner {
     std::vector<DecoderSlice> work;
     std::vector<const Sampling*> wanted;
     for (const Slice& s : slices) {
-      work.push_back({s.tokens, s.pages, s.position, s.sampling != nullptr});
+      work.push_back({s.tokens, s.pages, s.position, s.sampling != nullptr, s.kept});
       if (s.sampling != nullptr) wanted.push_back(s.sampling);
     }
     if (auto done = decoder_->forward(kv_, work, logits_.data(), give_up); !done) return done;

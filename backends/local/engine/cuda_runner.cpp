@@ -97,8 +97,8 @@ class CudaRunner final : public Runner {
     std::vector<CudaDecoder::Slice> work;
     for (const Slice& s : slices) {
       if (s.sampling != nullptr) specs.push_back(spec_of(*s.sampling));
-      work.push_back(
-          {s.tokens, s.pages, s.position, s.sampling != nullptr, s.sampling != nullptr ? &specs.back() : nullptr});
+      work.push_back({s.tokens, s.pages, s.position, s.sampling != nullptr,
+                      s.sampling != nullptr ? &specs.back() : nullptr, s.kept});
     }
     if (auto queued = decoder_->submit(work); !queued) return failed(queued.error());
     return {};

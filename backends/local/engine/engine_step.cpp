@@ -80,7 +80,7 @@ std::span<const Runner::Slice> Engine::Impl::slices_of(std::span<const Scheduler
       samplings_.push_back({r.request.sampling, r.history, r.seed, static_cast<std::uint64_t>(r.generated)});
     }
     slices_.push_back({std::span(sequence->tokens).subspan(from, count), sequence->pages.data(), sequence->computed,
-                       last ? &samplings_.back() : nullptr});
+                       last ? &samplings_.back() : nullptr, Scheduler::Work{sequence, some}.kept()});
     counts.prompt_tokens += std::clamp(r.prompt_tokens - sequence->computed, 0, some);
     counts.sampled += last ? 1 : 0;
     counts.tokens[static_cast<std::size_t>(sequence->priority)] += some;

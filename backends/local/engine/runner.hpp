@@ -34,6 +34,7 @@ class Runner {
     const std::int32_t* pages = nullptr;
     int position = 0;
     const Sampling* sampling = nullptr;  // null: no token is wanted yet
+    bool kept = false;  // one token whose keys and values lie there too, in a page of others: nothing is written
   };
 
   virtual ~Runner() = default;

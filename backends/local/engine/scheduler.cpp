@@ -157,10 +157,9 @@ bool Scheduler::admit(Priority priority) {
   if (priority == Priority::regular && limits_.batch_regular > 0 && running(priority) >= limits_.batch_regular)
     return false;
   Sequence& next = *queue.front();
-  // What is known already is held before anything else, or it would be thrown out to make room. The last token is
-  // computed in any case: what follows it is wanted.
+  // What is known already is held before anything else, or it would be thrown out to make room.
   const auto all = static_cast<int>(next.tokens.size());
-  tree_.match(space_of(next), std::span(next.tokens).first(static_cast<std::size_t>(all - 1)), next.pages);
+  tree_.match(space_of(next), next.tokens, next.pages);
   const int wanted = pages_for(all) - static_cast<int>(next.pages.size());
   if (priority == Priority::fast) make_way(wanted);
   // A page to spare for each running one, so that an admission is not followed by a preemption at once.
@@ -169,7 +168,8 @@ bool Scheduler::admit(Priority priority) {
     return false;
   }
   next.known = static_cast<int>(next.pages.size());
-  next.computed = next.known * kPageTokens;
+  // The last token is computed in any case: what follows it is wanted.
+  next.computed = std::min(next.known * kPageTokens, all - 1);
   if (!std::exchange(next.admitted, true)) {
     next.reused = next.computed;
     reused_ += static_cast<std::uint64_t>(next.reused);

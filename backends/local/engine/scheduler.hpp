@@ -55,6 +55,8 @@ class Scheduler {
   struct Work {
     Sequence* sequence;
     int tokens;  // compute tokens [computed, computed + tokens)
+    // The one token of it lies in a page that is others' too: what follows it is wanted, its keys and values are there.
+    bool kept() const { return sequence->computed < sequence->known * kPageTokens; }
   };
 
   Scheduler(PagePool& pages, Limits limits) : pages_(pages), tree_(pages), limits_(limits) {}

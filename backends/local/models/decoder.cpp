@@ -162,7 +162,8 @@ void Decoder::embed(std::span<const DecoderSlice> slices) {
   for (const DecoderSlice& slice : slices) {
     for (std::size_t i = 0; i < slice.tokens.size(); ++i) {
       const int position = slice.position + static_cast<int>(i);
-      origin_.push_back({slice.pages[position / kPageTokens], position % kPageTokens, position});
+      const std::int32_t page = slice.kept ? -1 : slice.pages[position / kPageTokens];
+      origin_.push_back({page, position % kPageTokens, position});
       tokens.push_back(slice.tokens[i]);
     }
   }
@@ -221,6 +222,7 @@ void Decoder::rotate_and_store(KvStore& kv, const Layer& layer, int index) {
                            float* query = query_ + r * heads * n;
                            for (int i = 0; i < heads * n; ++i) query[i] = row[i] * scale;
                            const RowOrigin& at = origin_[static_cast<std::size_t>(r)];
+                           if (at.page < 0) continue;
                            kv.write(kernels, index, at.page, at.slot, row + heads * n, row + (heads + kv_heads) * n);
                          }
                        });

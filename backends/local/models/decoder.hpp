@@ -25,6 +25,7 @@ struct DecoderSlice {
   const std::int32_t* pages = nullptr;  // covers position + tokens.size() tokens
   int position = 0;                     // of tokens[0]
   bool logits = false;                  // of the last token
+  bool kept = false;                    // keys and values of these tokens are there too: none are written
 };
 
 class Decoder {
@@ -54,7 +55,7 @@ class Decoder {
     int window = 0;
   };
   struct RowOrigin {
-    std::int32_t page;
+    std::int32_t page;  // negative: nothing is written
     int slot, position;
   };
 

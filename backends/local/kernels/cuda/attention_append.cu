@@ -61,9 +61,11 @@ __global__ void __launch_bounds__(kWarps * 32) append_kernel(RotateAppend r) {
     for (int k = dim + lane; k < r.kv.head_width; k += 32) to[k] = __float2bfloat16(0.0f);
     return;
   }
+  const std::int32_t page = r.pages[row];  // there before the step's first kernel, too
+  if (page < 0) return;
   const int kv_head = is_value ? head - r.heads - r.kv.kv_heads : head - r.heads;
   const std::int64_t tile_bytes = std::int64_t{kPageTokens} * r.kv.head_width * (r.kv.fp8 ? 1 : 2);
-  char* tile = static_cast<char*>(r.kv.base) + r.pages[row] * r.kv.page_bytes +
+  char* tile = static_cast<char*>(r.kv.base) + page * r.kv.page_bytes +
                ((2 * r.layer + (is_value ? 1 : 0)) * r.kv.kv_heads + kv_head) * tile_bytes;
   const int slot = position % kPageTokens * r.kv.head_width;
   if (mine) {

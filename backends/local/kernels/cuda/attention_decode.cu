@@ -1,7 +1,8 @@
-// Attention of one new token per sequence over its pages. Keys and values go from memory straight into tensor-core
-// fragments: a page's 16 tokens are the 16 rows of a fragment, the query heads that share a key/value head its columns
-// (so grouped heads cost no more than one), and values are transposed in registers. A sequence's pages are split over
-// blocks and warps; the last block of a sequence to arrive puts the parts together, always in the same order.
+// Attention of one new token per sequence, or of a few, over its pages. Keys and values go from memory straight into
+// tensor-core fragments: a page's 16 tokens are the 16 rows of a fragment; its eight columns are the query heads that
+// share a key/value head (so grouped heads cost no more than one), of as many new tokens as there is room for. Values
+// are transposed in registers. A sequence's pages are split over blocks and warps; the last block of a sequence to
+// arrive puts the parts together, always in the same order.
 
 #include <cuda_fp8.h>
 
@@ -11,7 +12,7 @@
 namespace ganglion::local::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kWarps = 4, kColumns = 8;
 constexpr float kLog2e = 1.4426950408889634f;
 
 // Eight consecutive elements as they lie in memory; zero where the token does not count, since what lies there may be
@@ -60,12 +61,21 @@ struct PageShare {
   }
 };
 
+// Column c of a fragment is head `head` + c % heads of row `row` + c / heads.
 struct Part {
   const DecodeAttention& a;
-  int row, kv_head, head, heads;  // query heads [head, head + heads)
+  int row, rows, kv_head, head, heads;
+  int slot;  // of its first column among the partial results
+  __device__ __forceinline__ int columns() const { return rows * heads; }
 };
 
-// One block's result, [heads][Width] in `sums` relative to the maxima `tops`, with the weights' sum in `totals`.
+// Where a part's page table begins.
+template <bool Few>
+__device__ __forceinline__ int part_table(const DecodeAttention& a) {
+  return Few ? a.tiles[blockIdx.z].page_from : a.page_from[blockIdx.z];
+}
+
+// One block's result, [columns][Width] in `sums` relative to the maxima `tops`, with the weights' sum in `totals`.
 template <int Width>
 struct Merged {
   float sums[kWarps][8][Width];
@@ -73,19 +83,23 @@ struct Merged {
   float totals[kWarps][8];
 };
 
-template <int Width, bool Fp8>
-__device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Part& part, int first, int last, int low,
+// `length`: keys that the first row sees; each row after it sees one more.
+template <int Width, bool Fp8, bool Few>
+__device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Part& part, int first, int last,
                                              int length, Merged<Width>& merged) {
   constexpr int kChunks = Width / 32;  // of 32 elements
   constexpr int kBytes = Fp8 ? 1 : 2;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int columns = part.columns(), behind = Few ? g / part.heads : 0;
   std::uint32_t q[kChunks][4];
-  const auto* query = static_cast<const char*>(a.query) +
-                      ((static_cast<std::int64_t>(part.row) * a.heads + part.head + g) * Width + 8 * t) * 2;
+  const auto* query =
+      static_cast<const char*>(a.query) +
+      ((static_cast<std::int64_t>(part.row + behind) * a.heads + part.head + g - behind * part.heads) * Width + 8 * t) *
+          2;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     Eight<false> eight;
-    eight.load(query + c * 64, g < part.heads);
+    eight.load(query + c * 64, g < columns);
     eight.pairs(q[c]);
   }
 
@@ -93,12 +107,18 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
   const char* keys = static_cast<const char*>(a.kv.base) +
                      (static_cast<std::int64_t>(2 * a.layer) * a.kv.kv_heads + part.kv_head) * tile_bytes;
   const std::int64_t values_after = a.kv.kv_heads * tile_bytes;
-  const std::int32_t* table = a.page_table + a.page_from[part.row];
+  const std::int32_t* table = a.page_table + part_table<Few>(a);
   const float scale = a.scale * kLog2e;
   float out[2 * kChunks][4] = {};
   float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
 
-  const auto valid = [&](int token) { return token >= low && token < length; };
+  // What this lane's two columns see, and what any column does.
+  int seen[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) seen[h] = length + (Few ? min((2 * t + h) / part.heads, part.rows - 1) : 0);
+  const int all = length + (Few ? part.rows - 1 : 0), low = a.window > 0 ? max(0, length - a.window) : 0;
+  const auto valid = [&](int token) { return token >= low && token < all; };
+  const auto sees = [&](int token, int h) { return token < seen[h] && (a.window == 0 || token >= seen[h] - a.window); };
   const auto load = [&](PageShare<Width, Fp8>& share, int page) {
     const int token = page * kPageTokens + g;
     const char* at = keys + table[page] * a.kv.page_bytes + (g * Width + 8 * t) * kBytes;
@@ -109,7 +129,6 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
   if (first + warp < last) load(next, first + warp);
   for (int page = first + warp; page < last; page += kWarps) {
     const int token = page * kPageTokens + g;
-    const bool valid0 = valid(token), valid1 = valid(token + 8);
     share = next;
     if (page + kWarps < last) load(next, page + kWarps);
     float s[4] = {0, 0, 0, 0};
@@ -125,15 +144,17 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
     float fade[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const float a0 = valid0 ? s[h] * scale : -INFINITY, a1 = valid1 ? s[2 + h] * scale : -INFINITY;
+      const float a0 = sees(token, h) ? s[h] * scale : -INFINITY,
+                  a1 = sees(token + 8, h) ? s[2 + h] * scale : -INFINITY;
       float m = fmaxf(a0, a1);
 #pragma unroll
       for (int d = 4; d < 32; d *= 2) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, d));
       m = fmaxf(m, top[h]);
-      fade[h] = exp2f(top[h] - m);
+      const float shift = Few && m == -INFINITY ? 0.0f : m;  // a row that has seen no key yet
+      fade[h] = exp2f(top[h] - shift);
       top[h] = m;
-      p[h] = exp2f(a0 - m);
-      p[2 + h] = exp2f(a1 - m);
+      p[h] = exp2f(a0 - shift);
+      p[2 + h] = exp2f(a1 - shift);
       total[h] = total[h] * fade[h] + p[h] + p[2 + h];
     }
     const std::uint32_t p0 = transpose8x8(pack(p[0], p[1])), p1 = transpose8x8(pack(p[2], p[3]));
@@ -156,7 +177,7 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
     for (int d = 4; d < 32; d *= 2) total[h] += __shfl_xor_sync(0xffffffffu, total[h], d);
     const int head = 2 * t + h;
     if (g == 0) merged.tops[warp][head] = top[h], merged.totals[warp][head] = total[h];
-    if (head >= part.heads) continue;
+    if (head >= columns) continue;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
 #pragma unroll
@@ -173,9 +194,12 @@ __device__ __forceinline__ float weight_of(float top, float best) {
   return top == -INFINITY ? 0.0f : exp2f(top - best);
 }
 
-__device__ __forceinline__ void write_out(const DecodeAttention& a, int row, int head, int element, float v) {
+__device__ __forceinline__ void write_out(const DecodeAttention& a, const Part& part, int column, int element,
+                                          float v) {
   if (element >= a.kv.head_dim) return;
-  static_cast<bf16*>(a.out)[static_cast<std::int64_t>(row) * a.out_stride + head * a.kv.head_dim + element] =
+  const int behind = column / part.heads, head = part.head + column - behind * part.heads;
+  static_cast<bf16*>(
+      a.out)[static_cast<std::int64_t>(part.row + behind) * a.out_stride + head * a.kv.head_dim + element] =
       __float2bfloat16(v);
 }
 
@@ -184,7 +208,7 @@ template <int Width>
 __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part, const Merged<Width>& merged,
                                      bool& last_block) {
   const int split = blockIdx.x;
-  for (int i = threadIdx.x; i < part.heads * Width; i += kWarps * 32) {
+  for (int i = threadIdx.x; i < part.columns() * Width; i += kWarps * 32) {
     const int head = i / Width, element = i % Width;
     float best = -INFINITY, total = 0, sum = 0;
 #pragma unroll
@@ -196,11 +220,10 @@ __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part,
       if (f > 0) sum += f * merged.sums[w][head][element];
     }
     if (a.splits == 1) {
-      write_out(a, part.row, part.head + head, element, sum / total);
+      write_out(a, part, head, element, sum / total);
       continue;
     }
-    float* to = a.partial +
-                ((static_cast<std::int64_t>(part.row) * a.heads + part.head + head) * a.splits + split) * (Width + 2);
+    float* to = a.partial + (static_cast<std::int64_t>(part.slot + head) * a.splits + split) * (Width + 2);
     to[element] = sum;
     if (element == 0) to[Width] = best, to[Width + 1] = total;
   }
@@ -208,17 +231,16 @@ __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part,
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    std::uint32_t* counter = a.arrived + static_cast<std::int64_t>(part.row) * gridDim.y + blockIdx.y;
+    std::uint32_t* counter = a.arrived + part.slot / kColumns;
     last_block = atomicAdd(counter, 1u) == static_cast<unsigned>(a.splits) - 1;
     if (last_block) *counter = 0;
   }
   __syncthreads();
   if (!last_block) return;
   __threadfence();
-  for (int i = threadIdx.x; i < part.heads * Width; i += kWarps * 32) {
+  for (int i = threadIdx.x; i < part.columns() * Width; i += kWarps * 32) {
     const int head = i / Width, element = i % Width;
-    const float* from =
-        a.partial + (static_cast<std::int64_t>(part.row) * a.heads + part.head + head) * a.splits * (Width + 2);
+    const float* from = a.partial + static_cast<std::int64_t>(part.slot + head) * a.splits * (Width + 2);
     float best = -INFINITY, total = 0, sum = 0;
     for (int s = 0; s < a.splits; ++s) best = fmaxf(best, __ldcg(from + s * (Width + 2) + Width));
     for (int s = 0; s < a.splits; ++s) {
@@ -227,44 +249,58 @@ __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part,
       total += f * __ldcg(from + s * (Width + 2) + Width + 1);
       sum += f * __ldcg(from + s * (Width + 2) + element);
     }
-    write_out(a, part.row, part.head + head, element, sum / total);
+    write_out(a, part, head, element, sum / total);
   }
 }
 
-template <int Width, bool Fp8>
+template <int Width, bool Fp8, bool Few>
 __global__ void __launch_bounds__(kWarps * 32) decode_kernel(DecodeAttention a) {
   __shared__ Merged<Width> merged;
   __shared__ bool last_block;
   let_next_start();
-  // Positions and page tables were there before the step's first kernel.
-  const int row = blockIdx.z, position = a.positions[row];
+  // Positions, tiles and page tables were there before the step's first kernel.
+  const int group = a.heads / a.kv.kv_heads, tiles = (group + kColumns - 1) / kColumns;
+  const int kv_head = blockIdx.y / tiles, tile = blockIdx.y % tiles, head = kv_head * group + kColumns * tile;
+  Part part{a, static_cast<int>(blockIdx.z), 1, kv_head, head, min(kColumns, group - kColumns * tile), 0};
+  part.slot = static_cast<int>(blockIdx.z * gridDim.y + blockIdx.y) * kColumns;
+  int position;
+  if constexpr (Few) {
+    const PrefillTile some = a.tiles[blockIdx.z];
+    part.row = some.row, part.rows = some.rows;
+    position = some.rows > 0 ? some.position : -1;
+  } else {
+    position = a.positions[part.row];
+  }
   wait_for_previous();
   if (position < 0) return;  // the whole sequence's blocks go together
-  const int group = a.heads / a.kv.kv_heads, tiles = (group + 7) / 8;
-  const int kv_head = blockIdx.y / tiles, tile = blockIdx.y % tiles;
-  const Part part{a, row, kv_head, kv_head * group + 8 * tile, min(8, group - 8 * tile)};
-  const int length = position + 1, low = a.window > 0 ? max(0, length - a.window) : 0;
-  const int first = low / kPageTokens, end = (length + kPageTokens - 1) / kPageTokens;
+  const int length = position + 1, first = a.window > 0 ? max(0, length - a.window) / kPageTokens : 0;
+  const int end = (length + part.rows - 1 + kPageTokens - 1) / kPageTokens;
   const int share = (end - first + a.splits - 1) / a.splits, from = first + static_cast<int>(blockIdx.x) * share;
-  attend_pages<Width, Fp8>(a, part, from, min(from + share, end), low, length, merged);
+  attend_pages<Width, Fp8, Few>(a, part, from, min(from + share, end), length, merged);
   __syncthreads();
   join<Width>(a, part, merged, last_block);
 }
 
-template <bool Fp8>
-cudaError_t decode_of(Queue queue, const DecodeAttention& a) {
+template <int Width, bool Fp8>
+cudaError_t decode_width(Queue queue, const DecodeAttention& a) {
   const dim3 grid(static_cast<unsigned>(a.splits),
                   static_cast<unsigned>(a.kv.kv_heads * head_tiles(a.heads, a.kv.kv_heads)),
-                  static_cast<unsigned>(a.rows));
+                  static_cast<unsigned>(a.tiles != nullptr ? a.tile_count : a.rows));
+  return a.tiles != nullptr ? launch(queue, decode_kernel<Width, Fp8, true>, grid, kWarps * 32, 0, a)
+                            : launch(queue, decode_kernel<Width, Fp8, false>, grid, kWarps * 32, 0, a);
+}
+
+template <bool Fp8>
+cudaError_t decode_of(Queue queue, const DecodeAttention& a) {
   switch (a.kv.head_width) {
     case 32:
-      return launch(queue, decode_kernel<32, Fp8>, grid, kWarps * 32, 0, a);
+      return decode_width<32, Fp8>(queue, a);
     case 64:
-      return launch(queue, decode_kernel<64, Fp8>, grid, kWarps * 32, 0, a);
+      return decode_width<64, Fp8>(queue, a);
     case 96:
-      return launch(queue, decode_kernel<96, Fp8>, grid, kWarps * 32, 0, a);
+      return decode_width<96, Fp8>(queue, a);
     case 128:
-      return launch(queue, decode_kernel<128, Fp8>, grid, kWarps * 32, 0, a);
+      return decode_width<128, Fp8>(queue, a);
     default:
       return cudaErrorInvalidValue;
   }

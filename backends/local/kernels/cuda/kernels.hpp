@@ -175,12 +175,19 @@ struct RotateAppend {
   const float* k_norm = nullptr;
   float eps = 0;
   const std::int32_t* positions = nullptr;  // of each row; negative: nothing is written
-  const std::int32_t* pages = nullptr;      // page of each row's token
+  const std::int32_t* pages = nullptr;      // page of each row's token; negative: only its query is wanted
   void* query = nullptr;                    // bf16 [rows][heads][head_width]
 };
 cudaError_t rotate_append(Queue, const RotateAppend&);
 
-// The sequences of a step that compute one token each.
+// Consecutive query rows of one sequence; each sees its sequence up to itself.
+struct PrefillTile {
+  std::int32_t row, rows;  // in the batch; rows 0: pads
+  std::int32_t position;   // of the first
+  std::int32_t page_from;  // in the page table
+};
+
+// The sequences of a step that compute one token each; or, with `tiles`, a few each.
 struct DecodeAttention {
   const void* query = nullptr;  // bf16 [rows][heads][head_width]
   KvLayout kv;
@@ -193,25 +200,31 @@ struct DecodeAttention {
   int out_stride = 0;
   int splits = 1;                    // parts of each sequence's keys
   float* partial = nullptr;          // splits > 1: decode_partial_floats() floats
-  std::uint32_t* arrived = nullptr;  // rows * kv_heads * tiles counters, zero before and after
+  std::uint32_t* arrived = nullptr;  // decode_blocks() counters, zero before and after
+  // Tiles of up to few_rows() rows instead of `rows`, `positions` and `page_from`.
+  const PrefillTile* tiles = nullptr;
+  int tile_count = 0;
 };
 constexpr int head_tiles(int heads, int kv_heads) {
   return (heads / kv_heads + 7) / 8;
 }
-constexpr std::int64_t decode_partial_floats(int rows, int heads, int width, int splits) {
-  return static_cast<std::int64_t>(rows) * heads * splits * (width + 2);
+// `rows`: or tiles.
+constexpr int decode_blocks(int rows, int heads, int kv_heads) {
+  return rows * kv_heads * head_tiles(heads, kv_heads);
 }
-// For sequences of up to `context` tokens.
+constexpr std::int64_t decode_partial_floats(int blocks, int width, int splits) {
+  return std::int64_t{8} * blocks * splits * (width + 2);
+}
+constexpr int few_rows(int heads, int kv_heads) {
+  const int group = heads / kv_heads;
+  return group >= 8 ? 1 : 8 / group;
+}
+// For sequences of up to `context` tokens; `rows`: or tiles.
 int decode_splits(int rows, int heads, int kv_heads, int context, int multiprocessors);
 cudaError_t attend_decode(Queue, const DecodeAttention&);
 
-// Prompt chunks: every row sees its own sequence up to itself.
-struct PrefillTile {
-  std::int32_t row, rows;  // up to kPrefillRows query rows of the batch
-  std::int32_t position;   // of the first
-  std::int32_t page_from;  // in the page table
-};
-inline constexpr int kPrefillRows = 64;
+// Prompt chunks.
+inline constexpr int kPrefillRows = 64;  // of a tile, at most
 struct PrefillAttention {
   const void* query = nullptr;
   KvLayout kv;

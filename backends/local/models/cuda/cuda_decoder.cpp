@@ -16,6 +16,9 @@ using core::Result;
 namespace {
 
 constexpr std::size_t kAdjustMax = std::size_t{1} << 18;  // adjustments of one step
+constexpr int kFewColumnsMax = 128;  // query heads times rows of a chunk that share keys: sixteen tiles of the kernel
+constexpr int kMixedRowsMax = 128;   // of a step with prompt chunks that is replayed from a graph
+constexpr std::size_t kGraphsMax = 256;
 
 int to_int(std::int64_t v) {
   return static_cast<int>(v);
@@ -33,6 +36,16 @@ int bucket_of(int rows) {
 // The longest sequence of a step, in classes that share a graph.
 int context_class(int context) {
   return context <= 512 ? 512 : context <= 2048 ? 2048 : 1 << 20;
+}
+
+// The same for what else a small mixed step holds: rows that are sampled from, and tiles of a few query rows.
+int sample_bucket(int samples) {
+  return samples <= 8 ? 8 : samples <= 32 ? 32 : to_int(cuda::padded(samples, 64));
+}
+int few_bucket(int tiles) {
+  int size = 4;
+  while (size < tiles) size *= 2;
+  return size;
 }
 
 Result<void> supported(const ModelConfig& config) {
@@ -127,8 +140,7 @@ Result<void> CudaDecoder::reserve_rows() {
     DeviceBuffer& to;
     std::size_t bytes;
   };
-  const std::size_t parts = of(cuda::decode_partial_floats(1, to_int(config_.heads / config_.kv_heads), width, 1)) *
-                            of(4 * multiprocessors_) * 4;
+  const std::size_t parts = of(cuda::decode_partial_floats(4 * multiprocessors_, width, 1)) * 4;
   const Want wants[] = {
       {hidden_, rows * of(config_.hidden_size) * 4},
       {normed_, rows * of(width_stride_) * 2},
@@ -145,7 +157,7 @@ Result<void> CudaDecoder::reserve_rows() {
       {eight_scales_, rows * 4},
       {logits_, of(samples) * of(weights_.head.rows) * 4},
       {partial_, parts},
-      {arrived_, of(samples) * of(config_.heads) * 4},
+      {arrived_, of(std::max(samples, kFewTilesMax)) * of(config_.heads) * 4},
       {unpacked_, std::max<std::size_t>(unpacked, 1)},
   };
   for (const Want& want : wants) {
@@ -201,16 +213,75 @@ void CudaDecoder::add_rows(const Slice& slice, int first_row, int table_from) {
     const int row = first_row + static_cast<int>(i), position = slice.position + static_cast<int>(i);
     host_->tokens[row] = slice.tokens[i];
     host_->positions[row] = position;
-    host_->row_pages[row] = slice.pages[position / cuda::kPageTokens];
+    host_->row_pages[row] = slice.kept ? -1 : slice.pages[position / cuda::kPageTokens];
     host_->page_from[row] = table_from;
   }
+}
+
+// A chunk of a prompt whose rows the decode kernel attends, a few a tile: where the prefill kernel would have too few
+// blocks to fill the device.
+bool CudaDecoder::is_few(int count) const {
+  return count * to_int(config_.heads / config_.kv_heads) <= kFewColumnsMax;
+}
+
+void CudaDecoder::add_tiles(Shape& shape, const Slice& slice) {
+  const int count = static_cast<int>(slice.tokens.size());
+  if (count == 1 && !shape.mixed) return;
+  const int each = shape.mixed || is_few(count) ? cuda::few_rows(to_int(config_.heads), to_int(config_.kv_heads)) : 0;
+  const bool few = each > 0 && shape.few + (count + each - 1) / each <= kFewTilesMax;
+  const int step = few ? each : cuda::kPrefillRows;
+  for (int at = 0; at < count; at += step) {
+    const cuda::PrefillTile tile{shape.rows + at, std::min(step, count - at), slice.position + at, table_used_};
+    (few ? host_->few[shape.few++] : host_->tiles[shape.tiles++]) = tile;
+  }
+}
+
+void CudaDecoder::add_sample(Shape& shape, const SampleSpec* sample) {
+  if (sample != nullptr) shape.sampled = true;
+  cuda::SampleRow& row = host_->samples[shape.samples];
+  row = sample != nullptr ? sample->row : cuda::SampleRow{};
+  row.logits_row = shape.fused ? shape.rows - 1 : shape.samples;
+  row.adjust_from = adjust_used_, row.adjust_count = 0;
+  if (sample != nullptr && adjust_used_ + sample->adjust.size() <= kAdjustMax) {
+    row.adjust_count = static_cast<int>(sample->adjust.size());
+    std::memcpy(adjust_host_.data() + static_cast<std::size_t>(adjust_used_) * sizeof(cuda::SampleAdjust),
+                sample->adjust.data(), sample->adjust.size() * sizeof(cuda::SampleAdjust));
+    adjust_used_ += row.adjust_count;
+  }
+  host_->pick[shape.samples] = shape.rows - 1;
+  ++shape.samples;
+}
+
+// Fills a step up to the size of a graph.
+void CudaDecoder::pad(Shape& shape) {
+  const int rows = bucket_of(shape.mixed ? std::max(shape.rows, cuda::kFusedRowsMax) : shape.rows);
+  for (int row = shape.rows; row < rows; ++row) {
+    host_->tokens[row] = 0, host_->positions[row] = -1, host_->row_pages[row] = 0, host_->page_from[row] = 0;
+  }
+  const int samples = shape.mixed ? sample_bucket(shape.samples) : rows;
+  for (int i = shape.samples; i < samples; ++i) {
+    // Rows of logits that nobody else samples from.
+    host_->samples[i] = {.logits_row = shape.mixed && shape.fused ? cuda::kFusedRowsMax + i : i};
+    host_->pick[i] = shape.mixed ? 0 : i;
+  }
+  if (shape.mixed) {
+    const int tiles = few_bucket(shape.few);
+    while (shape.few < tiles) host_->few[shape.few++] = {0, 0, 0, 0};
+  } else {
+    shape.decode = rows;
+  }
+  shape.rows = rows, shape.samples = samples;
 }
 
 Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
   Shape shape;
   order_.clear();
+  std::size_t total = 0;
+  bool few = true;
   for (std::size_t i = 0; i < slices.size(); ++i) {
     if (slices[i].tokens.size() == 1) order_.push_back(static_cast<int>(i));
+    total += slices[i].tokens.size();
+    few = few && is_few(static_cast<int>(slices[i].tokens.size()));
   }
   shape.decode = static_cast<int>(order_.size());
   for (std::size_t i = 0; i < slices.size(); ++i) {
@@ -218,51 +289,30 @@ Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
   }
   result_of_.assign(slices.size(), -1);
   table_used_ = adjust_used_ = 0;
-  std::size_t total = 0;
-  for (const Slice& s : slices) total += s.tokens.size();
-  const bool pure = shape.decode == static_cast<int>(slices.size());
   if (total > static_cast<std::size_t>(options_.rows_max) ||
       slices.size() > static_cast<std::size_t>(options_.batch_max)) {
     return core::fail(ErrorKind::internal, "a step larger than the device was prepared for");
   }
+  const bool pure = shape.decode == static_cast<int>(slices.size());
   shape.fused = total <= static_cast<std::size_t>(cuda::kFusedRowsMax);
+  shape.mixed = !pure && few && total <= static_cast<std::size_t>(kMixedRowsMax);
+  if (shape.mixed) shape.decode = 0;
   for (const int index : order_) {
     const Slice& s = slices[static_cast<std::size_t>(index)];
     const int count = static_cast<int>(s.tokens.size()), pages = (s.position + count - 1) / cuda::kPageTokens + 1;
     std::memcpy(host_->table + table_used_, s.pages, static_cast<std::size_t>(pages) * 4);
     add_rows(s, shape.rows, table_used_);
-    if (count == 1) shape.context = std::max(shape.context, s.position + 1);
-    for (int at = 0; count > 1 && at < count; at += cuda::kPrefillRows) {
-      host_->tiles[shape.tiles++] = {shape.rows + at, std::min(cuda::kPrefillRows, count - at), s.position + at,
-                                     table_used_};
-    }
+    add_tiles(shape, s);
+    shape.context = std::max(shape.context, s.position + count);
     table_used_ += pages;
     shape.rows += count;
     if (!s.logits && !pure) continue;
-    if (s.sample != nullptr) shape.sampled = true;
-    cuda::SampleRow& row = host_->samples[shape.samples];
-    row = s.sample != nullptr ? s.sample->row : cuda::SampleRow{};
-    row.logits_row = shape.fused ? shape.rows - 1 : shape.samples;
-    row.adjust_from = adjust_used_, row.adjust_count = 0;
-    if (s.sample != nullptr && adjust_used_ + s.sample->adjust.size() <= kAdjustMax) {
-      row.adjust_count = static_cast<int>(s.sample->adjust.size());
-      std::memcpy(adjust_host_.data() + static_cast<std::size_t>(adjust_used_) * sizeof(cuda::SampleAdjust),
-                  s.sample->adjust.data(), s.sample->adjust.size() * sizeof(cuda::SampleAdjust));
-      adjust_used_ += row.adjust_count;
-    }
-    host_->pick[shape.samples] = shape.rows - 1;
     if (s.logits) result_of_[static_cast<std::size_t>(index)] = shape.samples;
-    ++shape.samples;
+    add_sample(shape, s.sample);
   }
   shape.context = context_class(shape.context);
-  shape.graph = pure && options_.graphs && shape.sampled;
-  const int padded = shape.graph ? bucket_of(shape.rows) : shape.rows;
-  for (int row = shape.rows; row < padded; ++row) {
-    host_->tokens[row] = 0, host_->positions[row] = -1, host_->row_pages[row] = 0, host_->page_from[row] = 0;
-    host_->samples[row] = {.logits_row = row};
-    host_->pick[row] = row;
-  }
-  if (shape.graph) shape.rows = shape.decode = shape.samples = padded;
+  shape.graph = (pure || shape.mixed) && options_.graphs && shape.sampled;
+  if (shape.graph) pad(shape);
   return shape;
 }
 
@@ -305,7 +355,9 @@ Result<void> CudaDecoder::run(const Shape& shape) {
 
 // The first step of a size runs as it is, so that whatever loads lazily has loaded; the second is captured.
 Result<void> CudaDecoder::run_graph(const Shape& shape) {
-  Captured& captured = graphs_[{shape.rows, shape.context}];
+  const GraphKey key{shape.rows, shape.context, shape.few, shape.samples};
+  if (graphs_.size() >= kGraphsMax && !graphs_.contains(key)) return enqueue(shape);
+  Captured& captured = graphs_[key];
   if (captured.uses++ == 0) return enqueue(shape);
   if (!captured.exec) {
     auto ok = check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "capturing a step");

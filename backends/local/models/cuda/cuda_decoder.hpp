@@ -4,11 +4,13 @@
 // can work in between. One caller at a time, one step at a time.
 //
 // Up to eight rows run through fused kernels (six launches a layer); more go through separate kernels and, past what
-// the streaming products can do, cuBLASLt. Steps of decode tokens alone are replayed from captured graphs.
+// the streaming products can do, cuBLASLt. Steps of decode tokens alone, and small ones
+// with short prompt chunks, are replayed from captured graphs.
 
 #include <map>
 #include <memory>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "backends/local/device/arena.hpp"
@@ -60,6 +62,7 @@ class CudaDecoder {
     int position = 0;
     bool logits = false;                 // of the last token
     const SampleSpec* sample = nullptr;  // and the choice from them
+    bool kept = false;                   // keys and values of these tokens are in the pages too: none are written
   };
   // Queues the step and returns. The slices are not needed after that.
   core::Result<void> submit(std::span<const Slice> slices);
@@ -85,6 +88,10 @@ class CudaDecoder {
 
   core::Result<Shape> plan(std::span<const Slice> slices);
   void add_rows(const Slice& slice, int first_row, int table_from);
+  void add_tiles(Shape& shape, const Slice& slice);
+  void add_sample(Shape& shape, const SampleSpec* sample);
+  void pad(Shape& shape);
+  bool is_few(int count) const;
   core::Result<void> upload();
   core::Result<void> run(const Shape& shape);
   core::Result<void> run_graph(const Shape& shape);
@@ -133,7 +140,9 @@ class CudaDecoder {
     int uses = 0;
     GraphExec exec;
   };
-  std::map<std::pair<int, int>, Captured> graphs_;  // by padded rows and class of context
+  // By padded rows, class of context, tiles of a few rows, and rows that are sampled from.
+  using GraphKey = std::tuple<int, int, int, int>;
+  std::map<GraphKey, Captured> graphs_;
 };
 
 }  // namespace ganglion::local

@@ -65,24 +65,28 @@ Result<void> CudaDecoder::attention(const CudaLayer& layer, int index, const Sha
                                   .pages = device_->row_pages,
                                   .query = query_.data()};
   auto ok = check(cuda::rotate_append(queue(), append), "rotary embedding");
-  if (ok && shape.decode > 0) {
-    const cuda::DecodeAttention decode{
-        .query = query_.data(),
-        .kv = kv_,
-        .layer = index,
-        .heads = heads,
-        .rows = shape.decode,
-        .window = layer.window,
-        .scale = scale,
-        .positions = device_->positions,
-        .page_from = device_->page_from,
-        .page_table = device_->table,
-        .out = attended_.data(),
-        .out_stride = heads_stride_,
-        .splits = cuda::decode_splits(shape.decode, heads, kv_.kv_heads, shape.context, multiprocessors_),
-        .partial = partial_.as<float>(),
-        .arrived = arrived_.as<std::uint32_t>()};
-    ok = check(cuda::attend_decode(queue(), decode), "attention");
+  cuda::DecodeAttention decode{.query = query_.data(),
+                               .kv = kv_,
+                               .layer = index,
+                               .heads = heads,
+                               .rows = shape.decode,
+                               .window = layer.window,
+                               .scale = scale,
+                               .positions = device_->positions,
+                               .page_from = device_->page_from,
+                               .page_table = device_->table,
+                               .out = attended_.data(),
+                               .out_stride = heads_stride_,
+                               .partial = partial_.as<float>(),
+                               .arrived = arrived_.as<std::uint32_t>()};
+  const auto attend = [&](int blocks) {
+    decode.splits = cuda::decode_splits(blocks, heads, kv_.kv_heads, shape.context, multiprocessors_);
+    return check(cuda::attend_decode(queue(), decode), "attention");
+  };
+  if (ok && shape.decode > 0) ok = attend(shape.decode);
+  if (ok && shape.few > 0) {
+    decode.tiles = device_->few, decode.tile_count = shape.few;
+    ok = attend(shape.few);
   }
   if (ok && shape.tiles > 0) {
     const cuda::PrefillAttention prefill{.query = query_.data(),

@@ -15,6 +15,8 @@ inline int sample_rows(int batch) {
   return static_cast<int>(cuda::padded(std::max(batch, 8), 64));
 }
 
+inline constexpr int kFewTilesMax = 128;  // of one step
+
 struct MetaSizes {
   int rows, samples, tiles;
   std::int64_t table;
@@ -24,8 +26,8 @@ struct CudaDecoder::Meta {
   std::int32_t *tokens, *positions, *row_pages, *page_from;  // of each row
   std::int32_t* pick;                                        // rows whose logits are wanted
   cuda::SampleRow* samples;
-  cuda::PrefillTile* tiles;
-  std::int32_t* table;  // page tables of all sequences; last, so that only what is used need be copied
+  cuda::PrefillTile *tiles, *few;  // prompt chunks; few: kFewTilesMax
+  std::int32_t* table;             // page tables of all sequences; last, so that only what is used need be copied
 
   Meta(char* base, const MetaSizes& sizes) { place(base, sizes); }
   static std::size_t bytes(const MetaSizes& sizes) {
@@ -43,7 +45,7 @@ struct CudaDecoder::Meta {
       end_ += static_cast<std::size_t>(cuda::padded(count * static_cast<std::int64_t>(sizeof(T)), 16));
     };
     take(tokens, sizes.rows), take(positions, sizes.rows), take(row_pages, sizes.rows), take(page_from, sizes.rows);
-    take(pick, sizes.samples), take(samples, sizes.samples), take(tiles, sizes.tiles);
+    take(pick, sizes.samples), take(samples, sizes.samples), take(tiles, sizes.tiles), take(few, kFewTilesMax);
     table_at_ = end_;
     take(table, sizes.table);
   }
@@ -54,9 +56,11 @@ struct CudaDecoder::Shape {
   int rows = 0;     // with padding where a graph is replayed
   int decode = 0;   // the first so many rows are one-token sequences
   int tiles = 0;    // of prompt chunks
+  int few = 0;      // of short ones, and in a mixed step of everybody
   int samples = 0;  // rows of logits
-  int context = 0;  // of the decode rows, at most
+  int context = 0;  // of a row, at most
   bool fused = false, sampled = false, graph = false;
+  bool mixed = false;  // small, with prompt chunks, all of them short
 };
 
 }  // namespace ganglion::local

@@ -93,9 +93,10 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
     return out;
   }
 
-  // Appends tokens [from, to) of each sequence in one call, then attends them; one output row each, in order.
+  // Appends tokens [from, to) of each sequence in one call, then attends them; one output row each, in order. By the
+  // prefill kernel, or with `splits` by the decode kernel: a row a block, or with `few` as many as it takes.
   std::vector<float> step(const std::vector<Sequence*>& sequences, const std::vector<std::pair<int, int>>& ranges,
-                          int splits) {
+                          int splits, bool few = false) {
     const AttentionCase c = GetParam();
     std::vector<float> rows, cos, sin;
     std::vector<std::int32_t> positions, row_pages, from, table;
@@ -105,9 +106,11 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
       const auto [begin, end] = ranges[i];
       const auto at = static_cast<std::int32_t>(table.size());
       table.insert(table.end(), s.pages.begin(), s.pages.end());
-      for (int t = begin; t < end; t += cuda::kPrefillRows) {
-        tiles.push_back({static_cast<int>(positions.size()) + t - begin, std::min(cuda::kPrefillRows, end - t), t, at});
+      const int each = few ? cuda::few_rows(c.heads, c.kv_heads) : cuda::kPrefillRows;
+      for (int t = begin; t < end; t += each) {
+        tiles.push_back({static_cast<int>(positions.size()) + t - begin, std::min(each, end - t), t, at});
       }
+      if (few) tiles.push_back({0, 0, 0, 0});  // pads
       for (int t = begin; t < end; ++t) {
         positions.push_back(t), row_pages.push_back(s.pages[static_cast<std::size_t>(t / 16)]), from.push_back(at);
         for (int k = 0; k < stride_; ++k)
@@ -151,9 +154,9 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
                                          .out = out.data(),
                                          .out_stride = out_stride}));
     } else {
-      const auto partial =
-          room(static_cast<std::size_t>(cuda::decode_partial_floats(count, c.heads, width, splits)) * 4);
-      const auto arrived = room(static_cast<std::size_t>(count * c.heads) * 4, 0);
+      const int blocks = cuda::decode_blocks(few ? static_cast<int>(tiles.size()) : count, c.heads, c.kv_heads);
+      const auto partial = room(static_cast<std::size_t>(cuda::decode_partial_floats(blocks, width, splits)) * 4);
+      const auto arrived = room(static_cast<std::size_t>(blocks) * 4, 0);
       run(cuda::attend_decode(queue(), {.query = query.data(),
                                         .kv = kv_,
                                         .layer = kLayer,
@@ -168,8 +171,10 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
                                         .out_stride = out_stride,
                                         .splits = splits,
                                         .partial = partial.as<float>(),
-                                        .arrived = arrived.as<std::uint32_t>()}));
-      const auto counters = down<std::uint32_t>(arrived.data(), static_cast<std::size_t>(count * c.heads));
+                                        .arrived = arrived.as<std::uint32_t>(),
+                                        .tiles = few ? tiles_at.as<cuda::PrefillTile>() : nullptr,
+                                        .tile_count = static_cast<int>(tiles.size())}));
+      const auto counters = down<std::uint32_t>(arrived.data(), static_cast<std::size_t>(blocks));
       EXPECT_EQ(std::count(counters.begin(), counters.end(), 0u), static_cast<std::ptrdiff_t>(counters.size()));
     }
     std::vector<float> result;
@@ -228,6 +233,13 @@ TEST_P(AttentionTest, ChunksAndDecodeAgreeWithPlainAttention) {
     check_rows(decoded, a, 149, 150, 0);
     check_rows(decoded, b, 16, 17, 1);
     check_rows(decoded, c, 76, 77, 2);
+  }
+  // The ends of the prompts again, a few rows a block: what the pages hold is written once more, the same.
+  for (int splits : {1, 2, 4}) {
+    const auto again = step({&a, &b, &c}, {{131, 150}, {0, 17}, {76, 77}}, splits, true);
+    check_rows(again, a, 131, 150, 0);
+    check_rows(again, b, 0, 17, 19);
+    check_rows(again, c, 76, 77, 36);
   }
 }
 

@@ -152,6 +152,28 @@ TEST_P(CudaGoldens, ChunksAndNeighboursDoNotMatter) {
             3e-2);
 }
 
+TEST_P(CudaGoldens, AKeptLastTokenIsReadAndNotWritten) {
+  CudaHarness harness(data_dir(GetParam()), {});
+  ASSERT_NE(harness.decoder, nullptr);
+  std::vector<std::int32_t> prompt;
+  const int vocab_size = static_cast<int>(harness.decoder->vocab_size());
+  for (int i = 0; i < 48; ++i) prompt.push_back((i * 37 + i * i) % vocab_size);
+  auto s = harness.sequence(48);
+  const auto want = harness.append(s, prompt);
+  const auto again = [&](std::int32_t token) {
+    const CudaDecoder::Slice slice{{&token, 1}, s.pages.data(), 47, true, nullptr, true};
+    EXPECT_TRUE(harness.decoder->submit({&slice, 1}));
+    return harness.decoder->logits();
+  };
+  const auto kept = again(prompt.back());
+  ASSERT_TRUE(kept);
+  EXPECT_LT(relative_l2(*kept, want), 3e-2);
+  const auto other = again((prompt.back() + 1) % vocab_size);
+  ASSERT_TRUE(other);
+  EXPECT_GT(relative_l2(*other, want), 3e-2);  // another query
+  EXPECT_EQ(*again(prompt.back()), *kept);     // and the same keys as before
+}
+
 // A trained model: every position's logits of a conversation, against the CPU decoder in float32.
 TEST(CudaDemoChat, LogitsWithinOnePercentOfFloat) {
   if (no_gpu()) GTEST_SKIP() << "no GPU";
