@@ -20,6 +20,7 @@ struct Connection {
   bool chunked = false;
   bool first = true;        // no body byte of this answer yet
   std::int64_t due = 0;     // when the request should have gone out
+  std::int64_t first_at = 0;
   std::int64_t length = 0;  // body bytes still to come, when not chunked
   bool ok = false;
 };
@@ -126,7 +127,11 @@ class Load {
     Connection& c = connections_[i];
     c.busy = false;
     if (c.ok) {
-      result_.latency.add(now_ns() - c.due);
+      const std::int64_t now = now_ns();
+      result_.latency.add(now - c.due);
+      if (options_.stream && options_.max_tokens > 1) {
+        result_.token.add((now - c.first_at) / (options_.max_tokens - 1));
+      }
       ++result_.answered;
     } else {
       ++result_.errors;
@@ -156,6 +161,7 @@ class Load {
     }
     if (!c.in.empty() && c.first) {
       c.first = false;
+      c.first_at = now;
       result_.first_byte.add(now - c.due);
     }
     if (options_.stream) stamp(c.in, now);

@@ -39,6 +39,7 @@ struct LoadResult {
   double seconds = 0;
   Histogram latency;     // of whole answers, from when the request was due
   Histogram first_byte;  // of the body
+  Histogram token;       // of a stream with max_tokens: mean time of a token after the first, if it made them all
   Histogram chunk;       // each delta of a mock's stream: from its sending to its arrival
 
   double per_second() const { return seconds > 0 ? static_cast<double>(answered) / seconds : 0; }

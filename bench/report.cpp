@@ -211,6 +211,7 @@ std::string to_text(const LoadOptions& options, const LoadResult& result, const 
   if (facts.cpu_us_per_request >= 0) out += format("   CPU %.1f us/request", facts.cpu_us_per_request);
   out += format("\n\n  %-12s%10s%10s%10s%10s%10s\n", "", "p50", "p90", "p99", "p99.9", "max");
   out += line_of("latency", result.latency) + line_of("first byte", result.first_byte);
+  if (result.token.total() > 0) out += line_of("per token", result.token);
   if (result.chunk.total() > 0) out += line_of("per chunk", result.chunk);
   return result.latency.total() > 0 ? out + "\n" + chart(result.latency) : out;
 }
@@ -230,6 +231,7 @@ std::string to_json(const LoadOptions& options, const LoadResult& result, const 
               {"cpu_us_per_request", facts.cpu_us_per_request < 0 ? json{} : json(facts.cpu_us_per_request)},
               {"latency_us", quantiles_of(result.latency)},
               {"first_byte_us", quantiles_of(result.first_byte)},
+              {"token_us", quantiles_of(result.token)},
               {"chunk_us", quantiles_of(result.chunk)}}
       .dump();
 }
