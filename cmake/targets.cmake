@@ -25,6 +25,10 @@ function(ganglion_test name)
   endif()
   add_test(NAME ${name} COMMAND test_${name} --gtest_brief=1 WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT 300)
+  if(GANGLION_SANITIZE MATCHES "thread")
+    set_tests_properties(${name} PROPERTIES
+      ENVIRONMENT "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/tsan.supp")
+  endif()
 endfunction()
 
 # ganglion_fuzz(<name> SOURCE fuzz_x.cpp DEPS lib ...): a libFuzzer program fuzz_<name>, only in the fuzz preset;
