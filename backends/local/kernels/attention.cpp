@@ -69,7 +69,7 @@ void AttentionPlan::build(std::span<const AttendSlice> slices, int heads, int kv
 }
 
 void AttentionPlan::run(const Kernels& kernels, ThreadPool& pool, const KvStore& kv, int layer, int window,
-                        const float* q, float* out) {
+                        const float* q, float* out, float softcap) {
   const int n = kv.shape().head_dim;
   while (static_cast<int>(scratch_.size()) < pool.size()) {
     scratch_.emplace_back(static_cast<std::size_t>(attend_scratch_floats(n)) * sizeof(float));
@@ -83,6 +83,7 @@ void AttentionPlan::run(const Kernels& kernels, ThreadPool& pool, const KvStore&
     args.head_dim = n;
     args.head_dim_padded = pad_head_dim(n);
     args.half = kv.shape().half;
+    args.softcap = softcap;
     for (int i = next.fetch_add(1, std::memory_order_relaxed); i < count;
          i = next.fetch_add(1, std::memory_order_relaxed)) {
       const Item& item = items_[static_cast<std::size_t>(i)];

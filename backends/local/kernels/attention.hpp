@@ -58,9 +58,9 @@ class AttentionPlan {
   void build(std::span<const AttendSlice> slices, int heads, int kv_heads);
 
   // q and out: [rows][heads * head_dim]; q is already rotated and scaled. window 0: everything is seen, else each row
-  // sees at most `window` keys, its own included.
+  // sees at most `window` keys, its own included. softcap: see AttendArgs.
   void run(const Kernels& kernels, ThreadPool& pool, const KvStore& kv, int layer, int window, const float* q,
-           float* out);
+           float* out, float softcap = 0);
 
  private:
   struct Item {

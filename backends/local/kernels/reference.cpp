@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 namespace ganglion::local::reference {
 
@@ -61,13 +62,20 @@ double silu(double x) {
 double gelu(double x) {
   return 0.5 * x * (1.0 + std::erf(x / std::sqrt(2.0)));
 }
+double gelu_tanh(double x) {
+  return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+}
+double soft_cap(double x, double cap) {
+  return cap > 0 ? cap * std::tanh(x / cap) : x;
+}
 
-Row attention(const Row& q, const std::vector<Row>& keys, const std::vector<Row>& values, int lo, int hi) {
+Row attention(const Row& q, const std::vector<Row>& keys, const std::vector<Row>& values, int lo, int hi,
+              double softcap) {
   Row scores;
   for (int t = lo; t < hi; ++t) {
     double s = 0;
     for (std::size_t d = 0; d < q.size(); ++d) s += q[d] * keys[static_cast<std::size_t>(t)][d];
-    scores.push_back(s);
+    scores.push_back(soft_cap(s, softcap));
   }
   const Row p = softmax(scores);
   Row out(q.size(), 0.0);

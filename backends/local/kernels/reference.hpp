@@ -17,8 +17,11 @@ Row rope(const Row& x, const Row& cos, const Row& sin);
 Row softmax(const Row& x);
 double silu(double x);
 double gelu(double x);  // exact form
+double gelu_tanh(double x);
+double soft_cap(double x, double cap);  // cap 0: x
 // One query over keys[lo..hi) and values[lo..hi); scores are q . k, already scaled.
-Row attention(const Row& q, const std::vector<Row>& keys, const std::vector<Row>& values, int lo, int hi);
+Row attention(const Row& q, const std::vector<Row>& keys, const std::vector<Row>& values, int lo, int hi,
+              double softcap = 0);
 
 // Widths of the storage types, by arithmetic on the value.
 float round_to_bf16(float x);  // to nearest even

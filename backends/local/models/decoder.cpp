@@ -1,10 +1,8 @@
-// Layer by layer over all rows of the step. Projections with a common input are one matrix; element-wise work is
-// split over rows. Each row's arithmetic is the same whatever else is in the batch.
+// Building a decoder from its description and its checkpoint. What it computes is in decoder_forward.cpp.
 
 #include "backends/local/models/decoder.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "backends/local/models/rope.hpp"
 
@@ -13,43 +11,94 @@ namespace ganglion::local {
 using core::ErrorKind;
 using core::Result;
 
-Decoder::Decoder(Checkpoint checkpoint, const ModelConfig& config, Compute compute, int rows_max)
-    : checkpoint_(std::move(checkpoint)), config_(config), compute_(compute), rows_max_(rows_max) {}
+namespace {
 
-Result<std::unique_ptr<Decoder>> Decoder::load(Checkpoint checkpoint, const ModelConfig& config, Compute compute,
-                                               bool quantize_int8, int rows_max) {
+Result<void> supported(const ModelConfig& config) {
   if (config.family == ModelFamily::bert) {
     return core::fail(ErrorKind::unsupported, "a bert model makes embeddings; it cannot generate text");
   }
-  if (config.activation != Activation::silu) {
-    return core::fail(ErrorKind::unsupported, "config.json: hidden_act must be silu for this model family");
+  const Activation a = config.activation;
+  if (config.gated ? a != Activation::silu && a != Activation::gelu_tanh
+                   : a != Activation::relu && a != Activation::gelu) {
+    return core::fail(ErrorKind::unsupported,
+                      config.gated
+                          ? "config.json: the activation must be silu or gelu_pytorch_tanh for this model family"
+                          : "config.json: the activation must be relu or gelu for this model family");
   }
-  if (config.head_dim % 2 != 0) {
+  if (config.rotated() % 2 != 0) {
     return core::fail(ErrorKind::unsupported, "config.json: head_dim must be even for rotary embedding");
   }
+  return {};
+}
+
+}  // namespace
+
+Decoder::Decoder(Checkpoint checkpoint, const ModelConfig& config, Compute compute, int rows_max)
+    : checkpoint_(std::move(checkpoint)),
+      config_(config),
+      names_(decoder_names(config)),
+      compute_(compute),
+      rows_max_(rows_max) {}
+
+Result<std::unique_ptr<Decoder>> Decoder::load(Checkpoint checkpoint, const ModelConfig& config, Compute compute,
+                                               bool quantize_int8, int rows_max) {
+  if (auto ok = supported(config); !ok) return std::unexpected(ok.error());
   std::unique_ptr<Decoder> out(new Decoder(std::move(checkpoint), config, compute, rows_max));
-  const WeightLoader loader(out->checkpoint_, {"model.", ""}, *compute.pool, quantize_int8);
-  if (auto loaded = out->load_weights(loader); !loaded) return std::unexpected(loaded.error());
-  out->frequencies_ = rope_frequencies(config.rope, config.head_dim);
-  if (!out->reserve_rows()) return core::fail(ErrorKind::internal, "no memory for the activations of one step");
+  Decoder& d = *out;
+  const WeightLoader loader(d.checkpoint_, d.names_.prefixes, *compute.pool, quantize_int8);
+  if (auto loaded = d.load_weights(loader); !loaded) return std::unexpected(loaded.error());
+  d.full_precision_ = d.layers_.front().qkv.type() == WeightType::f32;
+  if (config.rotated() > 0) {
+    d.frequencies_ = rope_frequencies(config.rope, config.rotated());
+    if (config.rope.type == RopeType::longrope) {
+      d.long_frequencies_ = rope_frequencies(config.rope, config.rotated(), true);
+    }
+    if (config.local_rope) d.local_frequencies_ = rope_frequencies(*config.local_rope, config.rotated());
+  }
+  if (!d.reserve_rows()) return core::fail(ErrorKind::internal, "no memory for the activations of one step");
   return out;
 }
 
+Result<void> Decoder::load_norm(const WeightLoader& loader, const std::string& name, Norm& to) const {
+  auto weight = loader.vector(name + ".weight", config_.hidden_size);
+  if (!weight) return std::unexpected(weight.error());
+  to.weight = std::move(*weight);
+  if (config_.norm == NormKind::rms_plus_one) {
+    for (float& w : to.weight) w += 1.0f;
+  }
+  if (config_.norm != NormKind::layer) return {};
+  auto bias = loader.vector(name + ".bias", config_.hidden_size);
+  if (!bias) return std::unexpected(bias.error());
+  to.bias = std::move(*bias);
+  return {};
+}
+
 Result<void> Decoder::load_weights(const WeightLoader& loader) {
-  auto table = loader.table("embed_tokens.weight", config_.vocab_size, config_.hidden_size);
+  const std::int64_t width = config_.hidden_size, narrow = config_.embedding_width();
+  auto table = loader.table(names_.embedding + ".weight", config_.vocab_size, narrow);
   if (!table) return std::unexpected(table.error());
   embedding_ = *table;
-  layers_.resize(static_cast<std::size_t>(config_.layers));
-  for (std::int64_t i = 0; i < config_.layers; ++i) {
-    if (auto loaded = load_layer(loader, i); !loaded) return loaded;
+  const auto linear = [&](const std::string& name, std::int64_t rows, std::int64_t cols, Linear& to) -> Result<void> {
+    auto made = loader.linear({name, rows}, cols, false);
+    if (!made) return std::unexpected(made.error());
+    to = std::move(*made);
+    return {};
+  };
+  if (config_.position_offset >= 0) {
+    auto positions = loader.table(names_.positions + ".weight", config_.max_position + config_.position_offset, width);
+    if (!positions) return std::unexpected(positions.error());
+    position_table_ = *positions;
   }
-  auto norm = loader.vector("norm.weight", config_.hidden_size);
-  if (!norm) return std::unexpected(norm.error());
-  final_norm_ = std::move(*norm);
+  Result<void> ok;
+  if (!names_.project_in.empty()) ok = linear(names_.project_in, width, narrow, project_in_);
+  if (ok && !names_.project_out.empty()) ok = linear(names_.project_out, narrow, width, project_out_);
+  layers_.resize(static_cast<std::size_t>(config_.layers));
+  for (std::int64_t i = 0; i < config_.layers && ok; ++i) ok = load_layer(loader, i);
+  if (ok && config_.final_norm) ok = load_norm(loader, names_.final_norm, final_norm_);
+  if (!ok) return ok;
   // Saved models drop a tied head; some untied configs come without one and mean the embedding too.
-  const bool tied = config_.tie_embeddings || !loader.has("lm_head.weight");
-  auto head =
-      tied ? loader.linear(embedding_) : loader.linear({"lm_head", config_.vocab_size}, config_.hidden_size, false);
+  const bool tied = config_.tie_embeddings || !loader.has(names_.head + ".weight");
+  auto head = tied ? loader.linear(embedding_) : loader.linear({names_.head, config_.vocab_size}, narrow, false);
   if (!head) return std::unexpected(head.error());
   head_ = std::move(*head);
   return {};
@@ -57,53 +106,112 @@ Result<void> Decoder::load_weights(const WeightLoader& loader) {
 
 Result<void> Decoder::load_layer(const WeightLoader& loader, std::int64_t index) {
   Layer& layer = layers_[static_cast<std::size_t>(index)];
-  const std::string prefix = "layers." + std::to_string(index) + ".";
+  const std::string prefix = names_.layer(index);
   const std::int64_t width = config_.hidden_size, q_rows = config_.heads * config_.head_dim,
-                     kv_rows = config_.kv_heads * config_.head_dim, inner = config_.intermediate_size;
-  auto vector = [&](const char* name, std::int64_t size, std::vector<float>& to) -> Result<void> {
-    auto values = loader.vector(prefix + name, size);
-    if (!values) return std::unexpected(values.error());
-    to = std::move(*values);
-    return {};
+                     kv_rows = config_.kv_heads * config_.head_dim;
+  Result<void> ok;
+  const auto norm = [&](const std::string& name, Norm& to) {
+    if (ok && !name.empty()) ok = load_norm(loader, prefix + name, to);
   };
-  auto linear = [&](std::vector<WeightLoader::Piece> pieces, std::int64_t cols, bool bias, Linear& to) -> Result<void> {
+  norm(names_.before_attention, layer.before_attention);
+  norm(names_.after_attention, layer.after_attention);
+  norm(names_.sum_attention, layer.sum_attention);
+  norm(names_.before_mlp, layer.before_mlp);
+  norm(names_.after_mlp, layer.after_mlp);
+  norm(names_.sum_mlp, layer.sum_mlp);
+  const auto head_norm = [&](const std::string& name, std::vector<float>& to) {
+    if (!ok || name.empty()) return;
+    auto values = loader.vector(prefix + name + ".weight", config_.head_dim);
+    if (!values) {
+      ok = std::unexpected(values.error());
+      return;
+    }
+    to = std::move(*values);
+    if (config_.norm == NormKind::rms_plus_one) {
+      for (float& w : to) w += 1.0f;
+    }
+  };
+  head_norm(names_.q_norm, layer.q_norm);
+  head_norm(names_.k_norm, layer.k_norm);
+  const auto linear = [&](std::vector<WeightLoader::Piece> pieces, std::int64_t cols, bool bias, Linear& to) {
+    if (!ok) return;
     for (auto& piece : pieces) piece.name = prefix + piece.name;
     auto packed = loader.linear(pieces, cols, bias);
-    if (!packed) return std::unexpected(packed.error());
-    to = std::move(*packed);
-    return {};
+    if (packed) {
+      to = std::move(*packed);
+    } else {
+      ok = std::unexpected(packed.error());
+    }
   };
-  Result<void> ok = vector("input_layernorm.weight", width, layer.input_norm);
-  if (ok) ok = vector("post_attention_layernorm.weight", width, layer.post_norm);
-  if (ok && config_.qk_norm) ok = vector("self_attn.q_norm.weight", config_.head_dim, layer.q_norm);
-  if (ok && config_.qk_norm) ok = vector("self_attn.k_norm.weight", config_.head_dim, layer.k_norm);
-  if (ok) {
-    ok = linear({{"self_attn.q_proj", q_rows}, {"self_attn.k_proj", kv_rows}, {"self_attn.v_proj", kv_rows}}, width,
-                config_.attention_bias, layer.qkv);
+  if (!names_.qkv.empty()) {
+    linear({{names_.qkv, q_rows + 2 * kv_rows}}, width, config_.attention_bias, layer.qkv);
+  } else {
+    linear({{names_.q, q_rows}, {names_.k, kv_rows}, {names_.v, kv_rows}}, width, config_.attention_bias, layer.qkv);
   }
-  if (ok) ok = linear({{"self_attn.o_proj", width}}, q_rows, config_.attention_out_bias, layer.out);
-  if (ok) ok = linear({{"mlp.gate_proj", inner}, {"mlp.up_proj", inner}}, width, config_.mlp_bias, layer.gate_up);
-  if (ok) ok = linear({{"mlp.down_proj", width}}, inner, config_.mlp_bias, layer.down);
-  const auto at = static_cast<std::size_t>(index);
-  if (config_.sliding_window && at < config_.layer_sliding.size() && config_.layer_sliding[at]) {
+  linear({{names_.out, width}}, q_rows, config_.attention_out_bias, layer.out);
+  if (ok) ok = load_inner(loader, index);
+  if (config_.slides(index)) {
     layer.window = static_cast<int>(std::min<std::int64_t>(*config_.sliding_window, 1 << 30));
+    layer.local_rope = config_.local_rope.has_value();
   }
   return ok;
 }
 
+// The inner part of a layer: one, or one for each expert.
+Result<void> Decoder::load_inner(const WeightLoader& loader, std::int64_t index) {
+  Layer& layer = layers_[static_cast<std::size_t>(index)];
+  const std::string prefix = names_.layer(index);
+  const std::int64_t width = config_.hidden_size, inner = config_.intermediate_size;
+  const auto load = [&](std::vector<WeightLoader::Piece> up, const std::string& down, Inner& to) -> Result<void> {
+    for (auto& piece : up) piece.name = prefix + piece.name;
+    auto first = loader.linear(up, width, config_.mlp_bias);
+    if (!first) return std::unexpected(first.error());
+    auto second = loader.linear({prefix + down, width}, inner, config_.mlp_bias);
+    if (!second) return std::unexpected(second.error());
+    to.gate_up = std::move(*first), to.down = std::move(*second);
+    return {};
+  };
+  if (config_.experts > 0) {
+    auto router = loader.linear({prefix + names_.router, config_.experts}, width, false);
+    if (!router) return std::unexpected(router.error());
+    layer.router = std::move(*router);
+    layer.experts.resize(static_cast<std::size_t>(config_.experts));
+    Result<void> ok;
+    for (std::int64_t e = 0; e < config_.experts && ok; ++e) {
+      ok = load({{names_.expert(e, "w1"), inner}, {names_.expert(e, "w3"), inner}}, names_.expert(e, "w2"),
+                layer.experts[static_cast<std::size_t>(e)]);
+    }
+    return ok;
+  }
+  if (!names_.gate_up.empty()) return load({{names_.gate_up, 2 * inner}}, names_.down, layer.inner);
+  if (!config_.gated) return load({{names_.up, inner}}, names_.down, layer.inner);
+  return load({{names_.gate, inner}, {names_.up, inner}}, names_.down, layer.inner);
+}
+
 bool Decoder::reserve_rows() {
   const std::int64_t q = config_.heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
-  const std::int64_t wide = std::max(q + 2 * kv, 2 * config_.intermediate_size);
-  const std::int64_t narrow = std::max(q, config_.intermediate_size), half = config_.head_dim / 2;
-  const std::int64_t floats = 2 * config_.hidden_size + wide + narrow + 2 * half;
-  memory_ = Buffer(static_cast<std::size_t>(rows_max_ * floats) * sizeof(float));
+  const std::int64_t width = config_.hidden_size, inner = config_.intermediate_size;
+  const std::int64_t wide = std::max({q + 2 * kv, (config_.gated ? 2 : 1) * inner, config_.embedding_width()});
+  const std::int64_t narrow = std::max(q, inner), half = config_.rotated() / 2;
+  const std::int64_t normed = std::max(width, config_.embedding_width());
+  const std::int64_t angles = config_.local_rope ? 4 * half : 2 * half;
+  const std::int64_t expert = config_.experts > 0 ? 3 * width + config_.experts : 0;
+  memory_ =
+      Buffer(static_cast<std::size_t>(rows_max_ * (width + normed + wide + narrow + angles + expert)) * sizeof(float));
   if (memory_.data() == nullptr) return false;
-  hidden_ = memory_.as<float>();
-  normed_ = hidden_ + rows_max_ * config_.hidden_size;
-  wide_ = normed_ + rows_max_ * config_.hidden_size;
-  query_ = wide_ + rows_max_ * wide;
-  cos_ = query_ + rows_max_ * narrow;
-  sin_ = cos_ + rows_max_ * half;
+  float* at = memory_.as<float>();
+  const auto take = [&](std::int64_t floats) { return std::exchange(at, at + rows_max_ * floats); };
+  hidden_ = take(width);
+  normed_ = take(normed);
+  wide_ = take(wide);
+  query_ = take(narrow);
+  angles_ = {take(half), take(half)};
+  if (config_.local_rope) local_angles_ = {take(half), take(half)};
+  if (config_.experts > 0) {
+    mixed_ = take(width);
+    gathered_ = take(2 * width);
+    routes_ = take(config_.experts);
+  }
   return true;
 }
 
@@ -120,127 +228,20 @@ std::int64_t Decoder::context_max() const {
 }
 
 std::size_t Decoder::weight_bytes() const {
-  std::size_t bytes = head_.bytes();
-  for (const Layer& l : layers_) bytes += l.qkv.bytes() + l.out.bytes() + l.gate_up.bytes() + l.down.bytes();
+  std::size_t bytes = head_.bytes() + project_in_.bytes() + project_out_.bytes();
+  for (const Layer& l : layers_) {
+    bytes += l.qkv.bytes() + l.out.bytes() + l.inner.gate_up.bytes() + l.inner.down.bytes() + l.router.bytes();
+    // A decoding token reads those of its experts alone; how many a batch reads depends on the batch.
+    for (std::int64_t e = 0; e < config_.experts_used; ++e) {
+      const Inner& expert = l.experts[static_cast<std::size_t>(e)];
+      bytes += expert.gate_up.bytes() + expert.down.bytes();
+    }
+  }
   return bytes;
 }
 
-Result<void> Decoder::forward(KvStore& kv, std::span<const DecoderSlice> slices, float* logits,
-                              const std::atomic<bool>* give_up) {
-  embed(slices);
-  std::vector<AttendSlice> attend;
-  int row = 0;
-  for (const DecoderSlice& slice : slices) {
-    const int count = static_cast<int>(slice.tokens.size());
-    attend.push_back({slice.pages, row, count, slice.position, true});
-    row += count;
-  }
-  plan_.build(attend, static_cast<int>(config_.heads), static_cast<int>(config_.kv_heads));
-  bool ok = true;
-  for (std::size_t i = 0; i < layers_.size() && ok; ++i) {
-    if (give_up != nullptr && give_up->load(std::memory_order_relaxed)) return core::fail(ErrorKind::cancelled);
-    ok = attention(kv, layers_[i], static_cast<int>(i)) && feed_forward(layers_[i]);
-  }
-  // Only the rows that are sampled from go through the head.
-  int wanted = 0;
-  row = 0;
-  for (const DecoderSlice& slice : slices) {
-    row += static_cast<int>(slice.tokens.size());
-    if (!slice.logits) continue;
-    normalise(final_norm_, hidden_ + static_cast<std::int64_t>(row - 1) * config_.hidden_size,
-              normed_ + static_cast<std::int64_t>(wanted) * config_.hidden_size, 1);
-    ++wanted;
-  }
-  ok = ok && multiply(head_, normed_, logits, wanted);
-  if (!ok) return core::fail(ErrorKind::internal, "no memory for a step's packed activations");
-  return {};
-}
-
-void Decoder::embed(std::span<const DecoderSlice> slices) {
-  origin_.clear();
-  std::vector<std::int32_t> tokens;
-  for (const DecoderSlice& slice : slices) {
-    for (std::size_t i = 0; i < slice.tokens.size(); ++i) {
-      const int position = slice.position + static_cast<int>(i);
-      const std::int32_t page = slice.kept ? -1 : slice.pages[position / kPageTokens];
-      origin_.push_back({page, position % kPageTokens, position});
-      tokens.push_back(slice.tokens[i]);
-    }
-  }
-  rows_ = static_cast<int>(origin_.size());
-  const std::int64_t half = config_.head_dim / 2;
-  compute_.pool->split(
-      rows_, ThreadPool::grain_for(config_.hidden_size * 4), [&](std::int64_t begin, std::int64_t end, int) {
-        for (std::int64_t r = begin; r < end; ++r) {
-          embedding_.read(*compute_.kernels, tokens[static_cast<std::size_t>(r)], hidden_ + r * config_.hidden_size);
-          rope_angles(frequencies_, origin_[static_cast<std::size_t>(r)].position, cos_ + r * half, sin_ + r * half);
-        }
-      });
-}
-
-bool Decoder::multiply(const Linear& linear, const float* x, float* y, int rows) {
-  return linear.forward(*compute_.kernels, *compute_.pool, scratch_, x, linear.cols(), rows, y, linear.rows());
-}
-
-void Decoder::normalise(const std::vector<float>& weight, const float* from, float* to, int rows) const {
-  const std::int64_t n = config_.hidden_size;
-  compute_.pool->split(rows, ThreadPool::grain_for(n), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      compute_.kernels->rms_norm(from + r * n, weight.data(), to + r * n, static_cast<int>(n),
-                                 static_cast<float>(config_.norm_eps));
-    }
-  });
-}
-
-bool Decoder::attention(KvStore& kv, const Layer& layer, int index) {
-  normalise(layer.input_norm, hidden_, normed_, rows_);
-  if (!multiply(layer.qkv, normed_, wide_, rows_)) return false;
-  rotate_and_store(kv, layer, index);
-  // The result goes where q, k and v were: they are in the pages and in query_ now.
-  plan_.run(*compute_.kernels, *compute_.pool, kv, index, layer.window, query_, wide_);
-  if (!multiply(layer.out, wide_, normed_, rows_)) return false;
-  compute_.kernels->add(hidden_, normed_, static_cast<int>(rows_ * config_.hidden_size));
-  return true;
-}
-
-void Decoder::rotate_and_store(KvStore& kv, const Layer& layer, int index) {
-  const Kernels& kernels = *compute_.kernels;
-  const int n = static_cast<int>(config_.head_dim), half = n / 2;
-  const int heads = static_cast<int>(config_.heads), kv_heads = static_cast<int>(config_.kv_heads);
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(n)));
-  const float eps = static_cast<float>(config_.norm_eps);
-  compute_.pool->split(rows_, ThreadPool::grain_for(layer.qkv.rows() * 4),
-                       [&](std::int64_t begin, std::int64_t end, int) {
-                         for (std::int64_t r = begin; r < end; ++r) {
-                           float* row = wide_ + r * layer.qkv.rows();
-                           for (int h = 0; h < heads + kv_heads; ++h) {
-                             float* head = row + h * n;
-                             const auto& norm = h < heads ? layer.q_norm : layer.k_norm;
-                             if (!norm.empty()) kernels.rms_norm(head, norm.data(), head, n, eps);
-                             kernels.rope(head, cos_ + r * half, sin_ + r * half, half);
-                           }
-                           float* query = query_ + r * heads * n;
-                           for (int i = 0; i < heads * n; ++i) query[i] = row[i] * scale;
-                           const RowOrigin& at = origin_[static_cast<std::size_t>(r)];
-                           if (at.page < 0) continue;
-                           kv.write(kernels, index, at.page, at.slot, row + heads * n, row + (heads + kv_heads) * n);
-                         }
-                       });
-}
-
-bool Decoder::feed_forward(const Layer& layer) {
-  normalise(layer.post_norm, hidden_, normed_, rows_);
-  if (!multiply(layer.gate_up, normed_, wide_, rows_)) return false;
-  const std::int64_t inner = config_.intermediate_size;
-  compute_.pool->split(rows_, ThreadPool::grain_for(inner * 8), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const float* row = wide_ + r * 2 * inner;
-      compute_.kernels->silu_mul(row, row + inner, query_ + r * inner, static_cast<int>(inner));
-    }
-  });
-  if (!multiply(layer.down, query_, normed_, rows_)) return false;
-  compute_.kernels->add(hidden_, normed_, static_cast<int>(rows_ * config_.hidden_size));
-  return true;
+Result<void> Decoder::load_adapter(const std::filesystem::path& dir) {
+  return adapters_.load(dir, config_, names_, *compute_.pool);
 }
 
 }  // namespace ganglion::local

@@ -1,7 +1,7 @@
 #pragma once
-// The decoder-only transformer of the llama, mistral, qwen2 and qwen3 families: one forward pass over a ragged batch
-// of prompt chunks and single decode tokens. It computes; what runs when is the engine's business. One caller at a
-// time.
+// The decoder-only transformer, of any family that ModelConfig and DecoderNames describe: one forward pass over a
+// ragged batch of prompt chunks and single decode tokens. It computes; what runs when is the engine's business. One
+// caller at a time.
 
 #include <atomic>
 #include <memory>
@@ -12,6 +12,8 @@
 #include "backends/local/kernels/attention.hpp"
 #include "backends/local/kernels/linear.hpp"
 #include "backends/local/models/compute.hpp"
+#include "backends/local/models/decoder_names.hpp"
+#include "backends/local/models/lora.hpp"
 #include "backends/local/models/weight_loader.hpp"
 #include "backends/local/weights/checkpoint.hpp"
 #include "backends/local/weights/model_config.hpp"
@@ -26,6 +28,8 @@ struct DecoderSlice {
   int position = 0;                     // of tokens[0]
   bool logits = false;                  // of the last token
   bool kept = false;                    // keys and values of these tokens are there too: none are written
+  int adapter = -1;                     // a number that load_adapter() gave; all of a sequence's slices have the same
+  bool long_positions = false;          // longrope: the sequence is longer than the model was first made for; likewise
 };
 
 class Decoder {
@@ -33,6 +37,8 @@ class Decoder {
   // `rows_max`: most tokens in one forward(). Reads every tensor; errors name the one at fault.
   static core::Result<std::unique_ptr<Decoder>> load(Checkpoint checkpoint, const ModelConfig& config, Compute compute,
                                                      bool quantize_int8, int rows_max);
+  // Before the first forward(). Adapters are numbered from 0 in the order of their loading.
+  core::Result<void> load_adapter(const std::filesystem::path& dir);
 
   // Appends each slice's keys and values to its pages and writes one row of vocab_size() logits for each slice that
   // asks, in slice order, to `logits`. Tokens must be in [0, vocab_size()). Errors: no memory; cancelled
@@ -40,45 +46,79 @@ class Decoder {
   // again.
   core::Result<void> forward(KvStore& kv, std::span<const DecoderSlice> slices, float* logits,
                              const std::atomic<bool>* give_up = nullptr);
+  // For tests: called before each layer with the residual stream, `rows` rows of hidden_size.
+  using Tap = void (*)(void* context, int layer, const float* hidden, int rows);
+  void set_tap(Tap tap, void* context) { tap_ = tap, tap_context_ = context; }
 
   KvShape kv_shape(bool half) const;
   std::int64_t vocab_size() const { return config_.vocab_size; }
   std::int64_t context_max() const;  // positions that the model's rotary angles are made for
   int rows_max() const { return rows_max_; }
-  bool full_precision() const { return layers_.front().qkv.type() == WeightType::f32; }
+  bool full_precision() const { return full_precision_; }
   std::size_t weight_bytes() const;  // packed, as streamed by one decode step
 
  private:
+  struct Norm {
+    std::vector<float> weight, bias;
+    bool empty() const { return weight.empty(); }
+  };
+  struct Inner {
+    Linear gate_up, down;
+  };
   struct Layer {
-    std::vector<float> input_norm, post_norm, q_norm, k_norm;
-    Linear qkv, out, gate_up, down;
+    Norm before_attention, after_attention, sum_attention, before_mlp, after_mlp, sum_mlp;
+    std::vector<float> q_norm, k_norm;
+    Linear qkv, out;
+    Inner inner;  // or experts
+    Linear router;
+    std::vector<Inner> experts;
     int window = 0;
+    bool local_rope = false;
   };
   struct RowOrigin {
     std::int32_t page;  // negative: nothing is written
     int slot, position;
+    bool long_positions;
+  };
+  struct Angles {  // rows of the step
+    float *cos = nullptr, *sin = nullptr;
   };
 
   Decoder(Checkpoint checkpoint, const ModelConfig& config, Compute compute, int rows_max);
-  core::Result<void> load_layer(const WeightLoader& loader, std::int64_t index);
   core::Result<void> load_weights(const WeightLoader& loader);
+  core::Result<void> load_layer(const WeightLoader& loader, std::int64_t index);
+  core::Result<void> load_inner(const WeightLoader& loader, std::int64_t index);
+  core::Result<void> load_norm(const WeightLoader& loader, const std::string& name, Norm& to) const;
   bool reserve_rows();
-  void embed(std::span<const DecoderSlice> slices);
+
+  void place_rows(std::span<const DecoderSlice> slices);
+  bool embed(std::span<const DecoderSlice> slices);
   bool attention(KvStore& kv, const Layer& layer, int index);
   void rotate_and_store(KvStore& kv, const Layer& layer, int index);
-  bool feed_forward(const Layer& layer);
-  void normalise(const std::vector<float>& weight, const float* from, float* to, int rows) const;
+  bool feed_forward(const Layer& layer, int index);
+  bool inner(const Inner& part, const float* x, int rows, float* y, int adapted_layer);
+  bool experts(const Layer& layer);
+  void activate(const float* wide, int rows, float* out);
+  void settle(const Norm& after, const Norm& sum, float* part);
+  bool head(std::span<const DecoderSlice> slices, float* logits);
+  void normalise(const Norm& norm, const float* from, float* to, int rows) const;
   bool multiply(const Linear& linear, const float* x, float* y, int rows);
 
-  Checkpoint checkpoint_;  // the embedding table is read from it
+  Checkpoint checkpoint_;  // the embedding tables are read from it
   ModelConfig config_;
+  DecoderNames names_;
   Compute compute_;
   int rows_max_;
-  EmbeddingTable embedding_;
+  bool full_precision_ = true;
+  EmbeddingTable embedding_, position_table_;
+  Linear project_in_, project_out_;
   std::vector<Layer> layers_;
-  std::vector<float> final_norm_;
+  Norm final_norm_;
   Linear head_;
-  std::vector<float> frequencies_;
+  std::vector<float> frequencies_, long_frequencies_, local_frequencies_;
+  LoraSet adapters_;
+  Tap tap_ = nullptr;
+  void* tap_context_ = nullptr;
 
   // The step at hand: rows_ rows of each.
   int rows_ = 0;
@@ -90,8 +130,10 @@ class Decoder {
   float* normed_ = nullptr;
   float* wide_ = nullptr;   // q, k and v; or gate and up
   float* query_ = nullptr;  // rotated queries; later the attention's result; or the gated product
-  float* cos_ = nullptr;
-  float* sin_ = nullptr;
+  Angles angles_, local_angles_;
+  float* mixed_ = nullptr;     // the experts' sum
+  float* gathered_ = nullptr;  // an expert's rows
+  float* routes_ = nullptr;    // the router's logits
 };
 
 }  // namespace ganglion::local

@@ -20,10 +20,13 @@ double llama3_scaled(const RopeConfig& rope, double frequency) {
 
 }  // namespace
 
-std::vector<float> rope_frequencies(const RopeConfig& rope, std::int64_t head_dim) {
+std::vector<float> rope_frequencies(const RopeConfig& rope, std::int64_t dims, bool long_positions) {
   std::vector<float> out;
-  for (std::int64_t i = 0; i < head_dim; i += 2) {
-    double frequency = 1.0 / std::pow(rope.theta, static_cast<double>(i) / static_cast<double>(head_dim));
+  for (std::int64_t i = 0; i < dims; i += 2) {
+    double frequency = 1.0 / std::pow(rope.theta, static_cast<double>(i) / static_cast<double>(dims));
+    if (rope.type == RopeType::longrope) {
+      frequency /= (long_positions ? rope.long_factor : rope.short_factor)[static_cast<std::size_t>(i / 2)];
+    }
     if (rope.type == RopeType::linear) frequency /= rope.factor;
     if (rope.type == RopeType::llama3) frequency = llama3_scaled(rope, frequency);
     // dynamic: scales only past the length the model was made for, where Decoder::context_max stops.
@@ -32,11 +35,12 @@ std::vector<float> rope_frequencies(const RopeConfig& rope, std::int64_t head_di
   return out;
 }
 
-void rope_angles(const std::vector<float>& frequencies, std::int64_t position, float* cos, float* sin) {
+void rope_angles(const std::vector<float>& frequencies, std::int64_t position, float* cos, float* sin,
+                 float magnitude) {
   for (std::size_t i = 0; i < frequencies.size(); ++i) {
     const float angle = static_cast<float>(position) * frequencies[i];
-    cos[i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-    sin[i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+    cos[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * magnitude;
+    sin[i] = static_cast<float>(std::sin(static_cast<double>(angle))) * magnitude;
   }
 }
 

@@ -7,11 +7,13 @@
 
 namespace ganglion::local {
 
-// One frequency per pair of a head's dimensions, scaled as the config says. In float, as the reference models compute
-// them, so that long positions agree.
-std::vector<float> rope_frequencies(const RopeConfig& rope, std::int64_t head_dim);
+// One frequency per pair of the `dims` rotated elements of a head, scaled as the config says. In float, as the
+// reference models compute them, so that long positions agree. `long_positions`: longrope's for sequences that are
+// longer than original_max_position.
+std::vector<float> rope_frequencies(const RopeConfig& rope, std::int64_t dims, bool long_positions = false);
 
-// Writes cos and sin of position * frequency.
-void rope_angles(const std::vector<float>& frequencies, std::int64_t position, float* cos, float* sin);
+// Writes cos and sin of position * frequency, times `magnitude`.
+void rope_angles(const std::vector<float>& frequencies, std::int64_t position, float* cos, float* sin,
+                 float magnitude = 1.0f);
 
 }  // namespace ganglion::local

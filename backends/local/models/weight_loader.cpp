@@ -40,6 +40,14 @@ void widen(const std::byte* data, WeightType type, std::int64_t n, float* out, c
 
 }  // namespace
 
+Result<std::vector<float>> widened(const TensorView& tensor) {
+  auto type = weight_type(tensor);
+  if (!type) return std::unexpected(type.error());
+  std::vector<float> out(static_cast<std::size_t>(tensor.numel()));
+  widen(tensor.data.data(), *type, tensor.numel(), out.data(), scalar_kernels());
+  return out;
+}
+
 void EmbeddingTable::read(const Kernels& kernels, std::int64_t row, float* out) const {
   const std::int64_t width = type_ == WeightType::f32 ? 4 : 2;
   widen(tensor_->data.data() + row * cols() * width, type_, cols(), out, kernels);
@@ -100,11 +108,7 @@ Result<std::vector<float>> WeightLoader::vector(std::string_view name, std::int6
   const std::int64_t shape[] = {size};
   auto found = tensor(name, shape);
   if (!found) return std::unexpected(found.error());
-  auto type = weight_type(**found);
-  if (!type) return std::unexpected(type.error());
-  std::vector<float> out(static_cast<std::size_t>(size));
-  widen((*found)->data.data(), *type, size, out.data(), scalar_kernels());
-  return out;
+  return widened(**found);
 }
 
 Result<EmbeddingTable> WeightLoader::table(std::string_view name, std::int64_t rows, std::int64_t cols) const {

@@ -29,6 +29,9 @@ class EmbeddingTable {
   WeightType type_ = WeightType::f32;
 };
 
+// All elements of a tensor of floating-point numbers, as float.
+core::Result<std::vector<float>> widened(const TensorView& tensor);
+
 class WeightLoader {
  public:
   // Names are tried with each prefix in turn (BERT checkpoints come with and without "bert.").

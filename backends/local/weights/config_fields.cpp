@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 namespace ganglion::local {
@@ -170,6 +171,21 @@ std::vector<std::int64_t> ConfigFields::integers(std::string_view key, std::int6
       return {};
     }
     out.push_back(item.get<std::int64_t>());
+  }
+  return out;
+}
+
+std::vector<double> ConfigFields::numbers(std::string_view key, double min, double max) {
+  const Json* v = value(key);
+  if (v == nullptr) return {};
+  std::vector<double> out;
+  for (const Json& item : v->is_array() ? *v : Json::array({*v})) {
+    const double number = item.is_number() ? item.get<double>() : std::numeric_limits<double>::quiet_NaN();
+    if (!(number >= min && number <= max)) {
+      fail(ErrorKind::invalid_value, key, "holds " + item.dump() + ", not a number in its range");
+      return {};
+    }
+    out.push_back(number);
   }
   return out;
 }

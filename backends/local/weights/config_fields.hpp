@@ -39,6 +39,8 @@ class ConfigFields {
   std::optional<std::vector<std::string>> strings(std::string_view key);
   // One integer or a list of them; empty when absent.
   std::vector<std::int64_t> integers(std::string_view key, std::int64_t min, std::int64_t max);
+  // A list of numbers; empty when absent.
+  std::vector<double> numbers(std::string_view key, double min, double max);
   std::optional<ConfigFields> object(std::string_view key);
 
   const nlohmann::json& json() const { return *json_; }

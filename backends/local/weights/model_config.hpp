@@ -3,6 +3,7 @@
 // the sentence-transformers files. Spellings of transformers 4 and 5 both load. Values are checked for sense here, so
 // that a model can be built from them without further doubt; tensors are checked against them when weights load.
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -15,10 +16,10 @@
 
 namespace ganglion::local {
 
-enum class ModelFamily : std::uint8_t { llama, mistral, qwen2, qwen3, bert };
+enum class ModelFamily : std::uint8_t { llama, mistral, qwen2, qwen3, gemma2, gemma3, opt, phi3, mixtral, bert };
 std::string_view family_name(ModelFamily family);
 
-enum class RopeType : std::uint8_t { plain, linear, dynamic, llama3 };
+enum class RopeType : std::uint8_t { plain, linear, dynamic, llama3, longrope };
 
 struct RopeConfig {
   double theta = 10000.0;
@@ -26,10 +27,24 @@ struct RopeConfig {
   double factor = 1.0;                     // linear, dynamic, llama3
   double low_freq_factor = 1.0;            // llama3
   double high_freq_factor = 4.0;           // llama3
-  std::int64_t original_max_position = 0;  // llama3; dynamic: max_position of the unscaled model
+  std::int64_t original_max_position = 0;  // llama3, longrope; dynamic: max_position of the unscaled model
+  // longrope: what each frequency is divided by, in sequences of up to original_max_position tokens and in longer ones;
+  // and what cosines and sines are multiplied with.
+  std::vector<double> short_factor, long_factor;
+  double magnitude = 1.0;
 };
 
 enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu };
+enum class NormKind : std::uint8_t {
+  rms,
+  rms_plus_one,  // weights are kept less one (gemma)
+  layer,         // with mean and bias
+};
+enum class Residual : std::uint8_t {
+  before,  // x += f(norm(x))
+  around,  // x += norm(f(norm(x))) (gemma)
+  after,   // x = norm(x + f(x)) (opt-350m)
+};
 enum class Pooling : std::uint8_t { cls, mean, max, last_token };
 
 // Defaults of generation_config.json; an absent field means that the model states no preference.
@@ -60,11 +75,35 @@ struct ModelConfig {
   bool attention_bias = false;      // q, k, v projections have a bias (qwen2 always)
   bool attention_out_bias = false;  // o_proj too (llama with attention_bias)
   bool mlp_bias = false;
-  bool qk_norm = false;  // RMSNorm on each head of q and k (qwen3)
+  bool qk_norm = false;  // a norm on each head of q and k (qwen3, gemma3)
+  // What sets decoder families apart, beyond sizes. Defaults are llama's.
+  NormKind norm = NormKind::rms;
+  Residual residual = Residual::before;
+  bool final_norm = true;
+  bool gated = true;            // the inner layer is activation(gate) * up, else activation(up)
+  std::int64_t rotary_dim = 0;  // of a head, the first so many elements are rotated; 0: all
+  std::int64_t position_offset =
+      -1;                           // >= 0: positions are a learned table's rows, from this one on; nothing is rotated
+  std::int64_t embedding_size = 0;  // of a token, projected to hidden_size and back; 0: hidden_size
+  double embedding_scale = 1.0;
+  double attention_scale = 0;    // of scores; 0: 1 / sqrt(head_dim)
+  double attention_softcap = 0;  // scores become cap * tanh(score / cap); 0: they do not
+  double logit_softcap = 0;
+  std::int64_t experts = 0;  // of each layer's inner part; a token goes to experts_used of them
+  std::int64_t experts_used = 0;
+  std::optional<RopeConfig> local_rope;  // of the layers that see only a window, where theirs differs
   // Tokens a query sees, itself included; nullopt: all. layer_sliding[i] says whether layer i uses the window; it is
   // filled with `layers` entries whenever sliding_window is set, empty otherwise.
   std::optional<std::int64_t> sliding_window;
   std::vector<bool> layer_sliding;
+
+  std::int64_t rotated() const { return position_offset >= 0 ? 0 : rotary_dim > 0 ? rotary_dim : head_dim; }
+  std::int64_t embedding_width() const { return embedding_size > 0 ? embedding_size : hidden_size; }
+  double score_scale() const { return attention_scale > 0 ? attention_scale : 1.0 / std::sqrt(double(head_dim)); }
+  bool slides(std::int64_t layer) const {
+    const auto at = static_cast<std::size_t>(layer);
+    return sliding_window && at < layer_sliding.size() && layer_sliding[at];
+  }
 
   std::optional<std::int32_t> bos_id;
   std::vector<std::int32_t> eos_ids;  // generation_config.json wins over config.json; may be empty

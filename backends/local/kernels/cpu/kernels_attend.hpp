@@ -111,6 +111,10 @@ inline void attend_rows(const AttendArgs& a, int first_row) {
                         scores + t);
     }
     for (int r = 0; r < R; ++r) {
+      if (a.softcap > 0) {
+        const int from = begin / kPageTokens * kPageTokens;
+        soft_cap(scores + r * kBlockKeys + from, (end - from + kPageTokens - 1) / kPageTokens * kPageTokens, a.softcap);
+      }
       block_softmax(scores + r * kBlockKeys, block, a.lo[first_row + r], a.hi[first_row + r], top + r, total + r,
                     out + r * a.head_dim_padded, a.head_dim_padded);
     }

@@ -111,6 +111,36 @@ void silu_mul(const float* gate, const float* up, float* y, int n) {
   }
 }
 
+// Within 1.2e-7 of tanh.
+inline typename V::F tanh_v(typename V::F x) {
+  const typename V::F one = V::set1(1.0f);
+  return V::sub(one, V::div(V::set1(2.0f), V::add(exp_v(V::add(x, x)), one)));
+}
+
+inline typename V::F gelu_tanh_v(typename V::F x) {
+  const typename V::F inner = V::fma(V::mul(V::mul(x, x), x), V::set1(0.044715f), x);
+  const typename V::F t = tanh_v(V::mul(inner, V::set1(0.7978845608f)));
+  return V::mul(V::mul(x, V::set1(0.5f)), V::add(V::set1(1.0f), t));
+}
+
+void gelu_tanh_mul(const float* gate, const float* up, float* y, int n) {
+  int i = 0;
+  for (; i + V::W <= n; i += V::W) V::store(y + i, V::mul(gelu_tanh_v(V::load(gate + i)), V::load(up + i)));
+  if (i < n) {
+    const int part = n - i;
+    store_part(y + i, V::mul(gelu_tanh_v(load_part(gate + i, part, 0.0f)), load_part(up + i, part, 0.0f)), part);
+  }
+}
+
+void relu(float* x, int n) {
+  for (int i = 0; i < n; ++i) x[i] = x[i] < 0.0f ? 0.0f : x[i];
+}
+
+void soft_cap(float* x, int n, float cap) {
+  const typename V::F inverse = V::set1(1.0f / cap), c = V::set1(cap);
+  map(x, x, n, [inverse, c](typename V::F v) { return V::mul(c, tanh_v(V::mul(v, inverse))); });
+}
+
 void gelu(float* x, int n) {
   map(x, x, n, [](typename V::F v) {
     const typename V::F e = erf_v(V::mul(v, V::set1(0.70710678f)));

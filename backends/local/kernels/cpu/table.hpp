@@ -61,7 +61,8 @@ struct AttendArgs {
   std::int64_t page_bytes;
   float* scratch;  // attend_scratch_floats(head_dim) floats, 64-byte aligned
   int rows, head_dim, head_dim_padded;
-  bool half;  // pages hold fp16, else fp32
+  bool half;      // pages hold fp16, else fp32
+  float softcap;  // 0, or scores become softcap * tanh(score / softcap)
 };
 
 constexpr int pad_head_dim(int head_dim) {
@@ -85,12 +86,15 @@ struct Kernels {
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float* y, int n, float eps);
   // Rotates x[0..2*half) in place, halves paired: (x[i], x[i + half]) by angle i.
   void (*rope)(float* x, const float* cos, const float* sin, int half);
-  void (*silu_mul)(const float* gate, const float* up, float* y, int n);  // y = silu(gate) * up
-  void (*gelu)(float* x, int n);                                          // exact (erf) form, in place
-  void (*add)(float* x, const float* y, int n);                           // x += y
-  void (*softmax)(float* x, int n);                                       // in place
-  float (*max)(const float* x, int n);                                    // NaN anywhere gives NaN
-  float (*sum_exp)(const float* x, int n, float shift);                   // sum of exp(x - shift)
+  void (*silu_mul)(const float* gate, const float* up, float* y, int n);       // y = silu(gate) * up
+  void (*gelu_tanh_mul)(const float* gate, const float* up, float* y, int n);  // y = gelu(gate) * up, tanh form
+  void (*gelu)(float* x, int n);                                               // exact (erf) form, in place
+  void (*relu)(float* x, int n);                                               // in place
+  void (*soft_cap)(float* x, int n, float cap);                                // x = cap * tanh(x / cap)
+  void (*add)(float* x, const float* y, int n);                                // x += y
+  void (*softmax)(float* x, int n);                                            // in place
+  float (*max)(const float* x, int n);                                         // NaN anywhere gives NaN
+  float (*sum_exp)(const float* x, int n, float shift);                        // sum of exp(x - shift)
   void (*widen_bf16)(const std::uint16_t* x, float* y, int n);
   void (*widen_f16)(const std::uint16_t* x, float* y, int n);
   void (*narrow_f16)(const float* x, std::uint16_t* y, int n);  // round to nearest even

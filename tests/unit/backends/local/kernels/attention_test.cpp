@@ -15,10 +15,13 @@ namespace {
 struct Case {
   int heads, kv_heads, head_dim, window;
   bool half, causal;
+  float softcap = 0;
 };
-constexpr Case kCases[] = {{4, 4, 16, 0, false, true},  {8, 2, 64, 0, false, true},  {6, 1, 12, 0, false, true},
-                           {32, 2, 20, 5, false, true}, {3, 3, 128, 40, true, true}, {4, 2, 33, 200, true, true},
-                           {2, 2, 32, 0, false, false}, {12, 4, 80, 1, true, true}};
+constexpr Case kCases[] = {{4, 4, 16, 0, false, true},        {8, 2, 64, 0, false, true},
+                           {6, 1, 12, 0, false, true},        {32, 2, 20, 5, false, true},
+                           {3, 3, 128, 40, true, true},       {4, 2, 33, 200, true, true},
+                           {2, 2, 32, 0, false, false},       {12, 4, 80, 1, true, true},
+                           {4, 2, 256, 0, false, true, 2.0f}, {8, 4, 256, 40, true, true, 0.5f}};
 
 // Sequences of several lengths whose pages lie scattered over the store.
 struct World {
@@ -89,16 +92,16 @@ TEST_P(AttentionEveryLevel, MatchesTheReferenceOnRaggedBatches) {
     std::vector<float> out(q.size());
     AttentionPlan plan;
     plan.build(slices, c.heads, c.kv_heads);
-    plan.run(kernels, pool, world.kv, 1, c.window, q.data(), out.data());
+    plan.run(kernels, pool, world.kv, 1, c.window, q.data(), out.data(), c.softcap);
     for (std::size_t s = 0; s < slices.size(); ++s) {
       for (int i = 0; i < slices[s].rows; ++i) {
         for (int h = 0; h < c.heads; ++h) {
           const std::int64_t at = (slices[s].first_row + i) * row_floats + h * c.head_dim;
           const auto kv_head = static_cast<std::size_t>(h / (c.heads / c.kv_heads));
           const int hi = c.causal ? slices[s].position + i + 1 : world.lengths[s];
-          const auto want =
-              reference::attention(widen(q.data() + at, static_cast<std::size_t>(c.head_dim)), world.keys[s][kv_head],
-                                   world.values[s][kv_head], c.window > 0 ? std::max(0, hi - c.window) : 0, hi);
+          const auto want = reference::attention(widen(q.data() + at, static_cast<std::size_t>(c.head_dim)),
+                                                 world.keys[s][kv_head], world.values[s][kv_head],
+                                                 c.window > 0 ? std::max(0, hi - c.window) : 0, hi, c.softcap);
           for (int d = 0; d < c.head_dim; ++d) {
             ASSERT_NEAR(out[static_cast<std::size_t>(at + d)], want[static_cast<std::size_t>(d)], 3e-6)
                 << "head_dim " << c.head_dim << " sequence " << s << " row " << i << " head " << h;

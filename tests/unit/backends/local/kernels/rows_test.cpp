@@ -59,12 +59,23 @@ TEST_P(RowsEveryLevel, ActivationsMatchTheReferenceFromTinyToHuge) {
     }
     std::vector<float> y(size);
     k().silu_mul(x.data(), up.data(), y.data(), n);
-    Row silu(size), gelu(size);
+    Row silu(size), gelu(size), gelu_tanh(size), relu(size), capped(size);
     for (std::size_t i = 0; i < size; ++i) {
       silu[i] = reference::silu(x[i]) * up[i];
       gelu[i] = reference::gelu(x[i]);
+      gelu_tanh[i] = reference::gelu_tanh(x[i]) * up[i];
+      relu[i] = std::max(x[i], 0.0f);
+      capped[i] = reference::soft_cap(x[i], 30.0);
     }
     near(y, silu, 1e-6);
+    k().gelu_tanh_mul(x.data(), up.data(), y.data(), n);
+    near(y, gelu_tanh, 1e-6);
+    y = x;
+    k().relu(y.data(), n);
+    near(y, relu, 0);
+    y = x;
+    k().soft_cap(y.data(), n, 30.0f);
+    near(y, capped, 4e-6);  // 30 times what tanh is off by
     k().gelu(x.data(), n);
     near(x, gelu, 1e-6);
   }
