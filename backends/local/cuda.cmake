@@ -1,13 +1,16 @@
 # The CUDA device layer beside the CPU's: kernels (.cu, nvcc), device objects and the model that runs on them. Part of
 # the build only with GANGLION_CUDA.
 add_library(ganglion_local_cuda_kernels STATIC
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/adapters.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/attention_append.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/attention_decode.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/attention_prefill.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/experts.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/pack.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/product.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/product_stream.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/rows.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/rows_general.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/sample.cu)
 set_target_properties(ganglion_local_cuda_kernels PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON)
 target_include_directories(ganglion_local_cuda_kernels PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../..)
@@ -18,7 +21,9 @@ ganglion_library(local_cuda SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/device/arena.cpp
   ${CMAKE_CURRENT_LIST_DIR}/device/blas.cpp
   ${CMAKE_CURRENT_LIST_DIR}/device/devices.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_adapters.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_decoder.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_general.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_layers.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_weights.cpp
   DEPS core local_weights local_models

@@ -108,7 +108,8 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
                      (static_cast<std::int64_t>(2 * a.layer) * a.kv.kv_heads + part.kv_head) * tile_bytes;
   const std::int64_t values_after = a.kv.kv_heads * tile_bytes;
   const std::int32_t* table = a.page_table + part_table<Few>(a);
-  const float scale = a.scale * kLog2e;
+  const float scale = a.softcap > 0 ? a.scale / a.softcap : a.scale * kLog2e, cap = a.softcap * kLog2e;
+  const auto score = [&](float s) { return cap > 0 ? cap * tanh_of(s * scale) : s * scale; };
   float out[2 * kChunks][4] = {};
   float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
 
@@ -124,13 +125,18 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
     const char* at = keys + table[page] * a.kv.page_bytes + (g * Width + 8 * t) * kBytes;
     share.load(at, values_after, valid(token), valid(token + 8));
   };
-  // The next page is on its way while this one is computed with.
+  // The next page is on its way while this one is computed with, where there are registers for two.
+  constexpr bool kAhead = Width <= 128;
   PageShare<Width, Fp8> share, next;
-  if (first + warp < last) load(next, first + warp);
+  if (kAhead && first + warp < last) load(next, first + warp);
   for (int page = first + warp; page < last; page += kWarps) {
     const int token = page * kPageTokens + g;
-    share = next;
-    if (page + kWarps < last) load(next, page + kWarps);
+    if constexpr (kAhead) {
+      share = next;
+      if (page + kWarps < last) load(next, page + kWarps);
+    } else {
+      load(share, page);
+    }
     float s[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
@@ -144,8 +150,7 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
     float fade[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const float a0 = sees(token, h) ? s[h] * scale : -INFINITY,
-                  a1 = sees(token + 8, h) ? s[2 + h] * scale : -INFINITY;
+      const float a0 = sees(token, h) ? score(s[h]) : -INFINITY, a1 = sees(token + 8, h) ? score(s[2 + h]) : -INFINITY;
       float m = fmaxf(a0, a1);
 #pragma unroll
       for (int d = 4; d < 32; d *= 2) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, d));
@@ -301,6 +306,8 @@ cudaError_t decode_of(Queue queue, const DecodeAttention& a) {
       return decode_width<96, Fp8>(queue, a);
     case 128:
       return decode_width<128, Fp8>(queue, a);
+    case 256:
+      return decode_width<256, Fp8>(queue, a);
     default:
       return cudaErrorInvalidValue;
   }

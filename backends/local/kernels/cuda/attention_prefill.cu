@@ -55,9 +55,40 @@ __device__ __forceinline__ void load_matrix_transposed(std::uint32_t (&out)[4], 
                : "r"(shared_address(at)));
 }
 
+// Query rows g and g + 8: in registers, or where heads are too wide for that, fetched for every stage.
+template <int Width>
+struct Query {
+  static constexpr bool kHeld = Width <= 128;
+  std::uint32_t held[kHeld ? Width / 32 : 1][2][4];
+  const bf16* rows[2];
+
+  __device__ __forceinline__ void load(int c, std::uint32_t (&q)[2][4]) const {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const uint4 x = *reinterpret_cast<const uint4*>(rows[r] + 32 * c);
+      q[r][0] = x.x, q[r][1] = x.y, q[r][2] = x.z, q[r][3] = x.w;
+    }
+  }
+  __device__ __forceinline__ void get(int c, std::uint32_t (&q)[2][4]) const {
+    if constexpr (kHeld) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) q[r][i] = held[c][r][i];
+      }
+    } else {
+      load(c, q);
+    }
+  }
+};
+
+struct Scores {
+  float scale, cap;  // base 2; cap 0: none
+};
+
 template <int Width>
 struct State {
-  std::uint32_t q[Width / 32][2][4];  // rows g and g + 8
+  Query<Width> q;
   float out[Width / 8][4] = {};
   float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
 };
@@ -65,17 +96,20 @@ struct State {
 // One stage: scores of 16 rows against 64 keys, softmax, and the sums over the values.
 template <int Width>
 __device__ __forceinline__ void attend_stage(State<Width>& s, const uint4* k, const uint4* v, int first, int position,
-                                             int low_distance, bool mask, float scale) {
+                                             int low_distance, bool mask, Scores scores) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   float p[kKeys / 8][4];
 #pragma unroll
-  for (int n = 0; n < kKeys / 8; ++n) {
-    p[n][0] = p[n][1] = p[n][2] = p[n][3] = 0;
+  for (int n = 0; n < kKeys / 8; ++n) p[n][0] = p[n][1] = p[n][2] = p[n][3] = 0;
 #pragma unroll
-    for (int c = 0; c < Width / 32; ++c) {
+  for (int c = 0; c < Width / 32; ++c) {
+    std::uint32_t q[2][4];
+    s.q.get(c, q);
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
       const uint4 b = k[key_place<Width>(8 * n + g, 4 * c + t)];
-      mma(p[n], s.q[c][0][0], s.q[c][1][0], s.q[c][0][1], s.q[c][1][1], b.x, b.y);
-      mma(p[n], s.q[c][0][2], s.q[c][1][2], s.q[c][0][3], s.q[c][1][3], b.z, b.w);
+      mma(p[n], q[0][0], q[1][0], q[0][1], q[1][1], b.x, b.y);
+      mma(p[n], q[0][2], q[1][2], q[0][3], q[1][3], b.z, b.w);
     }
   }
   float best[2] = {s.top[0], s.top[1]};
@@ -84,7 +118,8 @@ __device__ __forceinline__ void attend_stage(State<Width>& s, const uint4* k, co
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int token = first + 8 * n + 2 * t + i % 2, own = position + (i / 2) * 8;
-      p[n][i] *= scale;
+      p[n][i] *= scores.scale;
+      if (scores.cap > 0) p[n][i] = scores.cap * tanh_of(p[n][i]);
       if (mask && (token > own || token < own - low_distance)) p[n][i] = -INFINITY;
       best[i / 2] = fmaxf(best[i / 2], p[n][i]);
     }
@@ -127,7 +162,9 @@ __device__ __forceinline__ void attend_stage(State<Width>& s, const uint4* k, co
 }
 
 template <int Width, bool Fp8>
-__global__ void __launch_bounds__(kWarps * 32, Width == 128 ? 2 : 3) prefill_kernel(PrefillAttention a) {
+__global__ void __launch_bounds__(kWarps * 32, Width == 256   ? 1
+                                               : Width == 128 ? 2
+                                                              : 3) prefill_kernel(PrefillAttention a) {
   extern __shared__ uint4 shared[];
   constexpr int kStage = kKeys * Width / 8;  // chunks of keys; as many of values follow
   let_next_start();
@@ -148,14 +185,14 @@ __global__ void __launch_bounds__(kWarps * 32, Width == 128 ? 2 : 3) prefill_ker
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = min(warp * 16 + g + 8 * r, tile.rows - 1);
-    const auto* query = static_cast<const bf16*>(a.query) +
-                        (static_cast<std::int64_t>(tile.row + row) * a.heads + head) * Width + 8 * t;
-#pragma unroll
-    for (int c = 0; c < Width / 32; ++c) {
-      const uint4 x = *reinterpret_cast<const uint4*>(query + 32 * c);
-      s.q[c][r][0] = x.x, s.q[c][r][1] = x.y, s.q[c][r][2] = x.z, s.q[c][r][3] = x.w;
-    }
+    s.q.rows[r] = static_cast<const bf16*>(a.query) +
+                  (static_cast<std::int64_t>(tile.row + row) * a.heads + head) * Width + 8 * t;
   }
+  if constexpr (Query<Width>::kHeld) {
+#pragma unroll
+    for (int c = 0; c < Width / 32; ++c) s.q.load(c, s.q.held[c]);
+  }
+  const Scores scores{a.softcap > 0 ? a.scale / a.softcap : a.scale * kLog2e, a.softcap * kLog2e};
   load_stage<Width, Fp8>(a, table, keys, values_after, begin, end, shared, shared + kStage);
   int stage = 0;
   for (int first = begin; first < end; first += kKeys, stage ^= 1) {
@@ -169,7 +206,7 @@ __global__ void __launch_bounds__(kWarps * 32, Width == 128 ? 2 : 3) prefill_ker
     }
     __syncthreads();
     const bool mask = first + kKeys > tile.position + 1 || first < end - distance;
-    attend_stage<Width>(s, here, here + kStage, first, tile.position + warp * 16 + g, distance, mask, a.scale * kLog2e);
+    attend_stage<Width>(s, here, here + kStage, first, tile.position + warp * 16 + g, distance, mask, scores);
     __syncthreads();
   }
 #pragma unroll
@@ -213,6 +250,8 @@ cudaError_t prefill_of(Queue queue, const PrefillAttention& a) {
       return prefill_width<96, Fp8>(queue, a);
     case 128:
       return prefill_width<128, Fp8>(queue, a);
+    case 256:
+      return prefill_width<256, Fp8>(queue, a);
     default:
       return cudaErrorInvalidValue;
   }

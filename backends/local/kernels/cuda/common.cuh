@@ -125,6 +125,11 @@ __device__ __forceinline__ std::uint32_t half_of_int4(std::uint32_t w) {
   return half2_sub((w & 0x000f000fu) | 0x64006400u, 0x64086408u);
 }
 
+// Precise where x is small too: 1 - 2 / (e^2x + 1).
+__device__ __forceinline__ float tanh_of(float x) {
+  return 1.0f - __fdividef(2.0f, __expf(2.0f * x) + 1.0f);
+}
+
 __device__ __forceinline__ float warp_sum(float v) {
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) v += __shfl_xor_sync(0xffffffffu, v, d);

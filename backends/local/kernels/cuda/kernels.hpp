@@ -151,7 +151,7 @@ cudaError_t add_bias(Queue, const void* bias, int width, int rows, void* y, int 
 // ---- attention ----
 
 // Keys and values in pages of kPageTokens tokens of all layers: page -> layer -> keys, values -> kv head -> token ->
-// head_dim padded to 32, 64, 96 or 128. bf16, or e4m3 without scales.
+// head_dim padded to 32, 64, 96, 128 or 256. bf16, or e4m3 without scales.
 struct KvLayout {
   void* base = nullptr;
   std::int64_t page_bytes = 0;
@@ -159,7 +159,12 @@ struct KvLayout {
   bool fp8 = false;
 };
 constexpr int head_width(int head_dim) {
-  return head_dim <= 32 ? 32 : head_dim <= 64 ? 64 : head_dim <= 96 ? 96 : head_dim <= 128 ? 128 : 0;
+  return head_dim <= 32    ? 32
+         : head_dim <= 64  ? 64
+         : head_dim <= 96  ? 96
+         : head_dim <= 128 ? 128
+         : head_dim <= 256 ? 256
+                           : 0;
 }
 constexpr std::int64_t kv_page_bytes(int layers, int kv_heads, int width, bool fp8) {
   return std::int64_t{2} * layers * kv_heads * kPageTokens * width * (fp8 ? 1 : 2);
@@ -193,6 +198,7 @@ struct DecodeAttention {
   KvLayout kv;
   int layer = 0, heads = 0, rows = 0, window = 0;  // window 0: all
   float scale = 0;
+  float softcap = 0;                        // 0, or scores become softcap * tanh(score / softcap)
   const std::int32_t* positions = nullptr;  // of the query; negative: the row pads
   const std::int32_t* page_from = nullptr;  // [rows]: where the row's page table begins in page_table
   const std::int32_t* page_table = nullptr;
@@ -230,6 +236,7 @@ struct PrefillAttention {
   KvLayout kv;
   int layer = 0, heads = 0, window = 0;
   float scale = 0;
+  float softcap = 0;  // 0, or scores become softcap * tanh(score / softcap)
   const PrefillTile* tiles = nullptr;
   int tile_count = 0;
   const std::int32_t* page_table = nullptr;

@@ -1,51 +1,13 @@
 // Row-wise work around the products: embedding look-up with the step's rotary angles, residual sum with RMS
 // normalisation, the gated activation, and quantisation of activations to e4m3 with one scale a row. One block a row.
 
-#include <cuda_fp8.h>
-
-#include "backends/local/kernels/cuda/common.cuh"
 #include "backends/local/kernels/cuda/launch.cuh"
+#include "backends/local/kernels/cuda/row_parts.cuh"
 
 namespace ganglion::local::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr float kFp8Max = 448.0f;
-constexpr float kScaleMin = 1e-12f;  // an all-zero row
-
-__device__ __forceinline__ unsigned char fp8_of(float v) {
-  return __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3);
-}
-
-// A row of fp32 in shared memory to its place, as bf16 or as e4m3 with a scale. `top`: largest magnitude.
-__device__ __forceinline__ void write_row(const float* row, int width, float top, void* out, std::int64_t at,
-                                          float* scales, int index) {
-  if (scales == nullptr) {
-    auto* to = static_cast<bf16*>(out) + at;
-    if (width % 4 == 0) {
-      for (int i = threadIdx.x; i < width / 4; i += kThreads) {
-        const float4 v = reinterpret_cast<const float4*>(row)[i];
-        reinterpret_cast<uint2*>(to)[i] = {pack(v.x, v.y), pack(v.z, v.w)};
-      }
-      return;
-    }
-    for (int i = threadIdx.x; i < width; i += kThreads) to[i] = __float2bfloat16(row[i]);
-    return;
-  }
-  const float scale = fmaxf(top / kFp8Max, kScaleMin);
-  if (threadIdx.x == 0) scales[index] = scale;
-  const float inverse = 1.0f / scale;
-  auto* to = static_cast<unsigned char*>(out) + at;
-  if (width % 4 == 0) {
-    for (int i = threadIdx.x; i < width / 4; i += kThreads) {
-      const float4 v = reinterpret_cast<const float4*>(row)[i];
-      uchar4 q = {fp8_of(v.x * inverse), fp8_of(v.y * inverse), fp8_of(v.z * inverse), fp8_of(v.w * inverse)};
-      reinterpret_cast<uchar4*>(to)[i] = q;
-    }
-    return;
-  }
-  for (int i = threadIdx.x; i < width; i += kThreads) to[i] = fp8_of(row[i] * inverse);
-}
+constexpr int kThreads = kRowThreads;
 
 __global__ void __launch_bounds__(kThreads) embed_kernel(Embed e) {
   let_next_start();
@@ -182,13 +144,6 @@ __global__ void __launch_bounds__(kThreads) bias_kernel(const bf16* bias, int wi
     bf16& to = y[static_cast<std::int64_t>(blockIdx.x) * stride + i];
     to = __float2bfloat16(__bfloat162float(to) + __bfloat162float(bias[i]));
   }
-}
-
-// A row must fit in shared memory.
-template <class Kernel>
-cudaError_t allow_shared(Kernel kernel, std::size_t bytes) {
-  if (bytes <= 40 * 1024) return cudaSuccess;
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
 }
 
 }  // namespace

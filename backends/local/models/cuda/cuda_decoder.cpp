@@ -52,13 +52,25 @@ Result<void> supported(const ModelConfig& config) {
   if (config.family == ModelFamily::bert) {
     return core::fail(ErrorKind::unsupported, "a bert model makes embeddings; it cannot generate text");
   }
-  if (config.activation != Activation::silu) {
-    return core::fail(ErrorKind::unsupported, "config.json: hidden_act must be silu for this model family");
+  const Activation a = config.activation;
+  if (config.gated ? a != Activation::silu && a != Activation::gelu_tanh
+                   : a != Activation::relu && a != Activation::gelu) {
+    return core::fail(ErrorKind::unsupported, "config.json: the activation is not implemented for this model family");
   }
   if (config.head_dim % 4 != 0 || cuda::head_width(to_int(config.head_dim)) == 0) {
-    return core::fail(ErrorKind::unsupported, "config.json: head_dim must be a multiple of 4 and at most 128 on a GPU");
+    return core::fail(ErrorKind::unsupported, "config.json: head_dim must be a multiple of 4 and at most 256 on a GPU");
+  }
+  if (config.hidden_size % cuda::kRowBlock != 0 && config.embedding_width() != config.hidden_size) {
+    return core::fail(ErrorKind::unsupported, "config.json: hidden_size must be a multiple of 16 on a GPU");
   }
   return {};
+}
+
+// Whether the fused kernels compute what the model's layers are.
+bool is_llama_kind(const ModelConfig& c) {
+  return c.norm == NormKind::rms && c.residual == Residual::before && c.gated && c.activation == Activation::silu &&
+         c.final_norm && c.rotated() == c.head_dim && c.head_dim <= 128 && !c.local_rope && c.embedding_scale == 1.0 &&
+         c.attention_softcap == 0 && c.logit_softcap == 0 && c.experts == 0 && c.embedding_width() == c.hidden_size;
 }
 
 }  // namespace
@@ -109,7 +121,10 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpo
   auto weights = CudaWeightLoader(d.arena_, checkpoint, config, options.format, options.int4_group, seed).load();
   if (!weights) return std::unexpected(weights.error());
   d.weights_ = std::move(*weights);
-  ok = d.reserve_rows();
+  d.general_ = !is_llama_kind(config);
+  ok = d.adapters_.load(d.arena_, options.adapters, config, decoder_names(config));
+  if (ok) ok = d.reserve_rows();
+  if (ok) ok = d.reserve_general();
   if (ok) ok = d.reserve_meta();
   if (!ok) return std::unexpected(ok.error());
   return out;
@@ -128,9 +143,11 @@ Result<void> CudaDecoder::reserve_rows() {
   kv_.page_bytes = cuda::kv_page_bytes(kv_.layers, kv_.kv_heads, width, kv_.fp8);
   const int widest = std::max({width_stride_, heads_stride_, inner_stride_});
   std::size_t unpacked = 0;
-  if (options_.format == cuda::Format::int8 || options_.format == cuda::Format::int4 || capability_ < 90) {
-    const cuda::Matrix* const all[] = {&layer.qkv, &layer.out, &layer.gate_up, &layer.down, &weights_.head};
-    for (const auto* m : all) {
+  if (options_.format == cuda::Format::int8 || options_.format == cuda::Format::int4 || capability_ < 90 ||
+      adapters_.count() > 0) {
+    const cuda::Matrix* const all[] = {&layer.qkv, &layer.out, &weights_.head, &layer.gate_up, &layer.down};
+    // Experts are never unpacked.
+    for (const auto* m : std::span(all).first(config_.experts > 0 ? 3 : 5)) {
       unpacked = std::max(unpacked, static_cast<std::size_t>(m->rows) * static_cast<std::size_t>(m->cols) * 2);
     }
   }
@@ -147,8 +164,8 @@ Result<void> CudaDecoder::reserve_rows() {
       {qkv_, rows * of(layer.qkv.rows) * 2},
       {query_, rows * of(config_.heads * width) * 2},
       {attended_, rows * of(heads_stride_) * 2},
-      {gate_up_, rows * of(layer.gate_up.rows) * 2},
-      {gated_, rows * of(inner_stride_) * 2},
+      {gate_up_, config_.experts > 0 ? 1 : rows * of(layer.gate_up.rows) * 2},
+      {gated_, config_.experts > 0 ? 1 : rows * of(inner_stride_) * 2},
       {added_, rows * of(layer.out.rows) * 2},
       {squares_, of(cuda::kFusedRowsMax) * of(layer.out.rows)},
       {cos_, rows * of(dim / 2) * 4},
@@ -215,6 +232,8 @@ void CudaDecoder::add_rows(const Slice& slice, int first_row, int table_from) {
     host_->positions[row] = position;
     host_->row_pages[row] = slice.kept ? -1 : slice.pages[position / cuda::kPageTokens];
     host_->page_from[row] = table_from;
+    host_->adapters[row] = slice.adapter;
+    host_->long_rows[row] = slice.long_positions ? 1 : 0;
   }
 }
 
@@ -257,6 +276,7 @@ void CudaDecoder::pad(Shape& shape) {
   const int rows = bucket_of(shape.mixed ? std::max(shape.rows, cuda::kFusedRowsMax) : shape.rows);
   for (int row = shape.rows; row < rows; ++row) {
     host_->tokens[row] = 0, host_->positions[row] = -1, host_->row_pages[row] = 0, host_->page_from[row] = 0;
+    host_->adapters[row] = -1, host_->long_rows[row] = 0;
   }
   const int samples = shape.mixed ? sample_bucket(shape.samples) : rows;
   for (int i = shape.samples; i < samples; ++i) {
@@ -282,6 +302,7 @@ Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
     if (slices[i].tokens.size() == 1) order_.push_back(static_cast<int>(i));
     total += slices[i].tokens.size();
     few = few && is_few(static_cast<int>(slices[i].tokens.size()));
+    shape.adapted = shape.adapted || (slices[i].adapter >= 0 && slices[i].adapter < adapters_.count());
   }
   shape.decode = static_cast<int>(order_.size());
   for (std::size_t i = 0; i < slices.size(); ++i) {
@@ -294,7 +315,8 @@ Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
     return core::fail(ErrorKind::internal, "a step larger than the device was prepared for");
   }
   const bool pure = shape.decode == static_cast<int>(slices.size());
-  shape.fused = total <= static_cast<std::size_t>(cuda::kFusedRowsMax);
+  shape.fused = total <= static_cast<std::size_t>(cuda::kFusedRowsMax) && !general_ && !shape.adapted;
+  adapted_step_ = shape.adapted;
   shape.mixed = !pure && few && total <= static_cast<std::size_t>(kMixedRowsMax);
   if (shape.mixed) shape.decode = 0;
   for (const int index : order_) {
@@ -355,7 +377,7 @@ Result<void> CudaDecoder::run(const Shape& shape) {
 
 // The first step of a size runs as it is, so that whatever loads lazily has loaded; the second is captured.
 Result<void> CudaDecoder::run_graph(const Shape& shape) {
-  const GraphKey key{shape.rows, shape.context, shape.few, shape.samples};
+  const GraphKey key{shape.rows, shape.context, shape.few, shape.samples, shape.adapted};
   if (graphs_.size() >= kGraphsMax && !graphs_.contains(key)) return enqueue(shape);
   Captured& captured = graphs_[key];
   if (captured.uses++ == 0) return enqueue(shape);

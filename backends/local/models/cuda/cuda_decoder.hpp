@@ -17,6 +17,7 @@
 #include "backends/local/device/blas.hpp"
 #include "backends/local/device/stream.hpp"
 #include "backends/local/kernels/cuda/kernels.hpp"
+#include "backends/local/models/cuda/cuda_adapters.hpp"
 #include "backends/local/models/cuda/cuda_weights.hpp"
 #include "backends/local/weights/checkpoint.hpp"
 #include "backends/local/weights/model_config.hpp"
@@ -33,7 +34,8 @@ struct CudaOptions {
   int batch_max = 64;   // sequences in one step
   int context_max = 0;  // tokens of one sequence; 0: the model's
   bool graphs = true;
-  bool sleep = true;  // collect() sleeps instead of spinning
+  bool sleep = true;                            // collect() sleeps instead of spinning
+  std::vector<std::filesystem::path> adapters;  // numbered from 0
 };
 
 class CudaDecoder {
@@ -63,6 +65,8 @@ class CudaDecoder {
     bool logits = false;                 // of the last token
     const SampleSpec* sample = nullptr;  // and the choice from them
     bool kept = false;                   // keys and values of these tokens are in the pages too: none are written
+    int adapter = -1;                    // the same in all slices of a sequence
+    bool long_positions = false;         // likewise; see DecoderSlice
   };
   // Queues the step and returns. The slices are not needed after that.
   core::Result<void> submit(std::span<const Slice> slices);
@@ -100,6 +104,15 @@ class CudaDecoder {
   core::Result<void> layers(const Shape& shape);
   core::Result<void> attention(const CudaLayer& layer, int index, const Shape& shape);
   core::Result<void> finish(const Shape& shape);
+  // Families that are not llama's kind, and steps with adapters.
+  core::Result<void> reserve_general();
+  core::Result<void> embed_general(const Shape& shape);
+  core::Result<void> general_layers(const Shape& shape);
+  core::Result<void> general_inner(const CudaLayer& layer, int index, const Shape& shape);
+  core::Result<void> general_experts(const CudaLayer& layer, const Shape& shape);
+  core::Result<void> general_head(const Shape& shape);
+  core::Result<void> adapt(const Shape& shape, int layer, LoraPlace place, const void* x, int x_stride, void* y,
+                           int y_stride);
   // y = w x for rows past the fused kernels. `wide`: fp32.
   core::Result<void> multiply(const cuda::Matrix& w, const void* x, int x_stride, int rows, void* y, int y_stride,
                               bool wide);
@@ -117,6 +130,9 @@ class CudaDecoder {
   Stream stream_;
   Event begun_, ended_;
   CudaWeights weights_;
+  CudaAdapters adapters_;
+  bool general_ = false;       // the model is not llama's kind
+  bool adapted_step_ = false;  // the step at hand has adapters, which read activations as bf16
   cuda::KvLayout kv_;
   DeviceBuffer pages_;
   std::int64_t page_count_ = 0;
@@ -124,6 +140,8 @@ class CudaDecoder {
   // Rows of one step.
   DeviceBuffer hidden_, normed_, qkv_, query_, attended_, gate_up_, gated_, added_, squares_, cos_, sin_;
   DeviceBuffer eight_, eight_scales_, unpacked_, logits_, partial_, arrived_;
+  DeviceBuffer local_cos_, local_sin_, narrow_, adapter_middle_;
+  DeviceBuffer routes_, chosen_, choice_weights_, slots_, slot_counts_, expert_up_, expert_gated_, expert_out_;
   int rows_cap_ = 0, width_stride_ = 0, inner_stride_ = 0, heads_stride_ = 0;
 
   // The step's inputs and outcome.
@@ -140,8 +158,8 @@ class CudaDecoder {
     int uses = 0;
     GraphExec exec;
   };
-  // By padded rows, class of context, tiles of a few rows, and rows that are sampled from.
-  using GraphKey = std::tuple<int, int, int, int>;
+  // By padded rows, class of context, tiles of a few rows, rows that are sampled from, and whether any have adapters.
+  using GraphKey = std::tuple<int, int, int, int, bool>;
   std::map<GraphKey, Captured> graphs_;
 };
 

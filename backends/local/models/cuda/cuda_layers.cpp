@@ -29,6 +29,11 @@ int library_rows(int rows) {
 }  // namespace
 
 Result<void> CudaDecoder::enqueue(const Shape& shape) {
+  if (general_ || weights_.long_frequencies != nullptr) {
+    auto ok = embed_general(shape);
+    if (ok) ok = shape.fused ? fused_layers(shape) : general_ || shape.adapted ? general_layers(shape) : layers(shape);
+    return ok ? finish(shape) : ok;
+  }
   const cuda::Embed embed{.table = weights_.embedding.data,
                           .stride = weights_.embedding.cols,
                           .width = to_int(config_.hidden_size),
@@ -42,13 +47,14 @@ Result<void> CudaDecoder::enqueue(const Shape& shape) {
                           .sin = sin_.as<float>()};
   // What stands before it in the stream is a copy: no overlap with that.
   if (auto ok = check(cuda::embed({stream_.get(), false}, embed), "the embedding"); !ok) return ok;
-  auto ok = shape.fused ? fused_layers(shape) : layers(shape);
+  auto ok = shape.fused ? fused_layers(shape) : shape.adapted ? general_layers(shape) : layers(shape);
   if (ok) ok = finish(shape);
   return ok;
 }
 
 Result<void> CudaDecoder::attention(const CudaLayer& layer, int index, const Shape& shape) {
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(kv_.head_dim)));
+  const auto scale = static_cast<float>(config_.score_scale()), softcap = static_cast<float>(config_.attention_softcap);
+  const bool local = layer.local_rope, rotates = config_.rotated() > 0;
   const int heads = to_int(config_.heads);
   const cuda::RotateAppend append{.qkv = qkv_.data(),
                                   .stride = layer.qkv.rows,
@@ -56,15 +62,18 @@ Result<void> CudaDecoder::attention(const CudaLayer& layer, int index, const Sha
                                   .heads = heads,
                                   .layer = index,
                                   .kv = kv_,
-                                  .cos = cos_.as<float>(),
-                                  .sin = sin_.as<float>(),
+                                  .cos = !rotates ? nullptr : (local ? local_cos_ : cos_).as<float>(),
+                                  .sin = !rotates ? nullptr : (local ? local_sin_ : sin_).as<float>(),
                                   .q_norm = layer.q_norm,
                                   .k_norm = layer.k_norm,
                                   .eps = static_cast<float>(config_.norm_eps),
                                   .positions = device_->positions,
                                   .pages = device_->row_pages,
                                   .query = query_.data()};
-  auto ok = check(cuda::rotate_append(queue(), append), "rotary embedding");
+  const bool whole = config_.rotated() == config_.head_dim && config_.head_dim <= 128;
+  auto ok = check(whole ? cuda::rotate_append(queue(), append)
+                        : cuda::rotate_append_general(queue(), append, to_int(config_.rotated() / 2)),
+                  "rotary embedding");
   cuda::DecodeAttention decode{.query = query_.data(),
                                .kv = kv_,
                                .layer = index,
@@ -72,6 +81,7 @@ Result<void> CudaDecoder::attention(const CudaLayer& layer, int index, const Sha
                                .rows = shape.decode,
                                .window = layer.window,
                                .scale = scale,
+                               .softcap = softcap,
                                .positions = device_->positions,
                                .page_from = device_->page_from,
                                .page_table = device_->table,
@@ -95,6 +105,7 @@ Result<void> CudaDecoder::attention(const CudaLayer& layer, int index, const Sha
                                          .heads = heads,
                                          .window = layer.window,
                                          .scale = scale,
+                                         .softcap = softcap,
                                          .tiles = device_->tiles,
                                          .tile_count = shape.tiles,
                                          .page_table = device_->table,
@@ -173,7 +184,7 @@ bool CudaDecoder::small(const Matrix& w, int rows) const {
 }
 
 bool CudaDecoder::eight_bit(const Matrix& w, int rows) const {
-  return w.format == Format::fp8 && capability_ >= 90 && !small(w, rows);
+  return w.format == Format::fp8 && capability_ >= 90 && !adapted_step_ && !small(w, rows);
 }
 
 Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride, int rows, void* y, int y_stride,

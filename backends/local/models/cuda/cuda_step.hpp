@@ -24,6 +24,7 @@ struct MetaSizes {
 
 struct CudaDecoder::Meta {
   std::int32_t *tokens, *positions, *row_pages, *page_from;  // of each row
+  std::int32_t *adapters, *long_rows;                        // likewise; adapter below 0: none
   std::int32_t* pick;                                        // rows whose logits are wanted
   cuda::SampleRow* samples;
   cuda::PrefillTile *tiles, *few;  // prompt chunks; few: kFewTilesMax
@@ -45,6 +46,7 @@ struct CudaDecoder::Meta {
       end_ += static_cast<std::size_t>(cuda::padded(count * static_cast<std::int64_t>(sizeof(T)), 16));
     };
     take(tokens, sizes.rows), take(positions, sizes.rows), take(row_pages, sizes.rows), take(page_from, sizes.rows);
+    take(adapters, sizes.rows), take(long_rows, sizes.rows);
     take(pick, sizes.samples), take(samples, sizes.samples), take(tiles, sizes.tiles), take(few, kFewTilesMax);
     table_at_ = end_;
     take(table, sizes.table);
@@ -60,7 +62,8 @@ struct CudaDecoder::Shape {
   int samples = 0;  // rows of logits
   int context = 0;  // of a row, at most
   bool fused = false, sampled = false, graph = false;
-  bool mixed = false;  // small, with prompt chunks, all of them short
+  bool mixed = false;    // small, with prompt chunks, all of them short
+  bool adapted = false;  // some rows have adapters
 };
 
 }  // namespace ganglion::local

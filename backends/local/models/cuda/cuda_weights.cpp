@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "backends/local/models/rope.hpp"
+#include "backends/local/models/weight_loader.hpp"
 
 namespace ganglion::local {
 
@@ -42,7 +43,13 @@ Result<cuda::Source> source_of(const TensorView& tensor) {
 
 CudaWeightLoader::CudaWeightLoader(Arena& arena, const Checkpoint* checkpoint, const ModelConfig& config, Format format,
                                    int int4_group, std::uint64_t seed)
-    : arena_(arena), checkpoint_(checkpoint), config_(config), format_(format), group_(int4_group), seed_(seed) {}
+    : arena_(arena),
+      checkpoint_(checkpoint),
+      config_(config),
+      names_(decoder_names(config)),
+      format_(format),
+      group_(int4_group),
+      seed_(seed) {}
 
 Result<void> CudaWeightLoader::make_stages() {
   auto stream = make_stream();
@@ -62,11 +69,21 @@ Result<void> CudaWeightLoader::make_stages() {
 
 Result<CudaWeights> CudaWeightLoader::load() {
   if (auto ok = make_stages(); !ok) return std::unexpected(ok.error());
-  const int width = to_int(config_.hidden_size);
-  auto ok = table("embed_tokens", to_int(config_.vocab_size), width, out_.embedding);
+  const int width = to_int(config_.hidden_size), narrow = to_int(config_.embedding_width());
+  auto ok = table(names_.embedding, to_int(config_.vocab_size), narrow, out_.embedding);
+  if (ok && config_.position_offset >= 0) {
+    ok = table(names_.positions, to_int(config_.max_position + config_.position_offset), width, out_.positions);
+  }
+  if (ok && !names_.project_in.empty()) {
+    ok = matrix({{names_.project_in, width}}, narrow, false, false, Format::bf16, out_.project_in);
+  }
+  if (ok && !names_.project_out.empty()) {
+    ok = matrix({{names_.project_out, narrow}}, width, false, false, Format::bf16, out_.project_out);
+  }
   out_.layers.resize(static_cast<std::size_t>(config_.layers));
   for (int i = 0; i < to_int(config_.layers) && ok; ++i) ok = load_layer(i);
-  if (ok) ok = vector("norm.weight", width, out_.final_norm);
+  if (ok && config_.final_norm) ok = load_norm(names_.final_norm, out_.last);
+  out_.final_norm = out_.last.weight;
   if (ok) ok = load_head();
   if (ok) ok = frequencies();
   if (ok) ok = check(cudaDeviceSynchronize(), "loading weights");  // some copies went by the default stream
@@ -75,43 +92,84 @@ Result<CudaWeights> CudaWeightLoader::load() {
 }
 
 Result<void> CudaWeightLoader::load_head() {
-  const int width = to_int(config_.hidden_size), vocab = to_int(config_.vocab_size);
+  const int width = to_int(config_.embedding_width()), vocab = to_int(config_.vocab_size);
   const Format format = format_ == Format::int4 ? Format::int8 : format_;
   // Saved models drop a tied head; some untied configs come without one and mean the embedding too.
-  const bool tied = config_.tie_embeddings || (checkpoint_ != nullptr && !has("lm_head.weight"));
+  const bool tied = config_.tie_embeddings || (checkpoint_ != nullptr && !has(names_.head + ".weight"));
   if (tied && format == Format::bf16) {
     out_.head = out_.embedding;
     out_.step_bytes += static_cast<std::size_t>(cuda::matrix_bytes(format, out_.head.rows, out_.head.cols));
     return {};
   }
-  return matrix({{tied ? "embed_tokens" : "lm_head", vocab}}, width, false, false, format, out_.head);
+  return matrix({{tied ? names_.embedding : names_.head, vocab}}, width, false, false, format, out_.head);
+}
+
+Result<void> CudaWeightLoader::load_norm(const std::string& name, cuda::NormWeights& to) {
+  const int width = to_int(config_.hidden_size);
+  auto ok = vector(name + ".weight", width, to.weight, config_.norm == NormKind::rms_plus_one);
+  if (ok && config_.norm == NormKind::layer) ok = vector(name + ".bias", width, to.bias);
+  return ok;
 }
 
 Result<void> CudaWeightLoader::load_layer(int index) {
   CudaLayer& layer = out_.layers[static_cast<std::size_t>(index)];
-  const std::string prefix = "layers." + std::to_string(index) + ".";
+  const std::string prefix = names_.layer(index);
   const int width = to_int(config_.hidden_size), dim = to_int(config_.head_dim),
-            q = to_int(config_.heads * config_.head_dim), kv = to_int(config_.kv_heads * config_.head_dim),
-            inner = to_int(config_.intermediate_size);
-  auto ok = vector(prefix + "input_layernorm.weight", width, layer.input_norm);
-  if (ok) ok = vector(prefix + "post_attention_layernorm.weight", width, layer.post_norm);
-  if (ok && config_.qk_norm) ok = vector(prefix + "self_attn.q_norm.weight", dim, layer.q_norm);
-  if (ok && config_.qk_norm) ok = vector(prefix + "self_attn.k_norm.weight", dim, layer.k_norm);
-  const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
-  if (ok) {
-    ok = matrix({{attention + "q_proj", q}, {attention + "k_proj", kv}, {attention + "v_proj", kv}}, width,
+            q = to_int(config_.heads * config_.head_dim), kv = to_int(config_.kv_heads * config_.head_dim);
+  Result<void> ok;
+  const auto norm = [&](const std::string& name, cuda::NormWeights& to) {
+    if (ok && !name.empty()) ok = load_norm(prefix + name, to);
+  };
+  norm(names_.before_attention, layer.before_attention);
+  norm(names_.after_attention, layer.after_attention);
+  norm(names_.sum_attention, layer.sum_attention);
+  norm(names_.before_mlp, layer.before_mlp);
+  norm(names_.after_mlp, layer.after_mlp);
+  norm(names_.sum_mlp, layer.sum_mlp);
+  layer.input_norm = layer.before_attention.weight, layer.post_norm = layer.before_mlp.weight;
+  const bool plus_one = config_.norm == NormKind::rms_plus_one;
+  if (ok && !names_.q_norm.empty()) ok = vector(prefix + names_.q_norm + ".weight", dim, layer.q_norm, plus_one);
+  if (ok && !names_.k_norm.empty()) ok = vector(prefix + names_.k_norm + ".weight", dim, layer.k_norm, plus_one);
+  if (ok && !names_.qkv.empty()) {
+    ok = matrix({{prefix + names_.qkv, q + 2 * kv}}, width, config_.attention_bias, false, format_, layer.qkv);
+  } else if (ok) {
+    ok = matrix({{prefix + names_.q, q}, {prefix + names_.k, kv}, {prefix + names_.v, kv}}, width,
                 config_.attention_bias, false, format_, layer.qkv);
   }
-  if (ok) ok = matrix({{attention + "o_proj", width}}, q, config_.attention_out_bias, false, format_, layer.out);
-  if (ok) {
-    ok = matrix({{mlp + "gate_proj", inner}, {mlp + "up_proj", inner}}, width, config_.mlp_bias, true, format_,
-                layer.gate_up);
-  }
-  if (ok) ok = matrix({{mlp + "down_proj", width}}, inner, config_.mlp_bias, false, format_, layer.down);
-  const auto at = static_cast<std::size_t>(index);
-  if (config_.sliding_window && at < config_.layer_sliding.size() && config_.layer_sliding[at]) {
+  if (ok) ok = matrix({{prefix + names_.out, width}}, q, config_.attention_out_bias, false, format_, layer.out);
+  if (ok) ok = load_inner(layer, prefix);
+  if (config_.slides(index)) {
     layer.window = to_int(std::min<std::int64_t>(*config_.sliding_window, 1 << 30));
+    layer.local_rope = config_.local_rope.has_value();
   }
+  return ok;
+}
+
+Result<void> CudaWeightLoader::load_inner(CudaLayer& layer, const std::string& prefix) {
+  const int width = to_int(config_.hidden_size), inner = to_int(config_.intermediate_size);
+  if (config_.experts > 0) {
+    std::vector<std::vector<Piece>> up, down;
+    for (std::int64_t e = 0; e < config_.experts; ++e) {
+      up.push_back({{prefix + names_.expert(e, "w1"), inner}, {prefix + names_.expert(e, "w3"), inner}});
+      down.push_back({{prefix + names_.expert(e, "w2"), width}});
+    }
+    auto ok =
+        matrix({{prefix + names_.router, to_int(config_.experts)}}, width, false, false, Format::bf16, layer.router);
+    const std::size_t before = out_.step_bytes;
+    if (ok) ok = matrices(up, width, false, true, format_, layer.gate_up);
+    if (ok) ok = matrices(down, inner, false, false, format_, layer.down);
+    // A decoding token reads its own experts alone.
+    const auto used = static_cast<std::size_t>(config_.experts_used), all = static_cast<std::size_t>(config_.experts);
+    out_.step_bytes = before + (out_.step_bytes - before) * used / all;
+    return ok;
+  }
+  std::vector<Piece> up{{prefix + names_.up, inner}};
+  if (config_.gated) up = {{prefix + names_.gate, inner}, {prefix + names_.up, inner}};
+  if (!names_.gate_up.empty()) {
+    up = {{prefix + names_.gate_up, inner, 0, 2 * inner}, {prefix + names_.gate_up, inner, inner, 2 * inner}};
+  }
+  auto ok = matrix(up, width, config_.mlp_bias, config_.gated, format_, layer.gate_up);
+  if (ok) ok = matrix({{prefix + names_.down, width}}, inner, config_.mlp_bias, false, format_, layer.down);
   return ok;
 }
 
@@ -122,14 +180,15 @@ Result<void*> CudaWeightLoader::keep(std::size_t bytes, const std::string& what)
   return out_.owned.back().data();
 }
 
-Result<void> CudaWeightLoader::matrix(const std::vector<Piece>& pieces, int cols, bool bias, bool interleave,
-                                      Format format, Matrix& to) {
-  std::int64_t rows = 0;
-  for (const Piece& piece : pieces) rows += interleave ? cuda::padded(piece.rows, 8) : piece.rows;
+Result<void> CudaWeightLoader::matrices(const std::vector<std::vector<Piece>>& groups, int cols, bool bias,
+                                        bool interleave, Format format, Matrix& to) {
+  std::int64_t each = 0;
+  for (const Piece& piece : groups.front()) each += interleave ? cuda::padded(piece.rows, 8) : piece.rows;
+  each = cuda::padded(each, cuda::kRowBlock);
   Matrix m{.format = format, .group = format == Format::int4 ? group_ : 0};
-  m.rows = to_int(cuda::padded(rows, cuda::kRowBlock));
+  m.rows = to_int(each * static_cast<std::int64_t>(groups.size()));
   m.cols = to_int(cuda::padded(cols, cuda::kColumnBlock));
-  const std::string& what = pieces.front().name;
+  const std::string& what = groups.front().front().name;
   const auto bytes = static_cast<std::size_t>(cuda::matrix_bytes(format, m.rows, m.cols));
   auto data = keep(bytes, what);
   if (!data) return std::unexpected(data.error());
@@ -147,12 +206,16 @@ Result<void> CudaWeightLoader::matrix(const std::vector<Piece>& pieces, int cols
     if (!at) return std::unexpected(at.error());
     m.bias = biases.data = *at;
   }
-  int offset = 0;
-  for (const Piece& piece : pieces) {
-    const cuda::PackPlace place{0, interleave ? 2 : 1, offset};
-    if (ok) ok = pack(piece.name + ".weight", piece.rows, cols, m, place);
-    if (ok && bias) ok = pack(piece.name + ".bias", piece.rows, 0, biases, place);
-    offset += interleave ? 8 : piece.rows;
+  int group_offset = 0;
+  for (const auto& pieces : groups) {
+    int offset = group_offset;
+    for (const Piece& piece : pieces) {
+      const cuda::PackPlace place{0, interleave ? 2 : 1, offset};
+      if (ok) ok = pack(piece, ".weight", cols, m, place);
+      if (ok && bias) ok = pack(piece, ".bias", 0, biases, place);
+      offset += interleave ? 8 : piece.rows;
+    }
+    group_offset += to_int(each);
   }
   out_.step_bytes += bytes + scales;
   to = m;
@@ -164,10 +227,10 @@ Result<void> CudaWeightLoader::table(const std::string& name, int rows, int cols
   auto data = keep(static_cast<std::size_t>(cuda::matrix_bytes(Format::bf16, to.rows, to.cols)), name);
   if (!data) return std::unexpected(data.error());
   to.data = *data;
-  return pack(name + ".weight", rows, cols, to, {});
+  return pack({name, rows}, ".weight", cols, to, {});
 }
 
-Result<void> CudaWeightLoader::vector(const std::string& name, int size, const float*& to) {
+Result<void> CudaWeightLoader::vector(const std::string& name, int size, const float*& to, bool plus_one) {
   auto data = keep(static_cast<std::size_t>(size) * 4, name);
   if (!data) return std::unexpected(data.error());
   auto* floats = static_cast<float*>(*data);
@@ -176,6 +239,14 @@ Result<void> CudaWeightLoader::vector(const std::string& name, int size, const f
   if (checkpoint_ == nullptr) {
     const std::vector<float> ones(static_cast<std::size_t>(size), 1.0f);
     return check(cudaMemcpy(floats, ones.data(), ones.size() * 4, cudaMemcpyHostToDevice), name);
+  }
+  if (plus_one) {  // added in float: the file's type would round it
+    auto found = find(name, shape);
+    if (!found) return std::unexpected(found.error());
+    auto values = widened(**found);
+    if (!values) return std::unexpected(values.error());
+    for (float& v : *values) v += 1.0f;
+    return check(cudaMemcpy(floats, values->data(), values->size() * 4, cudaMemcpyHostToDevice), name);
   }
   auto tensor = find(name, shape);
   if (!tensor) return std::unexpected(tensor.error());
@@ -194,18 +265,33 @@ Result<void> CudaWeightLoader::vector(const std::string& name, int size, const f
   return ok;
 }
 
-Result<void> CudaWeightLoader::frequencies() {
-  const auto values = rope_frequencies(config_.rope, config_.head_dim);
-  auto data = keep(values.size() * 4, "rotary frequencies");
+Result<void> CudaWeightLoader::keep_floats(const std::vector<float>& values, const float*& to,
+                                           const std::string& what) {
+  auto data = keep(std::max<std::size_t>(values.size() * 4, 4), what);
   if (!data) return std::unexpected(data.error());
-  out_.frequencies = static_cast<const float*>(*data);
-  return check(cudaMemcpy(*data, values.data(), values.size() * 4, cudaMemcpyHostToDevice), "rotary frequencies");
+  to = static_cast<const float*>(*data);
+  return check(cudaMemcpy(*data, values.data(), values.size() * 4, cudaMemcpyHostToDevice), what);
 }
 
-// cols 0: a vector, whose elements are the rows.
-Result<void> CudaWeightLoader::pack(const std::string& name, int rows, int cols, const Matrix& to,
+Result<void> CudaWeightLoader::frequencies() {
+  const std::string what = "rotary frequencies";
+  const std::int64_t dims = config_.rotated();
+  if (dims == 0) return {};
+  auto ok = keep_floats(rope_frequencies(config_.rope, dims), out_.frequencies, what);
+  if (ok && config_.rope.type == RopeType::longrope) {
+    ok = keep_floats(rope_frequencies(config_.rope, dims, true), out_.long_frequencies, what);
+  }
+  if (ok && config_.local_rope) {
+    ok = keep_floats(rope_frequencies(*config_.local_rope, dims), out_.local_frequencies, what);
+  }
+  return ok;
+}
+
+Result<void> CudaWeightLoader::pack(const Piece& piece, const char* suffix, int cols, const Matrix& to,
                                     cuda::PackPlace place) {
-  const std::int64_t shape[] = {rows, cols};
+  const std::string name = piece.name + suffix;
+  const int rows = piece.rows;
+  const std::int64_t shape[] = {piece.of > 0 ? piece.of : rows, cols};
   const TensorView* tensor = nullptr;
   cuda::Source type = cuda::Source::bf16;
   if (checkpoint_ != nullptr) {
@@ -228,7 +314,8 @@ Result<void> CudaWeightLoader::pack(const std::string& name, int rows, int cols,
       status = cuda::fill_normal({stream_.get()}, stage.device.data(), type,
                                  static_cast<std::int64_t>(count) * std::max(cols, 1), 0.02f, seed_++);
     } else {
-      std::memcpy(stage.host.data(), tensor->data.data() + static_cast<std::size_t>(first) * row_bytes, bytes);
+      std::memcpy(stage.host.data(), tensor->data.data() + static_cast<std::size_t>(piece.from + first) * row_bytes,
+                  bytes);
       status = cudaMemcpyAsync(stage.device.data(), stage.host.data(), bytes, cudaMemcpyHostToDevice, stream_.get());
     }
     place.first = first;
@@ -243,13 +330,15 @@ Result<void> CudaWeightLoader::pack(const std::string& name, int rows, int cols,
 }
 
 bool CudaWeightLoader::has(const std::string& name) const {
-  return checkpoint_->find("model." + name) != nullptr || checkpoint_->find(name) != nullptr;
+  return std::ranges::any_of(names_.prefixes,
+                             [&](const std::string& p) { return checkpoint_->find(p + name) != nullptr; });
 }
 
 Result<const TensorView*> CudaWeightLoader::find(const std::string& name, std::span<const std::int64_t> shape) const {
-  const std::string full = "model." + name;
-  return checkpoint_->find(full) == nullptr && checkpoint_->find(name) != nullptr ? checkpoint_->require(name, shape)
-                                                                                  : checkpoint_->require(full, shape);
+  for (const std::string& prefix : names_.prefixes) {
+    if (checkpoint_->find(prefix + name) != nullptr) return checkpoint_->require(prefix + name, shape);
+  }
+  return checkpoint_->require(names_.prefixes.front() + name, shape);  // the error that names it
 }
 
 }  // namespace ganglion::local

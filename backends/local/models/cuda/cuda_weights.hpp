@@ -8,7 +8,9 @@
 
 #include "backends/local/device/arena.hpp"
 #include "backends/local/device/stream.hpp"
+#include "backends/local/kernels/cuda/general.hpp"
 #include "backends/local/kernels/cuda/kernels.hpp"
+#include "backends/local/models/decoder_names.hpp"
 #include "backends/local/weights/checkpoint.hpp"
 #include "backends/local/weights/model_config.hpp"
 #include "core/error.hpp"
@@ -16,17 +18,24 @@
 namespace ganglion::local {
 
 struct CudaLayer {
-  cuda::Matrix qkv, out, gate_up, down;
-  const float *input_norm = nullptr, *post_norm = nullptr, *q_norm = nullptr, *k_norm = nullptr;
+  cuda::Matrix qkv, out;
+  cuda::Matrix gate_up, down;  // of all experts, one after the other, where there are any
+  cuda::Matrix router;
+  cuda::NormWeights before_attention, after_attention, sum_attention, before_mlp, after_mlp, sum_mlp;
+  const float *input_norm = nullptr, *post_norm = nullptr;  // before_attention's and before_mlp's weights
+  const float *q_norm = nullptr, *k_norm = nullptr;
   int window = 0;
+  bool local_rope = false;
 };
 
 struct CudaWeights {
-  cuda::Matrix embedding;  // bf16
+  cuda::Matrix embedding, positions;  // bf16
+  cuda::Matrix project_in, project_out;
   cuda::Matrix head;
   std::vector<CudaLayer> layers;
   const float* final_norm = nullptr;
-  const float* frequencies = nullptr;
+  cuda::NormWeights last;  // final_norm's
+  const float *frequencies = nullptr, *long_frequencies = nullptr, *local_frequencies = nullptr;
   std::size_t step_bytes = 0;  // read by one decode step: all matrices but the embedding table
   std::vector<DeviceBuffer> owned;
 };
@@ -43,16 +52,26 @@ class CudaWeightLoader {
   struct Piece {
     std::string name;  // "<name>.weight", "<name>.bias"
     int rows;
+    int from = 0, of = 0;  // the tensor has `of` rows (0: rows), of which these begin at `from`
   };
   core::Result<void> load_layer(int index);
+  core::Result<void> load_inner(CudaLayer& layer, const std::string& prefix);
   core::Result<void> load_head();
+  core::Result<void> load_norm(const std::string& name, cuda::NormWeights& to);
   core::Result<void> matrix(const std::vector<Piece>& pieces, int cols, bool bias, bool interleave, cuda::Format format,
-                            cuda::Matrix& to);
-  core::Result<void> vector(const std::string& name, int size, const float*& to);
+                            cuda::Matrix& to) {
+    return matrices({pieces}, cols, bias, interleave, format, to);
+  }
+  // Several of one shape, one after the other.
+  core::Result<void> matrices(const std::vector<std::vector<Piece>>& groups, int cols, bool bias, bool interleave,
+                              cuda::Format format, cuda::Matrix& to);
+  core::Result<void> vector(const std::string& name, int size, const float*& to, bool plus_one = false);
   core::Result<void> table(const std::string& name, int rows, int cols, cuda::Matrix& to);
   core::Result<void> frequencies();
-  // Packs `rows` rows of tensor `name` into `to`, chunk by chunk.
-  core::Result<void> pack(const std::string& name, int rows, int cols, const cuda::Matrix& to, cuda::PackPlace place);
+  core::Result<void> keep_floats(const std::vector<float>& values, const float*& to, const std::string& what);
+  // Packs a piece's rows into `to`, chunk by chunk; cols 0: of a vector.
+  core::Result<void> pack(const Piece& piece, const char* suffix, int cols, const cuda::Matrix& to,
+                          cuda::PackPlace place);
   core::Result<void*> keep(std::size_t bytes, const std::string& what);
   core::Result<const TensorView*> find(const std::string& name, std::span<const std::int64_t> shape) const;
   bool has(const std::string& name) const;
@@ -67,6 +86,7 @@ class CudaWeightLoader {
   Arena& arena_;
   const Checkpoint* checkpoint_;
   const ModelConfig& config_;
+  DecoderNames names_;
   cuda::Format format_;
   int group_;
   std::uint64_t seed_;

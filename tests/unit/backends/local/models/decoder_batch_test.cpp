@@ -18,14 +18,15 @@ class DecoderBatch : public testing::TestWithParam<std::tuple<const char*, bool>
   DecoderHarness harness_{std::get<0>(GetParam()), {.int8 = std::get<1>(GetParam())}};
 };
 INSTANTIATE_TEST_SUITE_P(Models, DecoderBatch,
-                         testing::Combine(testing::Values("llama3_tiny", "mistral_tiny", "qwen3_tiny"),
+                         testing::Combine(testing::Values("llama3_tiny", "mistral_tiny", "qwen3_tiny", "gemma2_tiny",
+                                                          "gemma3_tiny", "phi3_partial_tiny", "mixtral_tiny"),
                                           testing::Bool()),
                          [](const auto& info) {
                            return std::string(std::get<0>(info.param)) + (std::get<1>(info.param) ? "_int8" : "");
                          });
 
 TEST_P(DecoderBatch, ChunkedPromptEqualsWholePrompt) {
-  const auto prompt = tokens_of(100, 1, 900);
+  const auto prompt = tokens_of(100, 1, 500);
   auto whole = harness_.sequence(100);
   const auto want = harness_.append(whole, prompt);
   for (std::size_t chunk : {1u, 7u, 16u, 33u}) {
@@ -44,7 +45,7 @@ TEST_P(DecoderBatch, ManySequencesAtOnceEqualEachAlone) {
   std::vector<std::vector<float>> alone;
   for (int i = 0; i < 10; ++i) {
     auto s = harness_.sequence(lengths[i] + 1);
-    const auto tokens = tokens_of(lengths[i] + 1, i, 900);
+    const auto tokens = tokens_of(lengths[i] + 1, i, 500);
     harness_.append(s, std::span(tokens).first(tokens.size() - 1));
     alone.push_back(harness_.append(s, std::span(tokens).last(1)));
   }
@@ -55,7 +56,7 @@ TEST_P(DecoderBatch, ManySequencesAtOnceEqualEachAlone) {
   std::vector<DecoderSlice> slices;
   for (int i = 0; i < 10; ++i) {
     sequences.push_back(harness_.sequence(lengths[i] + 1));
-    tokens.push_back(tokens_of(lengths[i] + 1, i, 900));
+    tokens.push_back(tokens_of(lengths[i] + 1, i, 500));
     if (i % 2 == 0) harness_.append(sequences.back(), std::span(tokens.back()).first(tokens.back().size() - 1));
   }
   for (std::size_t i = 0; i < 10; ++i) {
@@ -75,7 +76,7 @@ TEST_P(DecoderBatch, ManySequencesAtOnceEqualEachAlone) {
 
 TEST_P(DecoderBatch, ThreadCountDoesNotMatter) {
   DecoderHarness other(std::get<0>(GetParam()), {.int8 = std::get<1>(GetParam()), .threads = 5});
-  const auto prompt = tokens_of(70, 4, 900);
+  const auto prompt = tokens_of(70, 4, 500);
   auto a = harness_.sequence(70), b = other.sequence(70);
   EXPECT_EQ(harness_.append(a, prompt), other.append(b, prompt));
 }

@@ -25,6 +25,8 @@ struct GoldenCase {
   std::vector<float> margins;  // best minus second logit of each greedy step
   std::vector<int> positions;
   std::vector<std::vector<float>> logits;  // one row per position
+  std::vector<std::vector<float>> hidden;  // where kept: what enters each layer at the prompt's last position
+  bool long_positions = false;             // longrope: prompt and answer are longer than the model was first made for
 };
 
 inline std::vector<GoldenCase> read_goldens(const std::string& model) {
@@ -45,6 +47,21 @@ inline std::vector<GoldenCase> read_goldens(const std::string& model) {
       rows.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(vocab * 4));
     }
     EXPECT_TRUE(rows.good()) << model << ": logits.f32 is too short";
+  }
+  if (std::ifstream hidden(data_dir(model) + "/hidden.f32", std::ios::binary); hidden) {
+    const auto width = json.at("hidden_size").get<std::size_t>(), layers = json.at("layers").get<std::size_t>();
+    for (GoldenCase& c : out) {
+      for (std::size_t i = 0; i < layers; ++i) {
+        auto& row = c.hidden.emplace_back(width);
+        hidden.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(width * 4));
+      }
+    }
+    EXPECT_TRUE(hidden.good()) << model << ": hidden.f32 is too short";
+  }
+  if (const auto config = load_model_config(data_dir(model)); config && config->rope.type == RopeType::longrope) {
+    for (GoldenCase& c : out) {
+      c.long_positions = static_cast<std::int64_t>(c.prompt.size()) > config->rope.original_max_position;
+    }
   }
   return out;
 }
@@ -70,6 +87,7 @@ class DecoderHarness {
     bool int8 = false;
     bool half_kv = false;
     int threads = 2;
+    std::vector<std::string> adapters = {};  // folders of tests/data/local
   };
   explicit DecoderHarness(const std::string& model) : DecoderHarness(model, Options()) {}
   DecoderHarness(const std::string& model, Options options) : pool_(options.threads) {
@@ -86,15 +104,22 @@ class DecoderHarness {
       return;
     }
     decoder = std::move(*loaded);
+    for (const std::string& adapter : options.adapters) {
+      const auto added = decoder->load_adapter(data_dir(adapter));
+      EXPECT_TRUE(added) << (added ? "" : added.error().message);
+    }
     kv = KvStore(decoder->kv_shape(options.half_kv), kPages);
   }
 
   struct Sequence {
     std::vector<std::int32_t> pages;
     int length = 0;
+    int adapter = -1;
+    bool long_positions = false;
   };
-  Sequence sequence(int tokens) {
+  Sequence sequence(int tokens, bool long_positions = false) {
     Sequence s;
+    s.long_positions = long_positions;
     for (int t = 0; t < tokens; t += kPageTokens) s.pages.push_back(next_page_++ * 101 % kPages);
     EXPECT_LE(next_page_, kPages);
     return s;
@@ -103,7 +128,9 @@ class DecoderHarness {
   // Appends tokens and returns the logits after the last one.
   std::vector<float> append(Sequence& s, std::span<const std::int32_t> tokens) {
     std::vector<float> logits(static_cast<std::size_t>(decoder->vocab_size()));
-    const DecoderSlice slice{tokens, s.pages.data(), s.length, true};
+    DecoderSlice slice{tokens, s.pages.data(), s.length, true};
+    slice.adapter = s.adapter;
+    slice.long_positions = s.long_positions;
     EXPECT_TRUE(decoder->forward(kv, {&slice, 1}, logits.data()));
     s.length += static_cast<int>(tokens.size());
     return logits;

@@ -1,0 +1,55 @@
+#pragma once
+// Writing a finished row as bf16 or as e4m3 with a scale: shared by the row-wise kernels. Device code only.
+
+#include <cuda_fp8.h>
+
+#include "backends/local/kernels/cuda/common.cuh"
+
+namespace ganglion::local::cuda {
+
+constexpr int kRowThreads = 256;
+constexpr float kFp8Max = 448.0f;
+constexpr float kScaleMin = 1e-12f;  // an all-zero row
+
+__device__ __forceinline__ unsigned char fp8_of(float v) {
+  return __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3);
+}
+
+// A row of fp32 in shared memory to its place, as bf16 or as e4m3 with a scale. `top`: largest magnitude.
+__device__ __forceinline__ void write_row(const float* row, int width, float top, void* out, std::int64_t at,
+                                          float* scales, int index) {
+  if (scales == nullptr) {
+    auto* to = static_cast<bf16*>(out) + at;
+    if (width % 4 == 0) {
+      for (int i = threadIdx.x; i < width / 4; i += kRowThreads) {
+        const float4 v = reinterpret_cast<const float4*>(row)[i];
+        reinterpret_cast<uint2*>(to)[i] = {pack(v.x, v.y), pack(v.z, v.w)};
+      }
+      return;
+    }
+    for (int i = threadIdx.x; i < width; i += kRowThreads) to[i] = __float2bfloat16(row[i]);
+    return;
+  }
+  const float scale = fmaxf(top / kFp8Max, kScaleMin);
+  if (threadIdx.x == 0) scales[index] = scale;
+  const float inverse = 1.0f / scale;
+  auto* to = static_cast<unsigned char*>(out) + at;
+  if (width % 4 == 0) {
+    for (int i = threadIdx.x; i < width / 4; i += kRowThreads) {
+      const float4 v = reinterpret_cast<const float4*>(row)[i];
+      uchar4 q = {fp8_of(v.x * inverse), fp8_of(v.y * inverse), fp8_of(v.z * inverse), fp8_of(v.w * inverse)};
+      reinterpret_cast<uchar4*>(to)[i] = q;
+    }
+    return;
+  }
+  for (int i = threadIdx.x; i < width; i += kRowThreads) to[i] = fp8_of(row[i] * inverse);
+}
+
+// A row must fit in shared memory.
+template <class Kernel>
+cudaError_t allow_shared(Kernel kernel, std::size_t bytes) {
+  if (bytes <= 40 * 1024) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
+
+}  // namespace ganglion::local::cuda
