@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "backends/local/kernels/cuda/general.hpp"
 #include "tests/unit/backends/local/cuda/device_fixture.hpp"
 
 namespace ganglion::local {
@@ -11,6 +12,8 @@ namespace {
 struct AttentionCase {
   int heads, kv_heads, dim, window;
   bool fp8, norm;
+  float cap = 0;
+  int rotated = -1;  // of a head, the first so many elements; below 0: all, by the usual kernel where it can
 };
 
 class AttentionTest : public DeviceTest, public testing::WithParamInterface<AttentionCase> {
@@ -53,12 +56,18 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
 
   std::vector<float> cos_sin(int position, bool sine) const {
     std::vector<float> out;
-    for (int i = 0; i < GetParam().dim / 2; ++i) {
+    for (int i = 0; i < rotated() / 2; ++i) {
       const float angle = static_cast<float>(position) *
-                          std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(GetParam().dim));
+                          std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(rotated()));
       out.push_back(sine ? std::sin(angle) : std::cos(angle));
     }
     return out;
+  }
+
+  int rotated() const { return GetParam().rotated < 0 ? GetParam().dim : GetParam().rotated; }
+  cudaError_t append(const cuda::RotateAppend& a) const {
+    return GetParam().rotated < 0 && GetParam().dim <= 128 ? cuda::rotate_append(queue(), a)
+                                                           : cuda::rotate_append_general(queue(), a, rotated() / 2);
   }
 
   // Head `head` of a token's row, normalised and rotated as the model would.
@@ -72,7 +81,10 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
       x = reference::rms_norm(x, reference::Row(w.begin(), w.end()), 1e-6);
     }
     const auto cos = cos_sin(token, false), sin = cos_sin(token, true);
-    return reference::rope(x, {cos.begin(), cos.end()}, {sin.begin(), sin.end()});
+    const reference::Row first(x.begin(), x.begin() + rotated());
+    const auto turned = reference::rope(first, {cos.begin(), cos.end()}, {sin.begin(), sin.end()});
+    std::ranges::copy(turned, x.begin());
+    return x;
   }
 
   std::vector<double> want(const Sequence& s, int token) const {
@@ -88,7 +100,7 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
       auto q = head_of(s, token, h);
       for (double& v : q) v /= std::sqrt(static_cast<double>(c.dim));
       const int low = c.window > 0 ? std::max(0, token + 1 - c.window) : 0;
-      for (double v : reference::attention(q, keys, values, low, token + 1)) out.push_back(v);
+      for (double v : reference::attention(q, keys, values, low, token + 1, c.cap)) out.push_back(v);
     }
     return out;
   }
@@ -126,20 +138,20 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
     const auto query = room(static_cast<std::size_t>(count * c.heads * width) * 2);
     const int out_stride = static_cast<int>(cuda::padded(c.heads * c.dim, 128));
     const auto out = room(static_cast<std::size_t>(count * out_stride) * 2);
-    run(cuda::rotate_append(queue(), {.qkv = qkv.data(),
-                                      .stride = stride_,
-                                      .rows = count,
-                                      .heads = c.heads,
-                                      .layer = kLayer,
-                                      .kv = kv_,
-                                      .cos = cos_at.as<float>(),
-                                      .sin = sin_at.as<float>(),
-                                      .q_norm = c.norm ? q_norm.as<float>() : nullptr,
-                                      .k_norm = c.norm ? k_norm.as<float>() : nullptr,
-                                      .eps = 1e-6f,
-                                      .positions = positions_at.as<std::int32_t>(),
-                                      .pages = pages_at.as<std::int32_t>(),
-                                      .query = query.data()}));
+    run(append({.qkv = qkv.data(),
+                .stride = stride_,
+                .rows = count,
+                .heads = c.heads,
+                .layer = kLayer,
+                .kv = kv_,
+                .cos = rotated() > 0 ? cos_at.as<float>() : nullptr,
+                .sin = rotated() > 0 ? sin_at.as<float>() : nullptr,
+                .q_norm = c.norm ? q_norm.as<float>() : nullptr,
+                .k_norm = c.norm ? k_norm.as<float>() : nullptr,
+                .eps = 1e-6f,
+                .positions = positions_at.as<std::int32_t>(),
+                .pages = pages_at.as<std::int32_t>(),
+                .query = query.data()}));
     const float scale = 1.0f / std::sqrt(static_cast<float>(c.dim));
     if (splits == 0) {
       run(cuda::attend_prefill(queue(), {.query = query.data(),
@@ -148,6 +160,7 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
                                          .heads = c.heads,
                                          .window = c.window,
                                          .scale = scale,
+                                         .softcap = c.cap,
                                          .tiles = tiles_at.as<cuda::PrefillTile>(),
                                          .tile_count = static_cast<int>(tiles.size()),
                                          .page_table = table_at.as<std::int32_t>(),
@@ -164,6 +177,7 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
                                         .rows = count,
                                         .window = c.window,
                                         .scale = scale,
+                                        .softcap = c.cap,
                                         .positions = positions_at.as<std::int32_t>(),
                                         .page_from = from_at.as<std::int32_t>(),
                                         .page_table = table_at.as<std::int32_t>(),
@@ -203,7 +217,12 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
                                          AttentionCase{6, 3, 80, 20, false, false},  // window
                                          AttentionCase{4, 2, 32, 5, false, false},   //
                                          AttentionCase{8, 8, 128, 0, true, false},   // e4m3 pages
-                                         AttentionCase{4, 2, 64, 33, true, false}));
+                                         AttentionCase{4, 2, 64, 33, true, false},
+                                         AttentionCase{8, 4, 256, 0, false, true, 3.0f},  // wide heads, capped scores
+                                         AttentionCase{4, 1, 256, 40, true, false},
+                                         AttentionCase{8, 2, 128, 33, false, false, 1.0f},
+                                         AttentionCase{6, 2, 96, 0, false, false, 0, 72},   // rotated in part
+                                         AttentionCase{4, 4, 64, 0, false, false, 0, 0}));  // not at all
 
 TEST_P(AttentionTest, ChunksAndDecodeAgreeWithPlainAttention) {
   if (arena == nullptr) GTEST_SKIP();
@@ -252,17 +271,17 @@ TEST_P(AttentionTest, PaddingRowsTouchNothing) {
   const auto angles = up(cos_sin(0, false));
   const auto position = up(std::vector<std::int32_t>{-1}), zero = up(std::vector<std::int32_t>{0});
   const auto query = room(static_cast<std::size_t>(c.heads * kv_.head_width) * 2);
-  run(cuda::rotate_append(queue(), {.qkv = qkv.data(),
-                                    .stride = stride_,
-                                    .rows = 1,
-                                    .heads = c.heads,
-                                    .layer = 0,
-                                    .kv = kv_,
-                                    .cos = angles.as<float>(),
-                                    .sin = angles.as<float>(),
-                                    .positions = position.as<std::int32_t>(),
-                                    .pages = zero.as<std::int32_t>(),
-                                    .query = query.data()}));
+  run(append({.qkv = qkv.data(),
+              .stride = stride_,
+              .rows = 1,
+              .heads = c.heads,
+              .layer = 0,
+              .kv = kv_,
+              .cos = angles.as<float>(),
+              .sin = angles.as<float>(),
+              .positions = position.as<std::int32_t>(),
+              .pages = zero.as<std::int32_t>(),
+              .query = query.data()}));
   EXPECT_EQ(down<std::uint8_t>(store_.data(), store_.size()), before);
 }
 

@@ -8,8 +8,10 @@
 namespace ganglion::local {
 namespace {
 
-constexpr const char* kModels[] = {"llama2_tiny", "llama3_tiny", "mistral_tiny",  "qwen2_tiny",     "qwen3_tiny",
-                                   "llama_fp16",  "llama_bf16",  "llama_sharded", "llama_old_files"};
+constexpr const char* kModels[] = {"llama2_tiny",     "llama3_tiny", "mistral_tiny",      "qwen2_tiny",
+                                   "qwen3_tiny",      "llama_fp16",  "llama_bf16",        "llama_sharded",
+                                   "llama_old_files", "gemma2_tiny", "gemma3_tiny",       "opt_tiny",
+                                   "opt_post_tiny",   "phi3_tiny",   "phi3_partial_tiny", "mixtral_tiny"};
 
 // A decoder on the device whose sequences have scattered pages.
 class CudaHarness {
@@ -32,15 +34,19 @@ class CudaHarness {
   struct Sequence {
     std::vector<std::int32_t> pages;
     int length = 0;
+    int adapter = -1;
+    bool long_positions = false;
   };
-  Sequence sequence(int tokens) {
+  Sequence sequence(int tokens, bool long_positions = false) {
     Sequence s;
+    s.long_positions = long_positions;
     for (int t = 0; t < tokens; t += cuda::kPageTokens) s.pages.push_back(next_page_++ * 101 % kPages);
     EXPECT_LE(next_page_, kPages);
     return s;
   }
   std::vector<float> append(Sequence& s, std::span<const std::int32_t> tokens) {
-    const CudaDecoder::Slice slice{tokens, s.pages.data(), s.length, true, nullptr};
+    CudaDecoder::Slice slice{tokens, s.pages.data(), s.length, true, nullptr};
+    slice.adapter = s.adapter, slice.long_positions = s.long_positions;
     const auto queued = decoder->submit({&slice, 1});
     EXPECT_TRUE(queued) << (queued ? "" : queued.error().message);
     auto logits = decoder->logits();
@@ -59,28 +65,33 @@ bool no_gpu() {
   return !find_devices();
 }
 
+// Worst relative error of the logits over all stored rows.
+double worst_of(CudaHarness& harness, const std::string& goldens, int adapter = -1) {
+  double worst = 0;
+  for (const GoldenCase& c : read_goldens(goldens)) {
+    auto s = harness.sequence(static_cast<int>(c.prompt.size()), c.long_positions);
+    s.adapter = adapter;
+    int done = 0;
+    for (std::size_t i = 0; i < c.positions.size(); ++i) {
+      const int upto = c.positions[i] + 1;
+      if (upto == done) continue;
+      const auto logits = harness.append(
+          s, std::span(c.prompt).subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(upto - done)));
+      done = upto;
+      worst = std::max(worst, relative_l2(logits, c.logits[i]));
+    }
+  }
+  return worst;
+}
+
 class CudaGoldens : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     if (no_gpu()) GTEST_SKIP() << "no GPU";
   }
-  // Worst relative error of the logits over all stored rows.
   double worst_error(CudaOptions options) {
     CudaHarness harness(data_dir(GetParam()), options);
-    double worst = 0;
-    if (harness.decoder == nullptr) return 1;
-    for (const GoldenCase& c : read_goldens(GetParam())) {
-      auto s = harness.sequence(static_cast<int>(c.prompt.size()));
-      int done = 0;
-      for (std::size_t i = 0; i < c.positions.size(); ++i) {
-        const int upto = c.positions[i] + 1;
-        const auto logits = harness.append(
-            s, std::span(c.prompt).subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(upto - done)));
-        done = upto;
-        worst = std::max(worst, relative_l2(logits, c.logits[i]));
-      }
-    }
-    return worst;
+    return harness.decoder == nullptr ? 1 : worst_of(harness, GetParam());
   }
 };
 INSTANTIATE_TEST_SUITE_P(Models, CudaGoldens, testing::ValuesIn(kModels),
@@ -108,8 +119,10 @@ TEST_P(CudaGoldens, QuantisedLogitsAreBounded) {
   for (const Bound b : {Bound{cuda::Format::int8, 64, false, 0.15}, Bound{cuda::Format::fp8, 64, false, 0.45},
                         Bound{cuda::Format::int4, 64, false, 1.2}, Bound{cuda::Format::bf16, 64, true, 0.35}}) {
     const double worst = worst_error({.format = b.format, .int4_group = b.group, .kv_fp8 = b.kv_fp8});
+    // A rounded route may send a row to another expert, which moves its logits further.
+    const double times = std::string_view(GetParam()) == "mixtral_tiny" ? 2 : 1;
     std::printf("%s format %d kv8 %d: %.2e\n", GetParam(), static_cast<int>(b.format), b.kv_fp8, worst);
-    EXPECT_LT(worst, b.most) << static_cast<int>(b.format);
+    EXPECT_LT(worst, times * b.most) << static_cast<int>(b.format);
   }
 }
 
@@ -172,6 +185,102 @@ TEST_P(CudaGoldens, AKeptLastTokenIsReadAndNotWritten) {
   ASSERT_TRUE(other);
   EXPECT_GT(relative_l2(*other, want), 3e-2);  // another query
   EXPECT_EQ(*again(prompt.back()), *kept);     // and the same keys as before
+}
+
+// Decode steps of several sequences at once, sampled on the device and replayed from graphs.
+TEST_P(CudaGoldens, GreedyTokensAreTheGoldenOnes) {
+  CudaHarness harness(data_dir(GetParam()), {});
+  ASSERT_NE(harness.decoder, nullptr);
+  const auto cases = read_goldens(GetParam());
+  const CudaDecoder::SampleSpec greedy;
+  std::vector<CudaHarness::Sequence> sequences;
+  for (const GoldenCase& c : cases) {
+    sequences.push_back(harness.sequence(static_cast<int>(c.prompt.size() + c.greedy.size()), c.long_positions));
+    harness.append(sequences.back(), std::span(c.prompt).first(c.prompt.size() - 1));
+  }
+  int compared = 0, wrong = 0;
+  for (std::size_t step = 0; step < cases.front().greedy.size(); ++step) {
+    std::vector<CudaDecoder::Slice> slices;
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      const std::int32_t* token = step == 0 ? &cases[i].prompt.back() : &cases[i].greedy[step - 1];
+      slices.push_back({{token, 1}, sequences[i].pages.data(), sequences[i].length++, true, &greedy});
+      slices.back().long_positions = sequences[i].long_positions;
+    }
+    ASSERT_TRUE(harness.decoder->submit(slices));
+    const auto results = harness.decoder->collect();
+    ASSERT_TRUE(results) << results.error().message;
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      ASSERT_EQ((*results)[i].ok, 1);
+      if (cases[i].margins[step] < 0.5f) continue;  // bf16 may decide otherwise
+      ++compared;
+      wrong += (*results)[i].id != cases[i].greedy[step] ? 1 : 0;
+    }
+  }
+  EXPECT_GT(compared, 10);
+  EXPECT_EQ(wrong, 0) << "of " << compared;
+}
+
+const std::vector<std::string> kAdapters = {"lora/llama2_tiny.all_linears", "lora/llama2_tiny.query_value_rslora",
+                                            "lora/llama2_tiny.mixed_ranks"};
+
+CudaOptions with_adapters(cuda::Format format, const std::vector<std::string>& names) {
+  CudaOptions options{.format = format};
+  for (const std::string& name : names) options.adapters.emplace_back(data_dir(name));
+  return options;
+}
+
+TEST(CudaLora, AgreesWithMergedWeights) {
+  if (no_gpu()) GTEST_SKIP() << "no GPU";
+  for (const auto& [format, most] :
+       {std::pair{cuda::Format::bf16, 6e-2}, {cuda::Format::int8, 0.2}, {cuda::Format::fp8, 0.5}}) {
+    CudaHarness harness(data_dir("llama2_tiny"), with_adapters(format, kAdapters));
+    ASSERT_NE(harness.decoder, nullptr);
+    for (std::size_t a = 0; a < kAdapters.size(); ++a) {
+      const double worst = worst_of(harness, kAdapters[a], static_cast<int>(a));
+      std::printf("%s format %d: worst relative error of logits %.2e\n", kAdapters[a].c_str(), static_cast<int>(format),
+                  worst);
+      EXPECT_LT(worst, most) << kAdapters[a];
+    }
+    EXPECT_LT(worst_of(harness, "llama2_tiny"), most);
+  }
+  CudaHarness qwen(data_dir("qwen3_tiny"), with_adapters(cuda::Format::bf16, {"lora/qwen3_tiny.all_linears"}));
+  ASSERT_NE(qwen.decoder, nullptr);
+  EXPECT_LT(worst_of(qwen, "lora/qwen3_tiny.all_linears", 0), 6e-2);
+}
+
+TEST(CudaLora, SeveralAdaptersShareAStep) {
+  if (no_gpu()) GTEST_SKIP() << "no GPU";
+  CudaHarness harness(data_dir("llama2_tiny"), with_adapters(cuda::Format::bf16, kAdapters));
+  ASSERT_NE(harness.decoder, nullptr);
+  std::vector<std::int32_t> prompt;
+  for (int i = 0; i < 20; ++i) prompt.push_back(3 + i * 29 % 600);
+  const int adapters[] = {1, -1, 0, 2, 0, 1};
+  for (const std::size_t count : {20u, 1u}) {  // prompts, and decode steps of these
+    std::vector<std::vector<float>> alone;
+    std::vector<CudaHarness::Sequence> sequences;
+    std::vector<CudaDecoder::Slice> slices;
+    for (const int adapter : adapters) {
+      auto s = harness.sequence(20), t = harness.sequence(20);
+      s.adapter = t.adapter = adapter;
+      if (count == 1) harness.append(s, std::span(prompt).first(19)), harness.append(t, std::span(prompt).first(19));
+      alone.push_back(harness.append(s, std::span(prompt).last(count)));
+      sequences.push_back(t);
+    }
+    for (const auto& s : sequences) {
+      slices.push_back({std::span(prompt).last(count), s.pages.data(), s.length, true, nullptr});
+      slices.back().adapter = s.adapter;
+    }
+    ASSERT_TRUE(harness.decoder->submit(slices));
+    const auto together = harness.decoder->logits();
+    ASSERT_TRUE(together);
+    const auto vocab = static_cast<std::size_t>(harness.decoder->vocab_size());
+    for (std::size_t i = 0; i < slices.size(); ++i) {
+      const std::vector<float> mine(together->begin() + static_cast<std::ptrdiff_t>(i * vocab),
+                                    together->begin() + static_cast<std::ptrdiff_t>((i + 1) * vocab));
+      EXPECT_LT(relative_l2(mine, alone[i]), 3e-2) << "sequence " << i;
+    }
+    EXPECT_GT(relative_l2(alone[0], alone[1]), 0.1) << "the adapter does nothing";
+  }
 }
 
 // A trained model: every position's logits of a conversation, against the CPU decoder in float32.
