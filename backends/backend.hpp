@@ -5,6 +5,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,9 @@ struct Call {
   std::chrono::milliseconds capacity_wait{0};  // the tier's longest wait for the backend's capacity; 0: its own default
   core::Deadline deadline;                     // the request's one absolute deadline
   core::CancelSource* cancel = nullptr;        // never null; a cancelled wait returns ErrorKind::cancelled
+  // Called before the same bytes go to the same backend once more within one start() (a kept connection that was found
+  // dead); an error ends the start with it. Null: nobody wants to know.
+  const std::function<core::Result<void>()>* before_resend = nullptr;
 };
 
 struct AnswerHead {

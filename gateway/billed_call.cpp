@@ -104,6 +104,14 @@ core::Result<std::string_view> BilledCall::before_dispatch(const backends::Targe
                            rewritten_);
 }
 
+// A kept connection was dead when the request went out on it: whether the provider got it there nobody knows, so it is
+// an attempt like any other.
+core::Result<void> BilledCall::before_resend() {
+  ++bill_.attempts;
+  attempts_.push_back({.backend = bill_.backend, .outcome = ErrorKind::upstream_closed});
+  return services_.ledger.attempt(intent_, static_cast<std::uint32_t>(bill_.attempts), bill_.backend);
+}
+
 // A place among the calls in flight, by tier: at once, after a wait, or not at all.
 boost::asio::awaitable<core::Result<void>> BilledCall::take_place() {
   auto place = co_await services_.admission.place(spec_.tier, spec_.deadline, *spec_.cancel);
@@ -131,6 +139,8 @@ boost::asio::awaitable<core::Result<void>> BilledCall::start() {
                       .cancel = spec_.cancel};
   backends::Rejection rejection;
   const backends::BodyFor body_for = [this](const backends::Target& target) { return before_dispatch(target); };
+  const std::function<core::Result<void>()> resend = [this] { return before_resend(); };
+  call.before_resend = &resend;
   auto& set = spec_.runtime->backends_of(*spec_.model);
   const auto& retry = spec_.runtime->snapshot().policy(spec_.who->gateway).retry;
   core::Result<backends::Started> started = core::fail(ErrorKind::internal);

@@ -124,6 +124,8 @@ api::Usage own_count(const CallText& call, const backends::TokenCounter& counter
                               ? call.text_events
                               : counted_or(call.text_events, [&] { return count_stream_tokens(*call.tape, counter); });
   }
+  // Another tokenizer than the model's may find more tokens in the text than the request allowed: those it never had.
+  if (call.view.max_tokens) usage.output_tokens = std::min(usage.output_tokens, guess_answer_tokens(call.view));
   return usage;
 }
 

@@ -34,7 +34,7 @@ struct CallText {
   std::uint64_t text_events = 0;         // of the stream
 };
 // What it used by our own count, `estimated`. Where counting fails (no memory, a tokenizer's fault) sizes are taken
-// for it: the bill is not lost by that.
+// for it: the bill is not lost by that. Never more answer than the request's max_tokens.
 api::Usage own_count(const CallText& call, const backends::TokenCounter& counter) noexcept;
 
 }  // namespace ganglion::gateway

@@ -12,6 +12,7 @@
 #include "core/limits.hpp"
 #include "core/log.hpp"
 #include "metering/segment_scan.hpp"
+#include "metering/storage.hpp"
 #include "metering/tail_reader.hpp"
 
 namespace ganglion::gateway {
@@ -122,8 +123,11 @@ Idempotency::Idempotency(const idempotency::IdempotencyOptions& options, const s
   const std::filesystem::path directory = std::filesystem::path{ledger_directory} / "idempotency";
   std::error_code error;
   std::filesystem::create_directories(directory, error);
-  auto store = error ? core::fail(ErrorKind::ledger_unavailable, "cannot create " + directory.string())
-                     : idempotency::Store::open((directory / "keys.sqlite").string());
+  // SQLite makes the names in the folder durable, not the folder's own.
+  const auto named = error ? core::fail(ErrorKind::ledger_unavailable, "cannot create " + directory.string())
+                           : metering::sync_directory(ledger_directory);
+  auto store = named ? idempotency::Store::open((directory / "keys.sqlite").string())
+                     : core::Result<std::unique_ptr<idempotency::Store>>{std::unexpected(named.error())};
   if (store) {
     store_ = std::move(*store);
     recover(ledger_directory);

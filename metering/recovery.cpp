@@ -112,6 +112,20 @@ std::string note_path(const std::string& directory) {
   return directory + "/sync-failed";
 }
 
+// The note is this file under another name: a disk that is full has no room for a new one, and needs none for that.
+std::string blank_note_path(const std::string& directory) {
+  return directory + "/sync-ok";
+}
+
+// After all was written anew, and at every start.
+void lay_out_note(const std::string& directory) {
+  std::error_code error;
+  std::filesystem::rename(note_path(directory), blank_note_path(directory), error);
+  if (!error || std::filesystem::exists(blank_note_path(directory), error)) return;
+  const int fd = ::open(blank_note_path(directory).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  if (fd >= 0) ::close(fd);
+}
+
 // Puts `bytes` on new blocks and in the place of the file, durably. The new file.
 core::Result<std::unique_ptr<LedgerFile>> write_anew(const SegmentFile& file, std::string_view bytes,
                                                      LedgerStorage& storage) {
@@ -147,7 +161,6 @@ core::Result<void> write_anew_after_failed_sync(const std::string& directory, Le
   constexpr std::size_t kLast = 3;  // two with records, and a prepared one
   for (std::size_t i = files->size() - std::min(files->size(), kLast); i < files->size(); ++i)
     if (auto done = write_anew((*files)[i], storage); !done) return done;
-  std::filesystem::remove(note_path(directory), error);
   core::log(core::LogLevel::warn, "ledger_written_anew", {{"why", "a sync had failed"}});
   return {};
 }
@@ -155,6 +168,8 @@ core::Result<void> write_anew_after_failed_sync(const std::string& directory, Le
 }  // namespace
 
 void note_failed_sync(const std::string& directory) {
+  std::error_code error;
+  std::filesystem::rename(blank_note_path(directory), note_path(directory), error);
   const int fd = ::open(note_path(directory).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return;
   ::fsync(fd);
@@ -186,12 +201,13 @@ core::Result<std::unique_ptr<LedgerFile>> write_anew_while_running(const std::st
   }
   auto made = write_anew(file, scanned->bytes, storage);
   if (!made) return made;
-  std::filesystem::remove(note_path(directory), error);
+  lay_out_note(directory);
   return made;
 }
 
 core::Result<Recovered> recover(const std::string& directory, LedgerStorage& storage) {
   if (auto done = write_anew_after_failed_sync(directory, storage); !done) return std::unexpected(done.error());
+  lay_out_note(directory);
   Recovered out;
   auto listed = list_segments(directory);
   if (!listed) return std::unexpected(listed.error());

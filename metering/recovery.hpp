@@ -21,7 +21,7 @@ struct Recovered {
 };
 
 // After a failed sync the kernel may show pages that are not on the disk. Leaves a note (if the disk takes one) that
-// makes the next recovery write the last segments anew before it trusts them.
+// makes the next recovery write the last segments anew before it trusts them. A full disk takes it too.
 void note_failed_sync(const std::string& directory);
 
 // The same beside a running writer that appends nothing meanwhile: writes the segment `epoch` and the one before it

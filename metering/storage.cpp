@@ -44,10 +44,15 @@ int sync_parent(const std::string& path) {
 }
 
 // Makes `directory` and the parents it lacks; each new name is synced, or a power loss takes the folder with all it
-// holds.
+// holds. A name that is there is synced too: whoever made it may have been killed before he did. That parent may be
+// somebody else's, and not ours to open.
 int create_durably(const std::filesystem::path& directory) {
   std::error_code error;
-  if (directory.empty() || std::filesystem::is_directory(directory, error)) return 0;
+  if (directory.empty()) return 0;
+  if (std::filesystem::is_directory(directory, error)) {
+    [[maybe_unused]] const int tried = sync_parent(directory);
+    return 0;
+  }
   if (const int made = create_durably(directory.parent_path()); made != 0) return made;
   std::filesystem::create_directory(directory, error);
   return error ? error.value() : sync_parent(directory);

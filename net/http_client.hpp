@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -29,6 +30,8 @@ struct UpstreamRequest {
   // When every connection is in use: urgent requests get the next free one first, and may use those kept for them.
   bool urgent = false;
   std::chrono::milliseconds slot_wait{0};  // the longest wait for a connection; 0: connect_timeout
+  // Asked before the request is sent a second time (see send()); an error ends it with that. Null: nobody is asked.
+  const std::function<core::Result<void>()>* before_resend = nullptr;
 };
 
 class UpstreamConnection;
@@ -78,9 +81,10 @@ class UpstreamClient {
 
   // Sends one request and waits for the head of its answer, whatever its status. Takes a pooled connection where one is
   // alive; one that dies under the request before any response byte is replaced by a new connection once (for a POST
-  // this is the known keep-alive race; hooks.retried() counts it). Waits up to slot_wait for a free one of
-  // connections_max, urgent requests before others, each in order. Errors: upstream_connect, upstream_timeout (first
-  // byte), upstream_closed, upstream_protocol, overloaded (no slot), deadline_exceeded, cancelled.
+  // this is the known keep-alive race; hooks.retried() counts it, request.before_resend is asked). Waits up to
+  // slot_wait for a free one of connections_max, urgent requests before others, each in order. Errors:
+  // upstream_connect, upstream_timeout (first byte), upstream_closed, upstream_protocol, overloaded (no slot),
+  // deadline_exceeded, cancelled.
   boost::asio::awaitable<core::Result<std::unique_ptr<UpstreamResponse>>> send(const UpstreamRequest& request,
                                                                                core::Deadline deadline,
                                                                                core::CancelSource& cancel);

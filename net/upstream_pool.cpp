@@ -231,6 +231,8 @@ asio::awaitable<Sent> send_on(std::shared_ptr<UpstreamPool> pool, const Upstream
     // The upstream may close an idle connection at the very moment we use it.
     if (reused && !fresh_only && answered.error().kind == ErrorKind::upstream_closed &&
         connection->nothing_received()) {
+      if (request.before_resend != nullptr)
+        if (auto may = (*request.before_resend)(); !may) co_return report(*pool, std::move(may.error()));
       pool->hooks.retried();
       continue;
     }

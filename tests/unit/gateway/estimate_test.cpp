@@ -78,6 +78,16 @@ TEST(Estimate, WhereCountingFailsSizesAreTaken) {
   EXPECT_EQ(long_stream.output_tokens, 9U);
 }
 
+// A count by another tokenizer than the model's is never more than the request allowed: a budget reserved no more.
+TEST(Estimate, NoMoreIsCountedThanTheRequestAllowed) {
+  const api::RequestView view{.max_tokens = 2};
+  const std::string answer = R"({"choices":[{"message":{"content":"one two three four"}}]})";
+  EXPECT_EQ(own_count({.view = view, .body = "{}", .answer = answer}, words()).output_tokens, 2U);
+  EXPECT_EQ(own_count({.view = {.n = 3, .max_tokens = 1}, .body = "{}", .answer = answer}, words()).output_tokens, 3U);
+  EXPECT_EQ(own_count({.view = {}, .body = "{}", .answer = answer}, words()).output_tokens, 4U);
+  EXPECT_EQ(own_count({.view = view, .body = "{}", .tape = {}, .text_events = 9}, words()).output_tokens, 2U);
+}
+
 TEST(Estimate, TheWeightOfAnAnswerDoesNotWrapAround) {
   EXPECT_EQ(guess_answer_tokens({.n = 3, .max_tokens = 10}), 30U);
   EXPECT_EQ(guess_answer_tokens({.n = 2}), 512U);

@@ -185,6 +185,43 @@ TEST_F(UpstreamTest, CutAnswers) {
   EXPECT_EQ(hooks_.retries, 0) << "a new connection that closes is not retried";
 }
 
+// The keep-alive race: whether the first connection got the request nobody knows, so whoever counts attempts is asked.
+TEST_F(UpstreamTest, WhoSentIsAskedBeforeARequestGoesOutAgain) {
+  const auto once = [](ScriptedUpstream*& self) {
+    return [&self](RawSocket& peer) {
+      (void)self->read_request(peer);
+      peer.send(http_ok("one"));
+      (void)self->read_request(peer);  // and closes
+    };
+  };
+  ScriptedUpstream* self = nullptr;
+  ScriptedUpstream upstream({once(self), [&](RawSocket& peer) {
+                               (void)self->read_request(peer);
+                               peer.send(http_ok("two"));
+                               (void)self->read_request(peer);
+                             }});
+  self = &upstream;
+  run(options_for(upstream), [&](UpstreamClient& client) -> awaitable<void> {
+    int asked = 0;
+    const std::function<core::Result<void>()> allow = [&]() -> core::Result<void> {
+      ++asked;
+      return {};
+    };
+    const std::function<core::Result<void>()> refuse = [&]() -> core::Result<void> {
+      ++asked;
+      return core::fail(ErrorKind::ledger_unavailable);
+    };
+    EXPECT_EQ((co_await ask(client, {.path = "/x", .body = "hi", .before_resend = &allow})).body, "one");
+    EXPECT_EQ(asked, 0) << "a new connection";
+    EXPECT_EQ((co_await ask(client, {.path = "/x", .body = "hi", .before_resend = &allow})).body, "two");
+    EXPECT_EQ(asked, 1);
+    EXPECT_EQ((co_await ask(client, {.path = "/x", .body = "hi", .before_resend = &refuse})).error,
+              ErrorKind::ledger_unavailable);
+    EXPECT_EQ(asked, 2);
+  });
+  EXPECT_EQ(upstream.requests().size(), 4U);
+}
+
 TEST_F(UpstreamTest, ResetWithinTheAnswer) {
   ScriptedUpstream upstream({[&](RawSocket& peer) {
     (void)upstream_request(peer);

@@ -1,0 +1,57 @@
+#pragma once
+// What must hold when all lives of a seed are over: the ledger against what clients and providers saw. Each violation
+// is a sentence; none: all holds.
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "metering/record.hpp"
+#include "tests/simulation/world.hpp"
+
+namespace ganglion::sim {
+
+struct Verdict {
+  std::vector<std::string> violations;
+  std::size_t records = 0, billed = 0, aborted = 0;
+  std::vector<std::string> lines;  // the records, in words
+};
+
+class Oracle {
+ public:
+  Oracle(const World& world, std::string ledger) : world_(world), ledger_(std::move(ledger)) {}
+
+  std::set<int> power_lost;                // lives that ended so
+  std::set<int> served;                    // lives that came so far: what was there before is on the disk
+  std::int64_t budget_nano = 0;            // of key "a"; 0: none
+  std::string budgets_page, metrics_page;  // of the last life, when nothing ran any more
+  std::map<int, Nanos> limited_for;        // life: how long it ran, for the rate limit of key "b"
+  int burst_b = 0;
+  double per_second_b = 0;
+
+  Verdict judge();
+
+ private:
+  using Records = std::vector<metering::LedgerRecord>;
+  void wrong(std::string what) { verdict_.violations.push_back(std::move(what)); }
+  void read();
+  bool may_be_lost(int life) const;
+  void no_record_is_invented();
+  void every_answer_is_billed_once();
+  void every_attempt_is_covered();
+  void keys_are_charged_once();
+  void limits_hold();
+  void nothing_is_left();
+  void page_agrees(std::int64_t spent);
+
+  const World& world_;
+  const std::string ledger_;
+  Records records_;
+  std::map<int, const metering::LedgerRecord*> by_number_;
+  std::map<int, const Asked*> asked_;
+  std::map<std::string, std::vector<const metering::LedgerRecord*>> by_prompt_;
+  Verdict verdict_;
+};
+
+}  // namespace ganglion::sim

@@ -1,0 +1,299 @@
+// See run.hpp.
+
+#include "tests/simulation/run.hpp"
+
+#include <memory>
+#include <thread>
+
+#include "app/application.hpp"
+#include "config/loader.hpp"
+#include "core/log.hpp"
+#include "tests/simulation/disk.hpp"
+#include "tests/simulation/oracle.hpp"
+
+namespace ganglion::sim {
+namespace {
+
+constexpr const char* kConfig = R"(
+server: {listen: "127.0.0.1:0", workers: 1}
+admin: {listen: "127.0.0.1:0"}
+log: {level: "off", access_log: false}
+ledger: {directory: "/nowhere"}
+key_pepper: "${PEPPER}"
+keys:
+  - {id: a, secret: "${KEY_A}"}
+  - {id: b, secret: "${KEY_B}", limits: {requests: {rate: 2/s, burst: 3}}}
+  - {id: free, secret: "${KEY_FREE}"}
+pricing: {models: [{model: m, output_per_1m: 1000000}]}
+budgets: [{name: of-a, key: a, neurons: 50}]
+providers:
+  - {name: one, base_url: "http://127.0.0.1:9001/v1", api_key: "${PROVIDER}", models: [m], timeouts: {first_byte: 2s, idle: 2s, connect: 1s}}
+  - {name: two, base_url: "http://127.0.0.1:9002/v1", api_key: "${PROVIDER}", models: [m], timeouts: {first_byte: 2s, idle: 2s, connect: 1s}}
+gateways: [{name: default, cache: {ttl: 20s}, retry: {attempts: 2, backoff: 20ms}}]
+request: {timeout: 20s}
+shutdown: {drain: 5s}
+)";
+
+const config::Config& parsed() {
+  static const config::Config kParsed = [] {
+    auto loaded =
+        config::load_text(kConfig, "simulation.yaml", {.env = [](std::string_view name) -> std::optional<std::string> {
+                            if (name == "PEPPER") return "pepper-0123456789abcdef";
+                            if (name == "KEY_A") return "sk-a";
+                            if (name == "KEY_B") return "sk-b";
+                            if (name == "KEY_FREE") return "sk-free";
+                            return "sk-provider";
+                          }});
+    if (!loaded) {
+      std::fprintf(stderr, "%s\n", config::format(loaded.error()).c_str());
+      std::abort();
+    }
+    loaded->source.clear();
+    return std::move(*loaded);
+  }();
+  return kParsed;
+}
+
+// Reads one page of the admin listener.
+class Page final : public Endpoint {
+ public:
+  explicit Page(std::string path) : path_(std::move(path)) {}
+  void on_open() override { send("GET " + path_ + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); }
+  void on_refused() override { ended = true; }
+  void on_data(std::string_view bytes) override { text += bytes; }
+  void on_end(bool) override {
+    ended = true;
+    if (open()) finish();
+  }
+  std::string text;
+  bool ended = false;
+
+ private:
+  std::string path_;
+};
+
+enum class End { order, kill, power };
+
+class Run {
+ public:
+  Run(std::uint64_t seed, const RunOptions& options)
+      : machine_(seed),
+        disk_(machine_, options.root),
+        net_(machine_),
+        world_(machine_, net_),
+        oracle_(world_, disk_.root() + "/ledger"),
+        config_(parsed()),
+        lying_(options.lying_disk) {
+    Random& random = machine_.random;
+    config_.ledger.directory = disk_.root() + "/ledger";
+    config_.ledger.segment_bytes = 64 * 1024;
+    config_.ledger.reserve_bytes = 16 * 1024;
+    config_.server.workers = random.percent(30) ? 2 : 1;
+    const auto neurons = random.between(10, 120);
+    config_.gateway.budgets.front().limit_neurons = std::to_string(neurons);
+    oracle_.budget_nano = neurons * 1'000'000'000;
+    oracle_.burst_b = 3;
+    oracle_.per_second_b = 2;
+    config_.gateway.gateways.front().retry.attempts_max = static_cast<int>(random.between(1, 3));
+    machine_.preempt = random.percent(20) ? 15 : static_cast<unsigned>(random.between(0, 3));
+    world_.requests = static_cast<int>(random.between(3, 30));
+    world_.span = random.between(50, 4'000) * kMilli;
+    world_.padding = random.percent(30) ? 1'000 : 0;
+    disk_.faults.lying = lying_;
+    if (options.log) config_.log.level = "info";
+    world_.providers();
+  }
+
+  RunResult go();
+
+ private:
+  void choose_temper();
+  void one_life(End end);
+  void last_life();
+  void serve(const std::function<void(app::Application&)>& meanwhile, bool must_start);
+  void wait_until(const std::function<bool()>& done, Nanos at_most);
+  std::string fetch(std::uint16_t port, const std::string& path);
+  void disk_trouble();
+  void wrong(std::string what) { early_.push_back("life " + std::to_string(machine_.life()) + ": " + std::move(what)); }
+
+  Machine machine_;
+  Disk disk_;
+  Net net_;
+  World world_;
+  Oracle oracle_;
+  config::Config config_;
+  const bool lying_;
+  std::vector<std::string> early_;
+};
+
+void Run::choose_temper() {
+  Random& random = machine_.random;
+  world_.temper = {};
+  if (random.percent(20)) return;  // all is well
+  const auto some = [&](unsigned most) { return random.percent(50) ? static_cast<unsigned>(random.below(most)) : 0U; };
+  world_.temper = {.refuse = some(30),
+                   .silent = some(20),
+                   .error = some(40),
+                   .cut = some(40),
+                   .reset = some(30),
+                   .hang = some(20),
+                   .slow = some(40),
+                   .no_usage = some(30),
+                   .leave = some(50),
+                   .slow_reader = some(30),
+                   .half_request = some(15)};
+}
+
+// Faults of the disk begin and end at some time of the life.
+void Run::disk_trouble() {
+  Random& random = machine_.random;
+  disk_.faults = {.lying = lying_};
+  if (!random.percent(35)) return;
+  DiskFaults faults{.active = true, .lying = lying_};
+  switch (random.below(5)) {
+    case 0:
+      faults.write_eio = static_cast<unsigned>(random.between(1, 30));
+      break;
+    case 1:
+      faults.sync_eio = static_cast<unsigned>(random.between(1, 60));
+      break;
+    case 2:
+      faults.full = true;
+      break;
+    case 3:
+      faults.short_write = 50;
+      break;
+    default:
+      faults.slow_sync = static_cast<unsigned>(random.between(5, 60));
+  }
+  if (random.percent(30)) faults.sync_eio = std::max(faults.sync_eio, 5U);
+  const Nanos from = random.between(0, 3'000) * kMilli;
+  machine_.at(from, [this, faults] { disk_.faults = faults; });
+  machine_.at(from + random.between(1, 3'000) * kMilli, [this] { disk_.faults = {.lying = lying_}; });
+}
+
+// On a thread of the product's process.
+void Run::wait_until(const std::function<bool()>& done, Nanos at_most) {
+  const Nanos until = machine_.now + at_most;
+  while (!done() && machine_.now < until) machine_.block(machine_.current(), machine_.now + 5 * kMilli);
+}
+
+std::string Run::fetch(std::uint16_t port, const std::string& path) {
+  const auto page = std::make_shared<Page>(path);
+  net_.connect(port, page);
+  wait_until([&] { return page->ended; }, 10 * kSecond);
+  return page->text;
+}
+
+void Run::serve(const std::function<void(app::Application&)>& meanwhile, bool must_start) {
+  auto application = std::make_unique<app::Application>(std::make_shared<const config::Config>(config_));
+  if (const auto started = application->start(); !started) {
+    machine_.trace("the gateway does not start: " + started.error().message);
+    if (must_start) wrong("the gateway does not start on a sound disk: " + started.error().message);
+    return;
+  }
+  machine_.trace("the gateway serves");
+  oracle_.served.insert(machine_.life());
+  std::thread others([&] {
+    meanwhile(*application);
+    application->request_stop();
+  });
+  application->run();
+  others.join();
+  application.reset();
+  if (const auto left = net_.open_sockets(); left != 0) wrong(std::to_string(left) + " sockets are open after the end");
+}
+
+void Run::one_life(End end) {
+  Random& random = machine_.random;
+  choose_temper();
+  const bool troubled_start = random.percent(10);
+  disk_.faults = {.lying = lying_};
+  if (troubled_start) disk_trouble();
+  if (end != End::order) {
+    const Nanos when = random.percent(25) ? random.between(0, 3'000) * kMicro : random.between(0, 5'000) * kMilli;
+    machine_.crash_at(machine_.now + when);
+  }
+  const Nanos began = machine_.now;
+  const bool returned = machine_.run_life(
+      [&] {
+        serve(
+            [&](app::Application& application) {
+              if (!troubled_start) disk_trouble();
+              world_.clients(application.proxy_port());
+              wait_until([&] { return world_.all_ended() && machine_.now > began + world_.span; }, 60 * kSecond);
+              if (!world_.all_ended()) wrong("a request never ended");
+            },
+            !troubled_start);
+      },
+      300 * kSecond);
+  oracle_.limited_for[machine_.life()] = machine_.now - began;
+  if (machine_.hung()) wrong("the gateway hangs");
+  machine_.trace(returned ? "stopped by order" : end == End::power ? "power lost" : "killed");
+  net_.after_crash();
+  disk_.faults = {.lying = lying_};
+  const bool power = end == End::power && !returned;
+  if (power) oracle_.power_lost.insert(machine_.life());
+  disk_.after_crash(power);
+}
+
+void Run::last_life() {
+  world_.temper = {};
+  disk_.faults = {.lying = lying_};
+  const bool returned = machine_.run_life(
+      [&] {
+        serve(
+            [&](app::Application& application) {
+              world_.probe(application.proxy_port());
+              wait_until([&] { return world_.all_ended(); }, 30 * kSecond);
+              if (!world_.probe_ok())
+                wrong("a plain request after all that gets " + std::to_string(world_.last_probe()->status) + ": " +
+                      world_.last_probe()->body.substr(0, 600));
+              wait_until([] { return false; }, 50 * kMilli);
+              oracle_.budgets_page = fetch(application.admin_port(), "/admin/budgets");
+              oracle_.metrics_page = fetch(application.admin_port(), "/metrics");
+            },
+            true);
+      },
+      300 * kSecond);
+  if (!returned) wrong("the gateway hangs");
+}
+
+RunResult Run::go() {
+  Random& random = machine_.random;
+  const auto lives = random.between(1, 3);
+  for (std::int64_t i = 0; i < lives; ++i) {
+    const auto how = random.below(10);
+    one_life(how < 3 ? End::order : how < 6 ? End::kill : End::power);
+    if (!early_.empty()) break;
+  }
+  if (early_.empty()) last_life();
+  RunResult out;
+  out.violations = early_;
+  if (early_.empty()) {
+    Verdict verdict = oracle_.judge();
+    out.violations = std::move(verdict.violations);
+    out.records = verdict.records;
+    out.billed = verdict.billed;
+    out.aborted = verdict.aborted;
+    for (const std::string& line : verdict.lines) machine_.trace(line);
+  }
+  out.lives = static_cast<std::size_t>(machine_.life());
+  out.requests = world_.asked().size();
+  out.attempts = world_.received().size();
+  out.trace = machine_.lines();
+  out.digest = machine_.digest();
+  out.simulated_s = static_cast<double>(machine_.now) / kSecond;
+  return out;
+}
+
+}  // namespace
+
+RunResult run_seed(std::uint64_t seed, const RunOptions& options) {
+  static_cast<void>(parsed());
+  core::set_log_level(core::LogLevel::off);
+  Run run(seed, options);
+  return run.go();
+}
+
+}  // namespace ganglion::sim
