@@ -3,14 +3,12 @@
 //   0  u32 payload bytes   4  u32 CRC32C over bytes [0,4) and [8,end)   8  chain[16]
 //  24  u64 sequence       32  u32 sequence - durable sequence          36  u8 type, u8 version, u16 zero   40 payload
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <new>
 
 #include "core/digest.hpp"
+#include "core/sha256.hpp"
 #include "metering/record_codec.hpp"
 
 namespace ganglion::metering {
@@ -42,20 +40,12 @@ std::uint32_t frame_crc(std::string_view frame) {
 
 }  // namespace
 
-ChainHasher::ChainHasher()
-    : digest_(EVP_MD_fetch(nullptr, "SHA256", nullptr), [](EVP_MD* md) { EVP_MD_free(md); }),
-      context_(EVP_MD_CTX_new(), [](EVP_MD_CTX* context) { EVP_MD_CTX_free(context); }) {}
-
-Chain ChainHasher::next(const Chain& previous, std::string_view rest) {
-  std::array<unsigned char, 32> full{};
-  // It fails for want of memory only, and a record with a wrong chain would be damage.
-  if (EVP_DigestInit_ex2(context_.get(), digest_.get(), nullptr) != 1 ||
-      EVP_DigestUpdate(context_.get(), previous.data(), previous.size()) != 1 ||
-      EVP_DigestUpdate(context_.get(), rest.data(), rest.size()) != 1 ||
-      EVP_DigestFinal_ex(context_.get(), full.data(), nullptr) != 1) {
-    throw std::bad_alloc();
-  }
-  Chain out{};
+Chain ChainHasher::next(const Chain& previous, std::string_view rest) const {  // NOLINT(*-static)
+  core::Sha256State state;
+  state.update({reinterpret_cast<const char*>(previous.data()), previous.size()});
+  state.update(rest);
+  const core::Sha256 full = state.finish();
+  Chain out;
   std::copy_n(full.begin(), out.size(), out.begin());
   return out;
 }
@@ -84,7 +74,8 @@ void finish_frame(std::string& out, std::size_t start, RecordType type, std::uin
 
 FrameStatus parse_frame(std::string_view bytes, Frame& out) {
   const std::string_view head = bytes.substr(0, kFrameHeaderBytes);
-  if (std::ranges::all_of(head, [](char c) { return c == '\0'; })) return FrameStatus::end;
+  static constexpr char kEnd[kFrameHeaderBytes]{};
+  if (std::memcmp(head.data(), kEnd, head.size()) == 0) return FrameStatus::end;
   if (head.size() < kFrameHeaderBytes) return FrameStatus::bad;
   const auto length = get<std::uint32_t>(head.data());
   if (length > kPayloadBytesMax || length > bytes.size() - kFrameHeaderBytes) return FrameStatus::bad;
@@ -111,11 +102,11 @@ Chain chain_of(std::string_view bytes, const Frame& frame, const Chain& previous
 }
 
 void Encoder::number(std::uint64_t value) {
-  while (value >= 0x80) {
-    out_.push_back(static_cast<char>(value | 0x80));
-    value >>= 7;
-  }
-  out_.push_back(static_cast<char>(value));
+  char bytes[10];
+  std::size_t size = 0;
+  for (; value >= 0x80; value >>= 7) bytes[size++] = static_cast<char>(value | 0x80);
+  bytes[size++] = static_cast<char>(value);
+  out_.append(bytes, size);
 }
 
 void Encoder::wide(NeuronParts value) {

@@ -112,6 +112,7 @@ core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id
         spare = std::move(*created);
       }
       closed_ = false;
+      buffer_ = std::make_unique<WriteBuffer>(options_.directory, storage_);
       if (auto begun = begin_segment(next, std::move(spare)); !begun) return begun;
     } else if (auto resumed = resume(recovered, std::move(spare)); !resumed) {
       return resumed;
@@ -143,6 +144,9 @@ core::Result<void> LedgerWriter::resume(const Recovered& recovered, std::shared_
   if (auto synced = file_->sync(); !synced) return synced;
   if (auto before = storage_.open(segment_path(options_.directory, epoch_ - 1)))
     if (auto synced = (*before)->sync(); !synced) return synced;
+  // Only now: what was in the buffer's file is in the segment, durably.
+  buffer_ = std::make_unique<WriteBuffer>(options_.directory, storage_);
+  file_ = buffered(std::move(file_), epoch_);
   if (offset_ >= capacity_ && !spare) {
     // Into the reserve already: requests may begin only in a new segment. Without space for it the supply goes on
     // trying.
@@ -230,6 +234,13 @@ core::Result<void> LedgerWriter::usable(bool starts_request) {
   return {};
 }
 
+// `file` as appends see it.
+std::shared_ptr<LedgerFile> LedgerWriter::buffered(std::shared_ptr<LedgerFile> file, std::uint64_t epoch) const {
+  std::error_code error;
+  const std::uint64_t bytes = std::filesystem::file_size(segment_path(options_.directory, epoch), error);
+  return buffer_->wrap(std::move(file), error ? 0 : bytes);
+}
+
 // On the commit thread, after a failed sync, until it succeeds. Whoever had the lock when the sync failed may have
 // appended; nobody does after that.
 core::Result<void> LedgerWriter::mend() {
@@ -243,11 +254,12 @@ core::Result<void> LedgerWriter::mend() {
     offset = offset_;
     chain = chain_;
   }
+  if (auto flushed = buffer_->flush(); !flushed) return flushed;
   auto file = write_anew_while_running(options_.directory, epoch, offset, chain, storage_);
   if (!file) return std::unexpected(file.error());
   const std::lock_guard lock(mutex_);
   if (chain_.next_sequence != chain.next_sequence) return unavailable("a record came in between");
-  file_ = std::move(*file);
+  file_ = buffered(std::move(*file), epoch);
   return {};
 }
 
@@ -307,6 +319,7 @@ core::Result<void> LedgerWriter::begin_segment(std::uint64_t epoch, std::shared_
     encode_total(out, total);
     finish_frame(out, start, RecordType::total, durable, chain, hasher_);
   }
+  file = buffered(std::move(file), epoch);
   std::swap(file_, file);
   if (auto wrote = write(0, out); !wrote) {
     std::swap(file_, file);

@@ -1,6 +1,6 @@
 #pragma once
 // The writing half of the ledger: records into segments, open intents, running totals, state. Ledger (ledger.hpp) is
-// its public face. Thread-safe; an append is one short critical section with one pwrite (about 1 us).
+// its public face. Thread-safe; an append is one short critical section without a system call (metering/write_buffer).
 
 #include <memory>
 #include <mutex>
@@ -14,6 +14,7 @@
 #include "metering/group_commit.hpp"
 #include "metering/recovery.hpp"
 #include "metering/segment_supply.hpp"
+#include "metering/write_buffer.hpp"
 
 namespace ganglion::metering {
 
@@ -57,6 +58,7 @@ class LedgerWriter {
   core::Result<void> resume(const Recovered& recovered, std::shared_ptr<LedgerFile> spare);
   core::Result<std::shared_ptr<LedgerFile>> create_segment(std::uint64_t epoch);
   core::Result<void> begin_segment(std::uint64_t epoch, std::shared_ptr<LedgerFile> file);
+  std::shared_ptr<LedgerFile> buffered(std::shared_ptr<LedgerFile> file, std::uint64_t epoch) const;
   core::Result<void> usable(bool starts_request);
   core::Result<std::uint64_t> append(RecordType type, Urgency urgency, std::size_t open_after);
   // Requests that have not ended; those whose end was lost have. Lock held.
@@ -74,6 +76,7 @@ class LedgerWriter {
   const core::Clock& clock_;
   LedgerHooks& hooks_;
   LedgerStorage& storage_;
+  std::unique_ptr<WriteBuffer> buffer_;
   std::unique_ptr<GroupCommit> commit_;
   std::unique_ptr<SegmentSupply> supply_;
   RecoveryReport report_;

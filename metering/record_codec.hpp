@@ -4,15 +4,11 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "metering/record.hpp"
-
-struct evp_md_st;
-struct evp_md_ctx_st;
 
 namespace ganglion::metering {
 
@@ -50,16 +46,10 @@ struct Frame {
   std::size_t bytes = 0;  // of the whole frame
 };
 
-// SHA-256, with its context kept (a fresh one triples the cost of a record).
 class ChainHasher {
  public:
-  ChainHasher();
   // First 16 bytes of SHA-256(previous || rest).
-  Chain next(const Chain& previous, std::string_view rest);
-
- private:
-  std::unique_ptr<evp_md_st, void (*)(evp_md_st*)> digest_;
-  std::unique_ptr<evp_md_ctx_st, void (*)(evp_md_ctx_st*)> context_;
+  Chain next(const Chain& previous, std::string_view rest) const;
 };
 
 // Leaves room for a frame's header at the end of `out`; append the payload, then finish. Returns the frame's start.

@@ -11,6 +11,7 @@
 
 #include "core/log.hpp"
 #include "metering/anchors.hpp"
+#include "metering/write_buffer.hpp"
 
 namespace ganglion::metering {
 namespace {
@@ -205,7 +206,9 @@ core::Result<std::unique_ptr<LedgerFile>> write_anew_while_running(const std::st
   return made;
 }
 
-core::Result<Recovered> recover(const std::string& directory, LedgerStorage& storage) {
+namespace {
+
+core::Result<Recovered> recover_segments(const std::string& directory, LedgerStorage& storage) {
   if (auto done = write_anew_after_failed_sync(directory, storage); !done) return std::unexpected(done.error());
   lay_out_note(directory);
   Recovered out;
@@ -271,6 +274,40 @@ core::Result<Recovered> recover(const std::string& directory, LedgerStorage& sto
     out.spare.reset();
   }
   fill(out, before, *previous);
+  return out;
+}
+
+// What a killed process had appended and not yet written goes where it would have.
+core::Result<void> take_unwritten(const std::string& directory, LedgerStorage& storage, Recovered& out) {
+  const std::string bytes = read_unwritten(directory, out.state);
+  std::string_view left = bytes;
+  Frame frame;
+  LedgerRecord record;
+  while (parse_frame(left, frame) == FrameStatus::ok) {
+    if (const std::string wrong = out.replay.apply(frame, record); !wrong.empty()) {
+      core::log(core::LogLevel::error, "ledger_buffer_refused", {{"sequence", frame.sequence}, {"problem", wrong}});
+      break;
+    }
+    out.state = {.next_sequence = frame.sequence + 1, .chain = frame.chain};
+    ++out.report.records_scanned;
+    left.remove_prefix(frame.bytes);
+  }
+  const std::string_view taken = std::string_view{bytes}.substr(0, bytes.size() - left.size());
+  if (taken.empty()) return {};
+  auto file = storage.open(segment_path(directory, out.epoch));
+  if (!file) return std::unexpected(file.error());
+  bool out_of_space = false;
+  if (auto wrote = (*file)->write(out.offset, taken, out_of_space); !wrote) return wrote;
+  out.offset += taken.size();
+  return (*file)->sync();
+}
+
+}  // namespace
+
+core::Result<Recovered> recover(const std::string& directory, LedgerStorage& storage) {
+  auto out = recover_segments(directory, storage);
+  if (!out || out->fresh) return out;
+  if (auto taken = take_unwritten(directory, storage, *out); !taken) return std::unexpected(taken.error());
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "core/error.hpp"
+#include "metering/guarded_map.hpp"
 
 namespace ganglion::metering {
 
@@ -29,6 +30,8 @@ class LedgerStorage {
   virtual core::Result<std::unique_ptr<LedgerFile>> create(const std::string& path, std::uint64_t bytes,
                                                            const std::atomic<bool>& stop) = 0;
   virtual core::Result<std::unique_ptr<LedgerFile>> open(const std::string& path) = 0;
+  // A small file of `bytes` zeros, mapped; what stood in it is gone.
+  virtual core::Result<std::unique_ptr<GuardedMap>> map(const std::string& path, std::size_t bytes);
   // Bytes that may still be written on the volume of `directory`; the maximum where that cannot be known.
   virtual std::uint64_t free_bytes(const std::string& directory);
 };

@@ -13,6 +13,7 @@
 #include "metering/repair_report.hpp"
 #include "metering/rollup_store.hpp"
 #include "metering/segment_walk.hpp"
+#include "metering/write_buffer.hpp"
 
 namespace ganglion::metering {
 namespace {
@@ -57,6 +58,16 @@ core::Result<Walk> checked_walk(const std::string& directory, const FrameVisitor
   return walk;
 }
 
+// What is not in a segment yet: of a running gateway, or of one that was killed and not started since.
+void apply_unwritten(const std::string& directory, Walk& walk) {
+  const std::string bytes = read_unwritten(directory, walk.state);
+  std::string_view left = bytes;
+  Frame frame;
+  LedgerRecord record;
+  while (parse_frame(left, frame) == FrameStatus::ok && walk.replay.apply(frame, record).empty())
+    left.remove_prefix(frame.bytes);
+}
+
 std::string joined(const std::vector<std::string>& words) {
   std::string out;
   for (const std::string& word : words) out += (out.empty() ? "" : ", ") + word;
@@ -96,6 +107,7 @@ core::Result<RepairReport> repair_report(const std::string& directory) {
   const std::uint64_t terminals = out.verify.terminals;
   out.verify = std::move(walk->report);
   out.verify.terminals = terminals;
+  if (out.verify.ok) apply_unwritten(directory, *walk);
   for (const auto& [sequence, open] : walk->replay.open()) {
     LedgerRecord who;
     if (decode_subject(open, who))

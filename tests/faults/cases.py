@@ -82,8 +82,8 @@ def power(run):
     return f"{cuts} power losses (FUSE file system that forgets what was not synced), {facts}"
 
 
-# call, errno, only files below the ledger
-SYSCALLS = [("pwrite", 5, True), ("pwrite", 28, True), ("fdatasync", 5, True), ("fsync", 5, True), ("open", 24, True),
+# call, errno, only files below the ledger. "unmapped pwrite": the ledger's buffer cannot be mapped, so appends are calls.
+SYSCALLS = [("pwrite", 5, True), ("pwrite", 28, True), ("unmapped pwrite", 5, True), ("unmapped pwrite", 28, True), ("fdatasync", 5, True), ("fsync", 5, True), ("open", 24, True),
             ("posix_fallocate", 28, True), ("rename", 5, True), ("accept4", 24, False), ("getaddrinfo", 0, False),
             ("writev", 32, False), ("malloc", 12, False)]
 
@@ -112,10 +112,12 @@ def one_syscall(run, upstream, call, number, ledger_only, sticky, at, index):
     directory = pathlib.Path(run.directory) / f"run{index}"
     directory.mkdir()
     note, armed = directory / "struck", directory / "armed"
-    env = {"LD_PRELOAD": str(lab.tool("libfail_nth.so")), "FAIL_CALL": call, "FAIL_AT": str(at), "FAIL_ERRNO": str(number),
+    env = {"LD_PRELOAD": str(lab.tool("libfail_nth.so")), "FAIL_CALL": call.split()[-1], "FAIL_AT": str(at), "FAIL_ERRNO": str(number),
            "FAIL_NOTE": str(note), "FAIL_ARMED": str(armed)}
     if sticky:
         env["FAIL_STICKY"] = "1"
+    if call.startswith("unmapped"):
+        env["FAIL_UNMAPPED"] = "1"
     if ledger_only:
         env["FAIL_PATH"] = str(directory / "ledger")
     plain = dict(os.environ)

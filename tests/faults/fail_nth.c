@@ -5,6 +5,7 @@
 //   FAIL_AT=5        which call fails, counted from 1 once the file FAIL_ARMED exists (unset: from the start)
 //   FAIL_ERRNO=28    errno of the failure (malloc, also under operator new: always ENOMEM; getaddrinfo: EAI_AGAIN; posix_fallocate returns it)
 //   FAIL_STICKY=1    all later calls fail too
+//   FAIL_UNMAPPED=1  files below FAIL_PATH cannot be mapped shared, from the start, whatever FAIL_CALL is
 //   FAIL_PATH=text   only files whose path holds this text (functions that take a file or a path)
 // Writes "fail_nth: CALL N" to FAIL_NOTE, a file, when it strikes first.
 
@@ -18,13 +19,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 static const char *g_call, *g_path, *g_armed, *g_note;
 static long g_at;
-static int g_errno, g_sticky;
+static int g_errno, g_sticky, g_unmapped;
 static atomic_long g_count;
 static atomic_int g_is_armed, g_noted;
 
@@ -40,6 +43,7 @@ __attribute__((constructor)) static void set_up(void) {
   g_at = getenv("FAIL_AT") ? atol(getenv("FAIL_AT")) : 1;
   g_errno = getenv("FAIL_ERRNO") ? atoi(getenv("FAIL_ERRNO")) : EIO;
   g_sticky = getenv("FAIL_STICKY") != NULL;
+  g_unmapped = getenv("FAIL_UNMAPPED") != NULL;
   if (!g_armed) atomic_store(&g_is_armed, 1);
   g_call = getenv("FAIL_CALL");  // last: from here on calls are counted
 }
@@ -122,6 +126,15 @@ ON_PWRITE(pwrite64)
   }
 ON_OPEN(open)
 ON_OPEN(open64)
+
+// The call itself: allocators map before dlsym() works.
+void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset) {
+  if (g_unmapped && fd >= 0 && (flags & MAP_SHARED) && fd_matches(fd)) {
+    errno = ENODEV;
+    return MAP_FAILED;
+  }
+  return (void *)syscall(SYS_mmap, at, size, protection, flags, fd, offset);
+}
 
 int rename(const char *from, const char *to) {
   static int (*real)(const char *, const char *);

@@ -1,6 +1,7 @@
 // Digests against published test vectors.
 
 #include "core/digest.hpp"
+#include "core/sha256.hpp"
 
 #include <gtest/gtest.h>
 
@@ -14,6 +15,23 @@ TEST(Digest, Sha256OfAbc) {
 TEST(Digest, HmacSha256Rfc4231Case2) {
   EXPECT_EQ(hex(hmac_sha256("Jefe", "what do ya want for nothing?")),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+}
+
+TEST(Digest, TheShortWayAgreesWithOpenSslsLongOne) {
+  std::string text;
+  std::string key;
+  for (int i = 0; i < 200; ++i) {
+    Sha256State state;
+    const std::size_t cut = text.size() / 3;
+    state.update(std::string_view{text}.substr(0, cut));
+    state.update(std::string_view{text}.substr(cut));
+    EXPECT_EQ(hex(state.finish()), hex(sha256(text))) << text.size();
+    const HmacSha256 keyed{key};  // from none over one block to several
+    EXPECT_EQ(hex(keyed(text)), hex(hmac_sha256(key, text))) << key.size();
+    EXPECT_EQ(hex(keyed(text)), hex(hmac_sha256(key, text))) << "used again";
+    text += static_cast<char>('a' + i % 26);
+    key += static_cast<char>(i);
+  }
 }
 
 TEST(Digest, Crc32cOfTheCheckString) {

@@ -209,6 +209,8 @@ TEST_F(LedgerReaderTest, ReadsBesideARunningWriter) {
     last = report->terminals;
     EXPECT_TRUE(usage(dir_.ledger(), {}));
   }
+  writer.join();
+  ASSERT_TRUE(ledger_->flush());
   EXPECT_EQ(verify(dir_.ledger())->terminals, 3000U);
 }
 

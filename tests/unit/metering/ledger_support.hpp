@@ -53,6 +53,7 @@ class FaultyStorage final : public LedgerStorage {
   std::atomic<bool> volume_full{false};
   std::atomic<bool> refuse_growth{false};  // writes past the preallocated bytes
   std::atomic<bool> sync_fails{false};
+  std::atomic<bool> map_fails{false};  // the write buffer cannot be mapped: every append is a write
   std::atomic<int> syncs{0};
 
   // While held, syncs wait.
@@ -72,6 +73,10 @@ class FaultyStorage final : public LedgerStorage {
     std::error_code error;
     const std::uint64_t bytes = std::filesystem::file_size(path, error);
     return wrap(real_.open(path), bytes);
+  }
+  core::Result<std::unique_ptr<GuardedMap>> map(const std::string& path, std::size_t bytes) override {
+    if (map_fails) return core::fail(core::ErrorKind::ledger_unavailable, "cannot map");
+    return real_.map(path, bytes);
   }
   std::uint64_t free_bytes(const std::string& directory) override {
     return volume_full ? 4096 : real_.free_bytes(directory);
