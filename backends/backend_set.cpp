@@ -7,6 +7,8 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/container/small_vector.hpp>
+#include <optional>
 #include <random>
 
 namespace ganglion::backends {
@@ -42,6 +44,7 @@ class CountedAnswer final : public Answer {
       : in_flight_(std::move(in_flight)), inner_(std::move(inner)) {}
   const AnswerHead& head() const override { return inner_->head(); }
   boost::asio::awaitable<core::Result<std::string_view>> next() override { return inner_->next(); }
+  bool ended() const override { return inner_->ended(); }
   void expect_end() override { inner_->expect_end(); }
   std::optional<api::Usage> usage() const override { return inner_->usage(); }
   std::uint64_t engine_us() const override { return inner_->engine_us(); }
@@ -97,7 +100,7 @@ boost::asio::awaitable<bool> pause(std::chrono::nanoseconds time, core::Deadline
 BackendSet::BackendSet(std::string model, std::vector<Target> targets)
     : model_(std::move(model)), targets_(std::move(targets)), jitter_state_(std::random_device{}() | 1U) {}
 
-const Target* BackendSet::pick(api::Tier tier, core::SteadyTime now, const std::vector<const Target*>& tried) {
+const Target* BackendSet::pick(api::Tier tier, core::SteadyTime now, std::span<const Target* const> tried) {
   const Target* best = nullptr;
   double best_score = 0;
   double least_expected = 0;
@@ -133,8 +136,8 @@ const Target* BackendSet::pick(api::Tier tier, core::SteadyTime now, const std::
 boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, const RetryOptions& retry,
                                                                 const BodyFor& body_for, std::vector<Attempt>& attempts,
                                                                 Rejection& rejection) {
-  core::Error last = core::make_error(ErrorKind::no_backend, "no backend of model '" + model_ + "' is in rotation now");
-  std::vector<const Target*> tried;
+  std::optional<core::Error> last;
+  boost::container::small_vector<const Target*, 8> tried;
   auto backoff = std::chrono::duration_cast<std::chrono::nanoseconds>(retry.backoff_base);
   for (std::uint32_t attempt = 0; attempt < std::max(retry.attempts_max, 1U); ++attempt) {
     const core::SteadyTime now = std::chrono::steady_clock::now();
@@ -154,11 +157,11 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
       const auto jittered = std::chrono::nanoseconds{static_cast<std::int64_t>(
           static_cast<double>(backoff.count()) * static_cast<double>(jitter_state_ >> 11) * 0x1.0p-53)};
       backoff = std::min<std::chrono::nanoseconds>(backoff * 2, retry.backoff_max);
-      if (last.retry_after > retry.backoff_max) {
+      if (last->retry_after > retry.backoff_max) {
         target->health->released();
         break;
       }
-      if (!co_await pause(std::max<std::chrono::nanoseconds>(jittered, last.retry_after), call.deadline,
+      if (!co_await pause(std::max<std::chrono::nanoseconds>(jittered, last->retry_after), call.deadline,
                           *call.cancel)) {
         target->health->released();
         if (call.cancel->cancelled()) co_return core::fail(ErrorKind::cancelled);
@@ -191,10 +194,11 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
     judge(*target->health, answer.error(), refused, retry, std::chrono::steady_clock::now());
     last = std::move(answer.error());
     rejection = std::move(refused);
-    if (!last.retryable || call.deadline.passed() || call.cancel->cancelled()) break;
+    if (!last->retryable || call.deadline.passed() || call.cancel->cancelled()) break;
   }
-  if (call.cancel->cancelled()) last = core::make_error(ErrorKind::cancelled);
-  co_return std::unexpected(std::move(last));
+  if (call.cancel->cancelled()) co_return core::fail(ErrorKind::cancelled);
+  if (!last) co_return core::fail(ErrorKind::no_backend, "no backend of model '" + model_ + "' is in rotation now");
+  co_return std::unexpected(std::move(*last));
 }
 
 }  // namespace ganglion::backends

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -69,7 +70,7 @@ class BackendSet {
  private:
   // fast: the lowest measured latency, times the fast requests already there; regular: the fewest requests in flight
   // by weight, so it takes what capacity is spare. Ties in turn.
-  const Target* pick(api::Tier tier, core::SteadyTime now, const std::vector<const Target*>& tried);
+  const Target* pick(api::Tier tier, core::SteadyTime now, std::span<const Target* const> tried);
 
   std::string model_;
   std::vector<Target> targets_;

@@ -223,6 +223,7 @@ asio::awaitable<bool> Connection::serve() {
   }
   if (!finished_) aborted_ = true;
   end_exchange();
+  if (const auto settled = settle_now()) co_return *settled;
   co_return co_await settle_body();
 }
 

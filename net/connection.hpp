@@ -59,6 +59,7 @@ class Connection final : private Stream::PeerListener {
   boost::asio::awaitable<core::Result<std::size_t>> read_some(char* to, std::size_t size, core::SteadyTime started);
   core::Result<std::string_view> body_failed(core::Error error);
   bool body_disposable() const;
+  std::optional<bool> settle_now();
   boost::asio::awaitable<bool> settle_body();
   void keep_leftover(std::string_view leftover);
   void grow_body(std::size_t capacity_min, std::size_t capacity_max);
@@ -72,6 +73,7 @@ class Connection final : private Stream::PeerListener {
   void abort();
   void begin_answer(const ResponseHead& head, http1::ResponseFraming framing, std::uint64_t length);
   Answered write_stream(std::string_view head, std::string_view bytes, bool last);
+  std::span<iovec> write_now(std::span<iovec> pieces);
   Answered write_all(std::span<iovec> pieces);
   core::Result<void> write_failed();
 

@@ -57,7 +57,8 @@ Connection::Answered Connection::respond(const ResponseHead& head, std::string_v
   begin_answer(head, ResponseFraming::length, body.size());
   iovec pieces[2] = {piece_of(out_), piece_of(body)};
   const bool send_body = body_allowed_ && !body.empty();
-  auto sent = co_await write_all({pieces, send_body ? 2U : 1U});
+  core::Result<void> sent;
+  if (const auto left = write_now({pieces, send_body ? 2U : 1U}); !left.empty()) sent = co_await write_all(left);
   if (sent) {
     bytes_out_ += send_body ? body.size() : 0;
     finished_ = true;
@@ -134,7 +135,8 @@ Connection::Answered Connection::write_stream(std::string_view head, std::string
   }
   if (last && body_allowed_ && chunked_out_) add(bytes.empty() ? "0\r\n\r\n" : "\r\n0\r\n\r\n");
   if (count == 0) co_return core::Result<void>{};
-  auto sent = co_await write_all({pieces, count});
+  core::Result<void> sent;
+  if (const auto left = write_now({pieces, count}); !left.empty()) sent = co_await write_all(left);
   if (sent && body_allowed_) bytes_out_ += bytes.size();
   co_return sent;
 }
@@ -153,6 +155,13 @@ core::Result<void> Connection::write_failed() {
   broken_ = true;
   if (cancel_) cancel_->cancel(CancelReason::client_gone);
   return std::unexpected(cancel_error());
+}
+
+// In one system call what the kernel takes at once; the rest, and every trouble, is write_all()'s.
+std::span<iovec> Connection::write_now(std::span<iovec> pieces) {
+  if (broken_) return pieces;
+  const Io io = stream_.write_now(pieces);
+  return io.kind == Io::Kind::bytes ? advance(pieces, io.n) : pieces;
 }
 
 Connection::Answered Connection::write_all(std::span<iovec> pieces) {

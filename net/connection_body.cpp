@@ -153,31 +153,36 @@ bool Connection::body_disposable() const {
   return !head.expect_continue && size - at_hand <= kUnreadBodyBytesMax;
 }
 
-// After the exchange: consumes what is left of its body; true when the next request may be read.
-asio::awaitable<bool> Connection::settle_body() {
-  const RequestHead& head = parser_.head();
+// After the exchange: whether the next request may be read, where no byte of this one is still to come.
+std::optional<bool> Connection::settle_now() {
   const std::size_t head_bytes = parser_.head_bytes();
   const std::string_view received{in_.get(), in_used_};
   if (body_capacity_ > kBodyBytesKept) {
     body_.reset();
     body_capacity_ = 0;
   }
-  if (aborted_ || broken_ || !keep_alive_) co_return false;
+  if (aborted_ || broken_ || !keep_alive_) return false;
   if (body_state_ == Body::read && raw_) {
     keep_leftover({raw_.get() + raw_begin_, raw_end_ - raw_begin_});
     worker_->buffers.give(std::move(raw_));
-    co_return true;
+    return true;
   }
-  const std::uint64_t size = head.content_length.value_or(0);
+  const std::uint64_t size = parser_.head().content_length.value_or(0);
   if (in_used_ - head_bytes >= size) {
     keep_leftover(received.substr(head_bytes + static_cast<std::size_t>(size)));
-    co_return true;
+    return true;
   }
   if (body_state_ == Body::read) {  // into body_: nothing was read past its end
     keep_leftover({});
-    co_return true;
+    return true;
   }
-  std::uint64_t left = size - (in_used_ - head_bytes);
+  return std::nullopt;
+}
+
+// Consumes what is left of the body; true when the next request may be read.
+asio::awaitable<bool> Connection::settle_body() {
+  if (const auto settled = settle_now()) co_return *settled;
+  std::uint64_t left = parser_.head().content_length.value_or(0) - (in_used_ - parser_.head_bytes());
   in_used_ = 0;
   arm(kUnreadBodyLimit);
   while (left > 0) {

@@ -4,6 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace ganglion::net {
 
@@ -75,6 +80,53 @@ bool all_of_class(std::string_view text, std::uint8_t bits) {
   return std::ranges::all_of(text, [bits](char c) { return has_class(c, bits); });
 }
 
+#if defined(__SSE2__)
+// The text's bytes in a register, some of them twice; for 4 to 16 bytes.
+__m128i window(std::string_view text) {
+  const char* const p = text.data();
+  const std::size_t n = text.size();
+  if (n >= 8) {
+    return _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)),
+                              _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + n - 8)));
+  }
+  std::int32_t first = 0;
+  std::int32_t last = 0;
+  std::memcpy(&first, p, sizeof first);
+  std::memcpy(&last, p + n - 4, sizeof last);
+  return _mm_set_epi32(first, last, first, last);
+}
+
+// Calls `bad` with 16 bytes at a time until all of the text (4 bytes or more) was seen; whether any was.
+template <class Bad>
+bool any_window(std::string_view text, Bad bad) {
+  if (text.size() <= 16) return _mm_movemask_epi8(bad(window(text))) != 0;
+  std::size_t at = 0;
+  __m128i seen = _mm_setzero_si128();
+  for (; at + 16 <= text.size(); at += 16) {
+    seen = _mm_or_si128(seen, bad(_mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + at))));
+  }
+  // The rest, with bytes before it once more.
+  seen = _mm_or_si128(seen, bad(_mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + text.size() - 16))));
+  return _mm_movemask_epi8(seen) != 0;
+}
+
+// 0xff where a byte is in [first, last], for ASCII bounds; bytes from 0x80 on are in none.
+__m128i in_range(__m128i bytes, char first, char last) {
+  return _mm_and_si128(_mm_cmpgt_epi8(bytes, _mm_set1_epi8(static_cast<char>(first - 1))),
+                       _mm_cmplt_epi8(bytes, _mm_set1_epi8(static_cast<char>(last + 1))));
+}
+
+// Letters, digits and '-': what nearly all names are made of. Other token characters look bad here.
+bool is_plain_token(std::string_view text) {
+  return !any_window(text, [](__m128i bytes) {
+    const __m128i letters = in_range(_mm_or_si128(bytes, _mm_set1_epi8(0x20)), 'a', 'z');
+    const __m128i good =
+        _mm_or_si128(_mm_or_si128(letters, in_range(bytes, '0', '9')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('-')));
+    return _mm_xor_si128(good, _mm_set1_epi8(-1));
+  });
+}
+#endif
+
 bool is_utf8(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   for (std::size_t i = 0; i < text.size();) {
@@ -145,10 +197,22 @@ Why add_connection(std::string_view value, Framing& framing) {
 }  // namespace
 
 bool is_token(std::string_view text) {
+#if defined(__SSE2__)
+  if (text.size() >= 4 && is_plain_token(text)) return true;
+#endif
   return !text.empty() && all_of_class(text, kTchar);
 }
 
 bool is_field_value(std::string_view text) {
+#if defined(__SSE2__)
+  if (text.size() >= 4) {
+    return !any_window(text, [](__m128i bytes) {
+      const __m128i control = _mm_cmpeq_epi8(_mm_max_epu8(bytes, _mm_set1_epi8(0x1F)), _mm_set1_epi8(0x1F));
+      const __m128i tab = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\t'));
+      return _mm_or_si128(_mm_andnot_si128(tab, control), _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7F)));
+    });
+  }
+#endif
   bool bad = false;
   for (const char c : text) {
     const auto u = static_cast<unsigned char>(c);

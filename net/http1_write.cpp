@@ -2,6 +2,7 @@
 
 #include "net/http1_write.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 
@@ -66,7 +67,17 @@ std::string_view reason_phrase(int status) {
 
 bool append_header(std::string& out, std::string_view name, std::string_view value) {
   if (!is_token(name) || !is_field_value(value)) return false;
-  out.append(name).append(": ").append(value).append("\r\n");
+  const std::size_t at = out.size();
+  const std::size_t end = at + name.size() + value.size() + 4;
+  out.resize_and_overwrite(end, [&](char* to, std::size_t) {  // libstdc++ 12 may pass a size of its own
+    to = std::copy_n(name.data(), name.size(), to + at);
+    *to++ = ':';
+    *to++ = ' ';
+    to = std::copy_n(value.data(), value.size(), to);
+    *to++ = '\r';
+    *to = '\n';
+    return end;
+  });
   return true;
 }
 

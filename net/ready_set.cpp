@@ -85,11 +85,19 @@ void ReadySet::wait() {
 void ReadySet::dispatch() {
   do {
     batch_size_ = epoll_wait(epoll_->native_handle(), batch_.data(), static_cast<int>(batch_.size()), 0);
+    // First all are marked: whoever is called below may look at the connection of another.
+    for (int i = 0; i < batch_size_; ++i) {
+      const epoll_event event = batch_[static_cast<std::size_t>(i)];
+      static_cast<Member*>(event.data.ptr)->told_ = true;
+    }
+    if (batch_size_ < static_cast<int>(batch_.size())) ++turn_;
     for (int i = 0; i < batch_size_; ++i) {
       const epoll_event event = batch_[static_cast<std::size_t>(i)];
       if (event.data.ptr == nullptr) continue;
+      auto* const member = static_cast<Member*>(event.data.ptr);
+      member->told_ = false;
       try {
-        static_cast<Member*>(event.data.ptr)->on_ready(event.events);
+        member->on_ready(event.events);
       } catch (const std::exception& error) {  // the others of the batch must hear of theirs
         core::log(core::LogLevel::error, "connection_threw", {{"what", error.what()}});
       }

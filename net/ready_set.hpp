@@ -30,10 +30,13 @@ class ReadySet final : public boost::asio::execution_context::service {
 
    protected:
     ~Member() = default;
+    // The kernel has told of something that on_ready() has not been called for yet.
+    bool told() const { return told_; }
 
    private:
     friend class ReadySet;
     std::size_t place_ = 0;
+    bool told_ = false;
   };
 
   static ReadySet& of(const boost::asio::any_io_executor& executor);
@@ -44,6 +47,8 @@ class ReadySet final : public boost::asio::execution_context::service {
   // descriptor is closed. What is ready already is told as well.
   bool add(int fd, Member& member);
   void remove(int fd, Member& member);
+  // Grows whenever the kernel was asked and all that it had to tell was taken down (Member::told()).
+  std::uint64_t turn() const { return turn_; }
 
  private:
   void shutdown() override;
@@ -55,6 +60,7 @@ class ReadySet final : public boost::asio::execution_context::service {
   bool waiting_ = false;
   std::array<epoll_event, 64> batch_{};
   int batch_size_ = 0;
+  std::uint64_t turn_ = 0;
 };
 
 }  // namespace ganglion::net

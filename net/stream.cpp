@@ -212,6 +212,8 @@ bool Stream::quiet_and_open() {
   if (!is_open() || tls_broken_) return false;
   char byte = 0;
   if (!ssl_) {
+    const bool heard = registered_ && set_.turn() != idle_since_;
+    if (heard && !told() && !read_.ready && !peer_ended_) return true;
     if (::recv(fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN) return false;
     read_.ready = false;
     return true;

@@ -73,7 +73,10 @@ class Stream final : private ReadySet::Member {
 
   // TLS only: the peer sent close_notify (looks past nothing that is unread).
   bool tls_peer_closed();
-  // An idle connection as it should be: open, and nothing to read.
+  // From here on the connection is idle.
+  void begin_idle() { idle_since_ = set_.turn(); }
+  // An idle connection as it should be: open, and nothing to read. Without a system call where the kernel has been
+  // asked for news since it went idle, and had none.
   bool quiet_and_open();
   // Ends our side: close_notify, FIN. Reading goes on.
   void shutdown_send();
@@ -104,6 +107,7 @@ class Stream final : private ReadySet::Member {
   int fd_ = -1;
   bool registered_ = false;
   bool peer_ended_ = false;
+  std::uint64_t idle_since_ = 0;
   PeerListener* listener_ = nullptr;
   Direction read_;
   Direction write_;

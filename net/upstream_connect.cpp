@@ -187,6 +187,7 @@ void UpstreamConnection::go_idle() {
   begin_ = end_ = 0;
   whole_ = {};
   idle_ = true;
+  if (stream_) stream_->begin_idle();
   timer_.arm(std::chrono::steady_clock::now() + pool_.options.pool_idle_timeout);
 }
 

@@ -65,6 +65,7 @@ class UpstreamConnection final : private Stream::PeerListener {
   boost::asio::awaitable<core::Result<void>> connect_to(const boost::asio::ip::address& address, core::Deadline until);
   boost::asio::awaitable<core::Result<void>> handshake();
   core::Result<void> make_head(const UpstreamRequest& request);
+  bool send_now(const UpstreamRequest& request);
   boost::asio::awaitable<core::Result<void>> send(const UpstreamRequest& request);
   boost::asio::awaitable<core::Result<void>> receive_head();
   core::Result<void> begin_body(bool head_request);
@@ -85,6 +86,7 @@ class UpstreamConnection final : private Stream::PeerListener {
   bool hung_up_ = false;
 
   std::string out_;
+  std::size_t sent_ = 0;  // bytes that the kernel took at once
   bool send_failed_ = false;
 
   BufferPool::Buffer in_;

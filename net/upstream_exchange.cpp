@@ -75,14 +75,24 @@ asio::awaitable<core::Result<void>> UpstreamConnection::exchange(const UpstreamR
     failed_ = true;
     co_return made;
   }
-  if (auto sent = co_await send(request); !sent) co_return sent;
+  if (!send_now(request)) {
+    if (auto sent = co_await send(request); !sent) co_return sent;
+  }
   if (auto got = co_await receive_head(); !got) co_return got;
   co_return begin_body(request.method == Method::head);
 }
 
+// Head and body in one system call, where the kernel takes all of it; else what it did not take is send()'s.
+bool UpstreamConnection::send_now(const UpstreamRequest& request) {
+  const iovec pieces[2] = {{out_.data(), out_.size()}, {const_cast<char*>(request.body.data()), request.body.size()}};
+  const Io io = stream_->write_now({pieces, request.body.empty() ? 1U : 2U});
+  sent_ = io.kind == Io::Kind::bytes ? io.n : 0;
+  return sent_ == out_.size() + request.body.size();
+}
+
 asio::awaitable<core::Result<void>> UpstreamConnection::send(const UpstreamRequest& request) {
   iovec storage[2] = {{out_.data(), out_.size()}, {const_cast<char*>(request.body.data()), request.body.size()}};
-  std::span<iovec> pieces{storage, request.body.empty() ? 1U : 2U};
+  std::span<iovec> pieces = advance({storage, request.body.empty() ? 1U : 2U}, sent_);
   while (!pieces.empty()) {
     const Io io = stream_->write_now(pieces);
     if (io.kind == Io::Kind::bytes) {

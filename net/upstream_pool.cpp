@@ -217,9 +217,14 @@ asio::awaitable<Sent> send_on(std::shared_ptr<UpstreamPool> pool, const Upstream
   for (bool fresh_only = false;; fresh_only = true) {
     if (cancel.cancelled()) co_return core::fail(ErrorKind::cancelled);
     if (deadline.passed()) co_return core::fail(ErrorKind::deadline_exceeded, "the request's deadline passed");
-    auto taken = co_await pool->take(request, fresh_only, deadline, cancel);
-    if (!taken) co_return report(*pool, std::move(taken.error()));
-    std::unique_ptr<UpstreamConnection> connection = std::move(*taken);
+    std::unique_ptr<UpstreamConnection> connection;
+    if (pool->may_take(request.urgent)) {
+      connection = pool->take_now(fresh_only);
+    } else {
+      auto taken = co_await pool->take(request, fresh_only, deadline, cancel);
+      if (!taken) co_return report(*pool, std::move(taken.error()));
+      connection = std::move(*taken);
+    }
     const bool reused = connection->connected();
     if (reused) {
       pool->hooks.reused();

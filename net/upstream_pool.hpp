@@ -24,6 +24,9 @@ struct UpstreamPool : std::enable_shared_from_this<UpstreamPool> {
 
   // The idle connection used last, if it is still alive; those found dead on the way are closed.
   std::unique_ptr<UpstreamConnection> take_idle();
+  // What take() gives without a wait, for whoever may have it.
+  bool may_take(bool urgent) const;
+  std::unique_ptr<UpstreamConnection> take_now(bool fresh);
   // An idle connection that is alive (unless `fresh`), or an object that holds a slot but is not connected; waits while
   // as many are in use as this request may add to. overloaded after its slot_wait.
   boost::asio::awaitable<core::Result<std::unique_ptr<UpstreamConnection>>> take(const UpstreamRequest& request,
@@ -50,10 +53,6 @@ struct UpstreamPool : std::enable_shared_from_this<UpstreamPool> {
   std::size_t promised = 0;  // to waiters that were woken and have not run yet
   std::vector<std::unique_ptr<UpstreamConnection>> idle;
   bool closed = false;
-
- private:
-  bool may_take(bool urgent) const;
-  std::unique_ptr<UpstreamConnection> take_now(bool fresh);
 };
 
 }  // namespace ganglion::net

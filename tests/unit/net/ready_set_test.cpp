@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "net/stream.hpp"
 
@@ -42,6 +43,29 @@ std::string drain(Stream& stream, Io::Kind& last) {
     last = io.kind;
     if (io.kind != Io::Kind::bytes) return all;
     all.append(bytes, io.n);
+  }
+}
+
+// Whoever is woken first may ask for an idle connection whose news came in the same batch: it must not look quiet.
+TEST(ReadySet, NewsOfTheSameBatchAreKnownBeforeAnybodyIsWoken) {
+  for (const bool news : {true, false}) {
+    asio::io_context io{1};
+    Pair waiting(io);
+    Pair idle(io);
+    std::vector<bool> quiet;
+    const auto look = [&](Pair& own, Pair& other) -> asio::awaitable<void> {
+      other.stream->begin_idle();
+      EXPECT_TRUE(co_await own.stream->wait_read());
+      quiet.push_back(other.stream->quiet_and_open());
+    };
+    waiting.send("x");
+    if (news) idle.send("surplus");
+    asio::co_spawn(io, look(waiting, idle), asio::detached);
+    if (news) asio::co_spawn(io, look(idle, waiting), asio::detached);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{5};
+    while (quiet.empty() && std::chrono::steady_clock::now() < end) io.run_one_for(std::chrono::seconds{1});
+    ASSERT_FALSE(quiet.empty());
+    EXPECT_EQ(quiet.front(), !news);  // of the one that was not woken first
   }
 }
 
