@@ -56,6 +56,9 @@ class Answer {
   // Errors: upstream_timeout (idle limit), upstream_closed (body cut), upstream_protocol, deadline_exceeded, cancelled.
   virtual boost::asio::awaitable<core::Result<std::string_view>> next() = 0;
 
+  // True: what next() gave last was the end of the body as well, so that next() need not be asked for it.
+  virtual bool ended() const { return false; }
+
   // The caller has all it wants and the body is about to end: its connection is worth keeping.
   virtual void expect_end() {}
 

@@ -2,10 +2,7 @@
 
 #include "gateway/auth.hpp"
 
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/params.h>
 
 #include <algorithm>
 #include <array>
@@ -122,21 +119,8 @@ const Principal* KeyRing::find(const core::Sha256& digest) const {
   return answers[static_cast<std::size_t>(equal & static_cast<int>(check.good))];
 }
 
-Authenticator::Authenticator(std::shared_ptr<const KeyRing> ring) : ring_(std::move(ring)) {
-  if (ring_->open()) return;
-  EVP_MAC* algorithm = EVP_MAC_fetch(nullptr, "HMAC", nullptr);
-  mac_ = EVP_MAC_CTX_new(algorithm);
-  EVP_MAC_free(algorithm);
-  char digest_name[] = "SHA256";
-  const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest_name, 0),
-                                   OSSL_PARAM_construct_end()};
-  const std::string_view pepper = ring_->pepper().reveal();
-  EVP_MAC_init(mac_, reinterpret_cast<const unsigned char*>(pepper.data()), pepper.size(), parameters);
-}
-
-Authenticator::~Authenticator() {
-  EVP_MAC_CTX_free(mac_);
-}
+Authenticator::Authenticator(std::shared_ptr<const KeyRing> ring)
+    : ring_(std::move(ring)), hmac_(ring_->pepper().reveal()) {}
 
 core::Result<const Principal*> Authenticator::identify(std::string_view authorization) {
   if (ring_->open()) return &ring_->anonymous();
@@ -145,12 +129,7 @@ core::Result<const Principal*> Authenticator::identify(std::string_view authoriz
     return core::fail(core::ErrorKind::unauthorized,
                       "no API key given: send it as an Authorization header (Authorization: Bearer YOUR_KEY)");
   }
-  core::Sha256 digest{};
-  std::size_t size = 0;
-  const bool done = token.size() <= kKeyBytesMax && EVP_MAC_init(mac_, nullptr, 0, nullptr) == 1 &&
-                    EVP_MAC_update(mac_, reinterpret_cast<const unsigned char*>(token.data()), token.size()) == 1 &&
-                    EVP_MAC_final(mac_, digest.data(), &size, digest.size()) == 1;
-  const Principal* principal = done ? ring_->find(digest) : nullptr;
+  const Principal* principal = token.size() <= kKeyBytesMax ? ring_->find(hmac_(token)) : nullptr;
   if (principal == nullptr) {
     return core::fail(core::ErrorKind::unauthorized, "the API key given is not valid here: it is unknown or revoked");
   }

@@ -3,7 +3,7 @@
 // HMAC-SHA-256 under the operator's pepper and looked up by that digest, so that neither the table nor the time of a
 // look-up tells anything about a key. Known, unknown and revoked keys take the same path through the table: it always
 // reads as many slots, compares one digest, and branches on none of it.
-// A KeyRing is immutable; a reload makes a new one. Authenticator is per worker (it keeps the keyed HMAC context).
+// A KeyRing is immutable; a reload makes a new one. Authenticator is per worker (it keeps the keyed HMAC).
 
 #include <cstdint>
 #include <memory>
@@ -13,9 +13,8 @@
 
 #include "core/digest.hpp"
 #include "core/error.hpp"
+#include "core/sha256.hpp"
 #include "gateway/options.hpp"
-
-struct evp_mac_ctx_st;
 
 namespace ganglion::gateway {
 
@@ -67,7 +66,6 @@ class KeyRing {
 class Authenticator {
  public:
   explicit Authenticator(std::shared_ptr<const KeyRing> ring);
-  ~Authenticator();
   Authenticator(const Authenticator&) = delete;
   Authenticator& operator=(const Authenticator&) = delete;
 
@@ -77,7 +75,7 @@ class Authenticator {
 
  private:
   std::shared_ptr<const KeyRing> ring_;
-  evp_mac_ctx_st* mac_ = nullptr;  // keyed once; re-initialised per look-up without hashing the pepper again
+  const core::HmacSha256 hmac_;  // keyed once: a look-up does not hash the pepper again
 };
 
 }  // namespace ganglion::gateway

@@ -112,8 +112,8 @@ core::Result<void> BilledCall::before_resend() {
   return services_.ledger.attempt(intent_, static_cast<std::uint32_t>(bill_.attempts), bill_.backend);
 }
 
-// A place among the calls in flight, by tier: at once, after a wait, or not at all.
-boost::asio::awaitable<core::Result<void>> BilledCall::take_place() {
+// A place among the calls in flight, by tier: after a wait, or not at all.
+boost::asio::awaitable<core::Result<void>> BilledCall::wait_for_place() {
   auto place = co_await services_.admission.place(spec_.tier, spec_.deadline, *spec_.cancel);
   if (!place) co_return std::unexpected(std::move(place.error()));
   place_ = std::move(*place);
@@ -123,7 +123,9 @@ boost::asio::awaitable<core::Result<void>> BilledCall::take_place() {
 }
 
 boost::asio::awaitable<core::Result<void>> BilledCall::start() {
-  if (auto done = co_await take_place(); !done) {
+  if (auto place = services_.admission.place_now(spec_.tier)) {
+    place_ = std::move(*place);
+  } else if (auto done = co_await wait_for_place(); !done) {
     settle_now(outcome_of(done.error()), reason_of(done.error(), spec_.cancel),
                core::face(done.error().kind).http_status);
     co_return done;
@@ -143,7 +145,7 @@ boost::asio::awaitable<core::Result<void>> BilledCall::start() {
   call.before_resend = &resend;
   auto& set = spec_.runtime->backends_of(*spec_.model);
   const auto& retry = spec_.runtime->snapshot().policy(spec_.who->gateway).retry;
-  core::Result<backends::Started> started = core::fail(ErrorKind::internal);
+  core::Result<backends::Started> started;
   {
     const Stopwatch waiting(bill_.upstream);
     started = co_await set.start(call, retry, body_for, attempts_, rejection);
@@ -422,7 +424,7 @@ boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
       answer_->expect_end();
       break;
     }
-    core::Result<std::string_view> bytes = core::fail(ErrorKind::internal);
+    core::Result<std::string_view> bytes;
     {
       const Stopwatch waiting(bill_.upstream);
       bytes = co_await answer_->next();
@@ -458,7 +460,7 @@ boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
 boost::asio::awaitable<core::Result<std::string_view>> BilledCall::whole() {
   if (refused_) co_return std::string_view{body_};
   for (;;) {
-    core::Result<std::string_view> bytes = core::fail(ErrorKind::internal);
+    core::Result<std::string_view> bytes;
     {
       const Stopwatch waiting(bill_.upstream);
       bytes = co_await answer_->next();
@@ -470,6 +472,7 @@ boost::asio::awaitable<core::Result<std::string_view>> BilledCall::whole() {
           broken(core::make_error(ErrorKind::upstream_protocol, "the provider's answer is over the size limit")));
     }
     body_ += *bytes;
+    if (answer_->ended()) break;
   }
   const auto facts = api::scan_answer(body_);
   if (!facts)

@@ -101,7 +101,7 @@ class BilledCall {
   metering::Units units_now(const api::Usage& usage) const;
   metering::Terminal terminal(metering::Outcome outcome, std::string_view reason, int status);
   void count_usage(bool answered) noexcept;
-  boost::asio::awaitable<core::Result<void>> take_place();
+  boost::asio::awaitable<core::Result<void>> wait_for_place();
   core::Error broken(core::Error error);
   StreamPiece take_events();
   void annotate(const api::SseEvent& event, const api::ChunkFacts& facts);

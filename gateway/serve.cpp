@@ -62,7 +62,10 @@ void Worker::fill_head(Request& request, net::ResponseHead& head, AnswerHeaders&
 }
 
 boost::asio::awaitable<Worker::Done> Worker::serve_direct(Request& request) {
-  if (auto fits = co_await reserve(request); !fits) co_return fits;
+  if (auto fits = try_reserve(request); !fits) {
+    if (fits.error().kind != ErrorKind::quota_exceeded || !fits.error().retryable) co_return fits;
+    if (fits = co_await reserve(request); !fits) co_return fits;
+  }
   request.dispatched = true;
   BilledCall call(services_, call_spec(request));
   Done done = co_await call.start();

@@ -62,7 +62,9 @@ boost::asio::awaitable<Worker::Done> Worker::serve_from_cache(Request& request) 
   if (request.caching.lookup) {
     // An answer to this very question, even a little old, comes before one to a similar question.
     if (found.freshness != cache::Freshness::revalidate) {
-      if (const auto entry = co_await look_alike(request, scope)) co_return co_await serve_entry(request, entry);
+      if (policy.cache.semantic.on()) {
+        if (const auto entry = co_await look_alike(request, scope)) co_return co_await serve_entry(request, entry);
+      }
     }
     if (!request.caching.store) co_return co_await serve_direct(request);
   }

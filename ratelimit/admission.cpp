@@ -219,6 +219,11 @@ core::Error Admission::refuse(api::Tier tier, Shed why) {
   return error;
 }
 
+std::optional<Place> Admission::place_now(api::Tier tier) {
+  if (!slots_.try_take(tier)) return std::nullopt;
+  return granted(tier, std::chrono::steady_clock::now(), {});
+}
+
 boost::asio::awaitable<core::Result<Place>> Admission::place(api::Tier tier, core::Deadline deadline,
                                                              core::CancelSource& cancel) {
   const core::SteadyTime asked = std::chrono::steady_clock::now();

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "api/types.hpp"
@@ -80,6 +81,8 @@ class Admission {
   // memory.
   core::Result<Ticket> enter(api::Tier presumed, std::uint64_t body_bytes = 0);
 
+  // A place for one call where one is free and nobody waits for it.
+  std::optional<Place> place_now(api::Tier tier);
   // A place for one call, at once or after a wait of at most the tier's own limit, fast before regular, each in order.
   // Errors: overloaded with retry_after (shed), cancelled, deadline_exceeded.
   boost::asio::awaitable<core::Result<Place>> place(api::Tier tier, core::Deadline deadline,

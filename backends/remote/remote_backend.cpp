@@ -43,6 +43,7 @@ class RemoteAnswer final : public Answer {
   }
   const AnswerHead& head() const override { return head_; }
   boost::asio::awaitable<core::Result<std::string_view>> next() override { return response_->next(); }
+  bool ended() const override { return response_->ended(); }
   void expect_end() override { response_->expect_end(); }
 
  private:
