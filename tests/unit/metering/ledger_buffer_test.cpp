@@ -137,6 +137,7 @@ TEST_F(LedgerBufferTest, ATornOrForeignBufferAddsNothing) {
   const std::string directory = killed("flip");
   std::filesystem::remove(segment_path(directory, 2));
   for (std::size_t at = 0; at < used; at += 5) {
+    if (whole[at] == 0) continue;  // also what lies between the two halves' records
     write_file(segment_path(directory, 1), first_segment());
     std::string bytes = whole;
     bytes[at] = static_cast<char>(bytes[at] ^ 4);
