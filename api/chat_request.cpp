@@ -173,6 +173,7 @@ void read_sampling(Fields& fields, SamplingFields& out) {
   if (const auto max = new_max ? new_max : old_max) out.max_tokens = static_cast<std::int32_t>(*max);
   if (const auto n = fields.integer("n", 1, kLocalChoicesMax)) out.n = static_cast<std::int32_t>(*n);
   fields.boolean("ignore_eos", out.ignore_eos);
+  fields.text("lora", out.lora);
   fields.boolean("stream", out.stream);
   if (const Json* options = fields.find("stream_options")) {
     if (!options->is_object()) {

@@ -43,6 +43,7 @@ struct SamplingFields {
   bool include_usage = false;
   bool logprobs = false;
   std::int32_t top_logprobs = 0;  // 0..20
+  std::string lora;               // id of an adapter
 };
 
 inline constexpr std::int32_t kLocalChoicesMax = 8;

@@ -320,6 +320,19 @@ void resolve_files(Reader& reader, const Node& root, Config& config) {
     } else {
       place.error({"local", i, "path"}, found.error());
     }
+    std::set<std::string> ids;
+    for (std::size_t a = 0; a < config.local_models[i].adapters.size(); ++a) {
+      auto& adapter = config.local_models[i].adapters[a];
+      if (!ids.insert(adapter.id).second) {
+        place.error({"local", i, "adapters", a, "id"}, "\"" + adapter.id + "\" is defined twice");
+      }
+      auto folder = resolve_model_dir(adapter.directory, file, reader.options().env, "adapter_config.json");
+      if (folder) {
+        adapter.directory = folder->string();
+      } else {
+        place.error({"local", i, "adapters", a, "path"}, folder.error());
+      }
+    }
   }
 }
 

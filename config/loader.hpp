@@ -42,9 +42,11 @@ std::string_view embedded_default_text();
 LoadResult embedded_default(const LoadOptions& options = {});
 
 // Where a model folder is: an absolute path itself; else relative to the configuration file, $GANGLION_DATA_DIR,
-// <folder of the program>/../share/ganglion and the source tree, in this order. The error lists the places tried.
+// <folder of the program>/../share/ganglion and the source tree, in this order. `holds`: the file by which it is known.
+// The error lists the places tried.
 std::expected<std::filesystem::path, std::string> resolve_model_dir(std::string_view directory,
                                                                     const std::filesystem::path& config_file,
-                                                                    const EnvLookup& env = process_env);
+                                                                    const EnvLookup& env = process_env,
+                                                                    std::string_view holds = "config.json");
 
 }  // namespace ganglion::config

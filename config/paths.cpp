@@ -22,7 +22,7 @@ fs::path program_folder() {
 }  // namespace
 
 std::expected<fs::path, std::string> resolve_model_dir(std::string_view directory, const fs::path& config_file,
-                                                       const EnvLookup& env) {
+                                                       const EnvLookup& env, std::string_view holds) {
   const fs::path given(directory);
   std::vector<fs::path> places;
   if (given.is_absolute()) {
@@ -41,10 +41,10 @@ std::expected<fs::path, std::string> resolve_model_dir(std::string_view director
   for (fs::path& place : places) {
     place = place.lexically_normal();
     std::error_code ignored;
-    if (fs::is_regular_file(place / "config.json", ignored)) return place;
+    if (fs::is_regular_file(place / holds, ignored)) return place;
     tried += (tried.empty() ? "" : ", ") + place.string();
   }
-  return std::unexpected("no model folder (one with a config.json) at " + tried);
+  return std::unexpected("no model folder (one with a " + std::string(holds) + ") at " + tried);
 }
 
 }  // namespace ganglion::config

@@ -208,6 +208,15 @@ Table<backends::RemoteOptions> provider_table() {
   }};
 }
 
+Table<backends::LocalAdapterOptions> adapter_table() {
+  using T = backends::LocalAdapterOptions;
+  return {{
+      entry<T>("id", &T::id, identifier(), "What requests name in `lora`.", kRequired),
+      entry<T>("path", &T::directory, path(),
+               "Folder with `adapter_config.json` and `adapter_model.safetensors`, looked up as a model's.", kRequired),
+  }};
+}
+
 Table<backends::LocalModelOptions> local_table() {
   using T = backends::LocalModelOptions;
   return {{
@@ -243,6 +252,10 @@ Table<backends::LocalModelOptions> local_table() {
                "Prompt and answer tokens together; `auto`: what the model was made for.", kRestart),
       entry<T>("weight", &T::weight, integer(1, 1'000),
                "Share of the model's traffic, where a provider serves the same name.", kRestart),
+      objects<T>("adapters", &T::adapters, adapter_table(),
+                 "Low-rank adapters (LoRA, PEFT's files) that requests name in `lora`. Requests with different ones "
+                 "and with none share steps; see docs/models.md.",
+                 {.reloads = Reloads::restart, .example = "- {id: support, path: adapters/support}"}),
   }};
 }
 

@@ -78,7 +78,8 @@ core::Result<std::unique_ptr<GenerateAnswer>> GenerateAnswer::submit(std::shared
                                  .stop_token_ids = p.stop_token_ids,
                                  .ignore_eos = p.ignore_eos,
                                  .priority = p.priority,
-                                 .prefix_space = p.prefix_space},
+                                 .prefix_space = p.prefix_space,
+                                 .adapter = p.adapter},
                                 answer->waiter_.inbox().choice_sink(i));
     if (!handle) return std::unexpected(handle.error());
     answer->choices_.push_back({.handle = *handle, .text = std::move(choice.echo), .prompt_tokens = prompt_tokens});

@@ -32,6 +32,7 @@ struct GeneratePlan {
   bool ignore_eos = false;
   local::Priority priority = local::Priority::regular;
   std::string prefix_space;
+  std::string adapter;
   std::vector<ChoicePlan> choices;
 };
 

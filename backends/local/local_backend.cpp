@@ -58,7 +58,8 @@ GeneratePlan plan_of(api::Endpoint endpoint, const LocalModelOptions& options, c
           .stop_token_ids = f.stop_token_ids,
           .ignore_eos = f.ignore_eos,
           .priority = call.tier == api::Tier::fast ? local::Priority::fast : local::Priority::regular,
-          .prefix_space = prefix_space(options, call)};
+          .prefix_space = prefix_space(options, call),
+          .adapter = f.lora};
 }
 
 // Sets the plan's max_tokens, or says in numbers why the longest prompt leaves no room.

@@ -33,6 +33,8 @@ local::EngineHooks hooks_of(const std::string& model, local::RunnerFactory make_
 core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quantize,
                                   local::RunnerFactory make_runner) {
   const LocalModelOptions& options = parts.options;
+  std::vector<local::AdapterOptions> adapters;
+  for (const LocalAdapterOptions& adapter : options.adapters) adapters.push_back({adapter.id, adapter.directory});
   // The template first: it is small, and a mistake in it should not cost the time to load the weights.
   auto chat = local::load_chat_template(options.directory);
   if (!chat) return std::unexpected(chat.error());
@@ -46,7 +48,8 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
                                      .quantize = quantize,
                                      .kv_type = options.kv_type == "fp8" ? local::KvType::f8 : local::KvType::automatic,
                                      .context_max = static_cast<int>(options.context_max),
-                                     .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent)},
+                                     .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent),
+                                     .adapters = std::move(adapters)},
                                     hooks_of(options.name, std::move(make_runner)));
   if (!engine) return std::unexpected(engine.error());
   parts.engine = std::move(*engine);
@@ -55,6 +58,10 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
 
 core::Result<void> load_embedder(LocalModel::Parts& parts, local::Quantize quantize) {
   const LocalModelOptions& options = parts.options;
+  if (!options.adapters.empty()) {
+    return core::fail(core::ErrorKind::unsupported,
+                      "model '" + options.name + "': adapters are for models that generate text", "adapters");
+  }
   auto embedder =
       local::EmbeddingEngine::load({.dir = options.directory,
                                     .threads = static_cast<int>(options.threads),

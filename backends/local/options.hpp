@@ -3,8 +3,16 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace ganglion::backends {
+
+// Low-rank weights over a local model, in PEFT's files.
+struct LocalAdapterOptions {
+  std::string id;         // what requests name in `lora`
+  std::string directory;  // adapter_config.json and adapter_model.safetensors
+  friend bool operator==(const LocalAdapterOptions&, const LocalAdapterOptions&) = default;
+};
 
 struct LocalModelOptions {
   std::string name;                       // what clients ask for
@@ -20,6 +28,7 @@ struct LocalModelOptions {
   std::uint32_t context_max = 0;  // 0: the model's own
   std::uint32_t weight = 1;
   std::uint32_t fast_reserved_percent = 20;  // of the batch and the queue: not for regular requests; from `tiers`
+  std::vector<LocalAdapterOptions> adapters;
 };
 
 }  // namespace ganglion::backends

@@ -25,6 +25,8 @@ struct ActiveRequest final : Sequence {
   int prompt_tokens = 0;
   int tokens_max = 0;  // completion
   int generated = 0;
+  int adapter = -1;
+  bool long_positions = false;  // longrope: more tokens than the model was first made for
   double engine_seconds = 0;
   bool stopped = false;  // a stop string was completed: what was sampled since does not count
   std::chrono::steady_clock::time_point queued_at;

@@ -23,6 +23,9 @@ class CpuRunner final : public Runner {
                                  options_.step_tokens_max);
     if (!decoder) return std::unexpected(decoder.error());
     decoder_ = std::move(*decoder);
+    for (const AdapterOptions& adapter : options_.adapters) {
+      if (auto added = decoder_->load_adapter(adapter.dir); !added) return added;
+    }
     logits_.resize(static_cast<std::size_t>(decoder_->vocab_size() * options_.batch_max));
     return {};
   }
@@ -45,7 +48,7 @@ class CpuRunner final : public Runner {
     std::vector<DecoderSlice> work;
     std::vector<const Sampling*> wanted;
     for (const Slice& s : slices) {
-      work.push_back({s.tokens, s.pages, s.position, s.sampling != nullptr, s.kept});
+      work.push_back({s.tokens, s.pages, s.position, s.sampling != nullptr, s.kept, s.adapter, s.long_positions});
       if (s.sampling != nullptr) wanted.push_back(s.sampling);
     }
     if (auto done = decoder_->forward(kv_, work, logits_.data(), give_up); !done) return done;

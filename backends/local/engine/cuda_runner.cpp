@@ -98,7 +98,7 @@ class CudaRunner final : public Runner {
     for (const Slice& s : slices) {
       if (s.sampling != nullptr) specs.push_back(spec_of(*s.sampling));
       work.push_back({s.tokens, s.pages, s.position, s.sampling != nullptr,
-                      s.sampling != nullptr ? &specs.back() : nullptr, s.kept});
+                      s.sampling != nullptr ? &specs.back() : nullptr, s.kept, s.adapter, s.long_positions});
     }
     if (auto queued = decoder_->submit(work); !queued) return failed(queued.error());
     return {};
@@ -142,13 +142,16 @@ Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, c
   for (const DeviceInfo& info : *devices) {
     if (info.index == device) name += " (" + info.name + ")";
   }
+  std::vector<std::filesystem::path> adapters;
+  for (const AdapterOptions& adapter : options.adapters) adapters.emplace_back(adapter.dir);
   auto decoder = CudaDecoder::load(checkpoint, config,
                                    {.device = device,
                                     .format = format_of(options.quantize),
                                     .kv_fp8 = options.kv_type == KvType::f8,
                                     .rows_max = options.step_tokens_max,
                                     .batch_max = options.batch_max,
-                                    .context_max = options.context_max});
+                                    .context_max = options.context_max,
+                                    .adapters = std::move(adapters)});
   if (!decoder) return std::unexpected(decoder.error());
   return std::make_unique<CudaRunner>(std::move(*decoder), options, std::move(name));
 }

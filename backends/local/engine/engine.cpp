@@ -130,7 +130,27 @@ std::chrono::milliseconds Engine::Impl::retry_after(int queued) const {
   return std::chrono::milliseconds(static_cast<std::int64_t>(1000 * std::clamp(seconds, 1.0, 60.0)));
 }
 
+bool Engine::Impl::is_long(std::size_t tokens) const {
+  return config_.rope.type == RopeType::longrope &&
+         static_cast<std::int64_t>(tokens) > config_.rope.original_max_position;
+}
+
+std::string Engine::Impl::space_for(const std::string& space, int adapter, bool long_positions) const {
+  if (space.empty() || (adapter < 0 && !long_positions)) return space;
+  return std::to_string(adapter) + (long_positions ? "\x1fl\x1f" : "\x1f\x1f") + space;
+}
+
+Result<int> Engine::Impl::adapter_number(const std::string& id) const {
+  if (id.empty()) return -1;
+  for (std::size_t i = 0; i < options_.adapters.size(); ++i) {
+    if (options_.adapters[i].id == id) return static_cast<int>(i);
+  }
+  return core::fail(ErrorKind::model_not_found, "this model has no adapter '" + id + "'", "lora");
+}
+
 Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<GenerateSink> sink) {
+  const auto adapter = adapter_number(request.adapter);
+  if (!adapter) return std::unexpected(adapter.error());
   if (auto ok = check_request(request, vocab_size_, context_max_); !ok) {
     if (ok.error().kind == ErrorKind::context_length) {
       const std::lock_guard lock(mutex_);
@@ -141,7 +161,9 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
   auto active = std::make_unique<ActiveRequest>(std::move(request), std::move(sink), tokenizer_);
   GenerateRequest& r = active->request;
   active->priority = r.priority;
-  active->space = std::move(r.prefix_space);
+  active->adapter = *adapter;
+  active->long_positions = is_long(r.prompt.size());
+  active->space = space_for(r.prefix_space, active->adapter, active->long_positions);
   active->tokens = std::move(r.prompt);
   active->prompt_tokens = static_cast<int>(active->tokens.size());
   active->tokens_max = r.max_tokens > 0 ? r.max_tokens : context_max_ - active->prompt_tokens;

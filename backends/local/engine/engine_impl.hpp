@@ -92,6 +92,10 @@ struct Engine::Impl {
   core::Result<std::unique_ptr<Runner>> make_runner(std::string& note) const;
   std::chrono::milliseconds retry_after(int queued) const;
   int regular_share(int total) const;
+  bool is_long(std::size_t tokens) const;
+  // Computed tokens are found by requests of the same space, adapter and kind of positions alone.
+  std::string space_for(const std::string& space, int adapter, bool long_positions) const;
+  core::Result<int> adapter_number(const std::string& id) const;
 
   std::unique_ptr<Runner> runner_;  // null: out of service
   std::optional<PagePool> pages_;

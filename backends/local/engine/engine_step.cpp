@@ -80,7 +80,8 @@ std::span<const Runner::Slice> Engine::Impl::slices_of(std::span<const Scheduler
       samplings_.push_back({r.request.sampling, r.history, r.seed, static_cast<std::uint64_t>(r.generated)});
     }
     slices_.push_back({std::span(sequence->tokens).subspan(from, count), sequence->pages.data(), sequence->computed,
-                       last ? &samplings_.back() : nullptr, Scheduler::Work{sequence, some}.kept()});
+                       last ? &samplings_.back() : nullptr, Scheduler::Work{sequence, some}.kept(), r.adapter,
+                       r.long_positions});
     counts.prompt_tokens += std::clamp(r.prompt_tokens - sequence->computed, 0, some);
     counts.sampled += last ? 1 : 0;
     counts.tokens[static_cast<std::size_t>(sequence->priority)] += some;
@@ -170,7 +171,13 @@ void Engine::Impl::advance(std::span<const Scheduler::Work> work) {
     if (reason == FinishReason::none || reason == FinishReason::length) {
       untold_.push_back({&request, std::move(choices_[i])});
     }
-    if (reason != FinishReason::none) endings_.push_back({scheduler_->remove(request.id), reason});
+    if (reason != FinishReason::none) {
+      endings_.push_back({scheduler_->remove(request.id), reason});
+    } else if (is_long(request.tokens.size()) && !request.long_positions) {
+      // From here on the model rotates by other angles: what lies in the pages is computed anew.
+      request.long_positions = true;
+      scheduler_->restart(request.id, space_for(request.request.prefix_space, request.adapter, true));
+    }
   }
 }
 

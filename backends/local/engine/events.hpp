@@ -44,6 +44,7 @@ struct GenerateRequest {
   Priority priority = Priority::regular;
   // Requests of one space find what others of it have computed of the same beginning; "": this one shares with nobody.
   std::string prefix_space;
+  std::string adapter;  // id of one of EngineOptions::adapters; "": the bare model
 };
 
 enum class FinishReason : std::uint8_t { none, stop, length, cancelled, error };

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace ganglion::local {
 
@@ -23,6 +24,11 @@ enum class KvType : std::uint8_t {
 // Tokens of one step on a GPU, at least: enough to fill it.
 inline constexpr int kGpuStepTokens = 2048;
 
+// Low-rank weights in PEFT's files that requests name by their id.
+struct AdapterOptions {
+  std::string id, dir;
+};
+
 struct EngineOptions {
   std::string dir;             // a Hugging Face style model folder
   std::string device = "cpu";  // "cpu", "auto" (a GPU where there is one) or "cuda:<number>"
@@ -39,6 +45,7 @@ struct EngineOptions {
   // Regular requests in the batch may make a step of the fast ones at most so much longer.
   int fast_slowdown_percent = 20;
   int restart_ms = 1'000;  // a failed device that does not come back is tried again so much later, then after twice ...
+  std::vector<AdapterOptions> adapters = {};
 };
 
 struct EmbeddingOptions {

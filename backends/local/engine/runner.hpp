@@ -35,6 +35,8 @@ class Runner {
     int position = 0;
     const Sampling* sampling = nullptr;  // null: no token is wanted yet
     bool kept = false;  // one token whose keys and values lie there too, in a page of others: nothing is written
+    int adapter = -1;   // number in EngineOptions::adapters; all of a sequence's slices have the same
+    bool long_positions = false;  // see DecoderSlice; likewise
   };
 
   virtual ~Runner() = default;

@@ -72,6 +72,15 @@ std::vector<std::unique_ptr<Sequence>> Scheduler::remove_all() {
   return out;
 }
 
+void Scheduler::restart(std::uint64_t id, std::string space) {
+  auto sequence = remove(id);  // leaves what it computed to others of the old space
+  if (sequence == nullptr) return;
+  sequence->pages.clear();
+  sequence->computed = 0;
+  sequence->space = std::move(space);
+  enqueue(std::move(sequence));
+}
+
 // Takes pages until `tokens` tokens have a place. On failure what was taken stays with the sequence.
 bool Scheduler::grow(Sequence& sequence, int tokens) {
   const auto wanted = static_cast<std::size_t>(pages_for(tokens));

@@ -66,6 +66,8 @@ class Scheduler {
   // Takes a sequence out, wherever it is, and frees its pages. Null when there is none of that id.
   std::unique_ptr<Sequence> remove(std::uint64_t id);
   std::vector<std::unique_ptr<Sequence>> remove_all();
+  // A running sequence's tokens must be computed anew, in another space: it waits again, in its place by arrival.
+  void restart(std::uint64_t id, std::string space);
 
   // The next step's work; pages are in place. `free_tokens`: how many tokens take as long as a step's fixed part
   // (StepCost). The caller computes it and then advances each sequence's `computed`, and appends a token where all were

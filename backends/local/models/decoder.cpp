@@ -45,7 +45,7 @@ Result<std::unique_ptr<Decoder>> Decoder::load(Checkpoint checkpoint, const Mode
   if (auto ok = supported(config); !ok) return std::unexpected(ok.error());
   std::unique_ptr<Decoder> out(new Decoder(std::move(checkpoint), config, compute, rows_max));
   Decoder& d = *out;
-  const WeightLoader loader(d.checkpoint_, d.names_.prefixes, *compute.pool, quantize_int8);
+  const WeightLoader loader(d.checkpoint_, d.names_.prefixes, *compute.pool, quantize_int8, config.packed);
   if (auto loaded = d.load_weights(loader); !loaded) return std::unexpected(loaded.error());
   d.full_precision_ = d.layers_.front().qkv.type() == WeightType::f32;
   if (config.rotated() > 0) {

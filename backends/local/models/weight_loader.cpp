@@ -2,6 +2,7 @@
 
 #include "backends/local/models/weight_loader.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace ganglion::local {
@@ -75,18 +76,42 @@ Result<Linear> WeightLoader::pack(std::span<const LinearPart> parts, std::int64_
   return out;
 }
 
+std::vector<std::uint16_t> WeightLoader::widen_packed(const PackedTensor& tensor) const {
+  const std::int64_t cols = tensor.cols();
+  std::vector<std::uint16_t> out(static_cast<std::size_t>(tensor.rows() * cols));
+  constexpr std::int64_t kRows = 64;  // at once: a line of a word matrix is whole then
+  pool_.split((tensor.rows() + kRows - 1) / kRows, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    std::vector<float> wide(static_cast<std::size_t>(kRows * cols));
+    for (std::int64_t block = begin; block < end; ++block) {
+      const std::int64_t first = block * kRows, count = std::min(kRows, tensor.rows() - first);
+      tensor.dequantise(first, count, wide.data());
+      scalar_kernels().narrow_f16(wide.data(), out.data() + first * cols, static_cast<int>(count * cols));
+    }
+  });
+  tensor.drop_pages(checkpoint_);
+  return out;
+}
+
 Result<Linear> WeightLoader::linear(std::span<const Piece> pieces, std::int64_t cols, bool bias) const {
   std::vector<LinearPart> parts;
   std::vector<const TensorView*> tensors;
+  std::vector<std::vector<std::uint16_t>> widened;
   std::vector<float> biases;
   for (const Piece& piece : pieces) {
     const std::int64_t shape[] = {piece.rows, cols};
-    auto weight = tensor(piece.name + ".weight", shape);
-    if (!weight) return std::unexpected(weight.error());
-    auto type = weight_type(**weight);
-    if (!type) return std::unexpected(type.error());
-    parts.push_back({(*weight)->data.data(), piece.rows, *type});
-    tensors.push_back(*weight);
+    auto packed = PackedTensor::find(checkpoint_, prefixes_, piece.name, piece.rows, cols, packed_);
+    if (!packed) return std::unexpected(packed.error());
+    if (packed->has_value()) {
+      widened.push_back(widen_packed(**packed));
+      parts.push_back({reinterpret_cast<const std::byte*>(widened.back().data()), piece.rows, WeightType::f16});
+    } else {
+      auto weight = tensor(piece.name + ".weight", shape);
+      if (!weight) return std::unexpected(weight.error());
+      auto type = weight_type(**weight);
+      if (!type) return std::unexpected(type.error());
+      parts.push_back({(*weight)->data.data(), piece.rows, *type});
+      tensors.push_back(*weight);
+    }
     if (!bias) continue;
     auto values = vector(piece.name + ".bias", piece.rows);
     if (!values) return std::unexpected(values.error());

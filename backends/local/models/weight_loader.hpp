@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backends/local/kernels/linear.hpp"
+#include "backends/local/models/packed_weights.hpp"
 #include "backends/local/weights/checkpoint.hpp"
 #include "core/error.hpp"
 
@@ -35,14 +36,19 @@ core::Result<std::vector<float>> widened(const TensorView& tensor);
 class WeightLoader {
  public:
   // Names are tried with each prefix in turn (BERT checkpoints come with and without "bert.").
-  WeightLoader(const Checkpoint& checkpoint, std::vector<std::string> prefixes, ThreadPool& pool, bool quantize_int8)
-      : checkpoint_(checkpoint), prefixes_(std::move(prefixes)), pool_(pool), quantize_int8_(quantize_int8) {}
+  WeightLoader(const Checkpoint& checkpoint, std::vector<std::string> prefixes, ThreadPool& pool, bool quantize_int8,
+               const PackedConfig& packed = {})
+      : checkpoint_(checkpoint),
+        prefixes_(std::move(prefixes)),
+        pool_(pool),
+        quantize_int8_(quantize_int8),
+        packed_(packed) {}
 
   struct Piece {
     std::string name;  // "<name>.weight", and "<name>.bias" where biases are asked for
     std::int64_t rows;
   };
-  // Several projections of one input as one matrix.
+  // Several projections of one input as one matrix. What the checkpoint has quantised is widened to fp16 first.
   core::Result<Linear> linear(std::span<const Piece> pieces, std::int64_t cols, bool bias) const;
   core::Result<Linear> linear(const Piece& piece, std::int64_t cols, bool bias) const {
     return linear({&piece, 1}, cols, bias);
@@ -55,6 +61,7 @@ class WeightLoader {
 
  private:
   core::Result<const TensorView*> tensor(std::string_view name, std::span<const std::int64_t> shape) const;
+  std::vector<std::uint16_t> widen_packed(const PackedTensor& tensor) const;
   core::Result<Linear> pack(std::span<const LinearPart> parts, std::int64_t cols, std::vector<float> bias,
                             std::string_view name) const;
 
@@ -62,6 +69,7 @@ class WeightLoader {
   std::vector<std::string> prefixes_;
   ThreadPool& pool_;
   bool quantize_int8_;
+  PackedConfig packed_;
 };
 
 }  // namespace ganglion::local

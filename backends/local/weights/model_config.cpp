@@ -129,11 +129,12 @@ core::Result<ModelConfig> load_model_config(const fs::path& dir) {
   ModelConfig config;
   read_family(f, config);
   if (auto ok = f.result(); !ok) return std::unexpected(ok.error());
-  if (f.has("quantization_config")) {
-    auto quantization = f.object("quantization_config");
-    const std::string method = quantization ? quantization->string("quant_method").value_or("unnamed") : "unnamed";
-    f.fail(ErrorKind::unsupported, "quantization_config",
-           "(" + method + ") is not implemented: use unquantised weights");
+  if (auto packed = f.object("quantization_config")) {
+    config.packed = read_packed_config(*packed);
+    if (config.family == ModelFamily::bert) {
+      packed->fail(ErrorKind::unsupported, "quant_method", "is not implemented for bert");
+    }
+    f.absorb(*packed);
   }
   read_dtype(f, config);
   if (config.family == ModelFamily::bert) {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backends/local/weights/packed_config.hpp"
 #include "backends/local/weights/tensor_view.hpp"
 #include "core/error.hpp"
 
@@ -91,6 +92,7 @@ struct ModelConfig {
   double logit_softcap = 0;
   std::int64_t experts = 0;  // of each layer's inner part; a token goes to experts_used of them
   std::int64_t experts_used = 0;
+  PackedConfig packed;                   // how projections were quantised before
   std::optional<RopeConfig> local_rope;  // of the layers that see only a window, where theirs differs
   // Tokens a query sees, itself included; nullopt: all. layer_sliding[i] says whether layer i uses the window; it is
   // filled with `layers` entries whenever sliding_window is set, empty otherwise.

@@ -61,6 +61,11 @@ cudaError_t activate(Queue, Activate, const Gate&);
 // x = cap * tanh(x / cap), fp32 [rows][stride].
 cudaError_t soft_cap(Queue, float* x, int stride, int width, int rows, float cap);
 
+// What an int4 product lacks whose weights have zero points: y[r] -= sum over groups g of scale * zero * (sum of x over
+// g). y is bf16, or fp32 when `wide`.
+cudaError_t correct_zeros(Queue, const Matrix& w, const void* x, int x_stride, int rows, void* y, int y_stride,
+                          bool wide);
+
 // ---- experts ----
 
 // What a step's rows chose: row r's j-th choice is slot r * used + j.
@@ -68,10 +73,10 @@ struct Routes {
   const float* logits = nullptr;  // fp32 [rows][stride]
   int stride = 0, experts = 0, used = 0, rows = 0;
   const std::int32_t* positions = nullptr;  // negative: a row that only pads, and goes nowhere
-  std::int32_t* chosen = nullptr;  // [rows * used]
-  float* weights = nullptr;        // [rows * used]: softmax over the row's choices
-  std::int32_t* slots = nullptr;   // [experts][capacity]: an expert's slots, ascending
-  std::int32_t* counts = nullptr;  // [experts]
+  std::int32_t* chosen = nullptr;           // [rows * used]
+  float* weights = nullptr;                 // [rows * used]: softmax over the row's choices
+  std::int32_t* slots = nullptr;            // [experts][capacity]: an expert's slots, ascending
+  std::int32_t* counts = nullptr;           // [experts]
   int capacity = 0;
 };
 cudaError_t route(Queue, const Routes&);

@@ -34,6 +34,7 @@ struct Matrix {
   const void* bias = nullptr;    // bf16[rows] or null
   int rows = 0, cols = 0;        // padded
   int group = 0;                 // int4: columns that share a scale, 64 or 128
+  const void* zeros = nullptr;   // int4: half, where the scales are: zero points less 8; null: all are 8
 };
 constexpr std::int64_t matrix_bytes(Format f, std::int64_t rows, std::int64_t cols) {
   return f == Format::bf16 ? rows * cols * 2 : f == Format::int4 ? rows * cols / 2 : rows * cols;
@@ -65,6 +66,12 @@ struct PackPlace {
 };
 cudaError_t pack_weights(Queue, const void* source, Source type, int rows, int cols, const Matrix& to, PackPlace);
 cudaError_t pack_empty(Queue, const Matrix& to);  // all of it stands for zero
+// What was quantised before, as it is: int4 values less 8 [rows][cols] with scales and zero points less 8
+// [rows][groups of to.group columns] (`zeros` is looked at where `to` has some); e4m3 bytes with a scale a row.
+cudaError_t place_int4(Queue, const std::int8_t* values, const float* scales, const float* zeros, int rows, int cols,
+                       const Matrix& to, PackPlace);
+cudaError_t place_fp8(Queue, const std::uint8_t* bytes, const float* scales, int rows, int cols, const Matrix& to,
+                      PackPlace);
 cudaError_t widen_to_float(Queue, const void* source, Source type, std::int64_t n, float* to);
 cudaError_t narrow_to_bf16(Queue, const void* source, Source type, int rows, int cols, void* to, int stride);
 // Back to bf16, row-major: for products through a library that cannot read the format.

@@ -97,6 +97,47 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+__device__ __forceinline__ std::int64_t placed_row(const PackPlace& place) {
+  const int r = place.first + static_cast<int>(blockIdx.x);
+  return static_cast<std::int64_t>(r / 8) * 8 * place.spread + r % 8 + place.offset;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    place_int4_kernel(const std::int8_t* values, const float* scales, const float* zeros, int cols, Matrix to,
+                      PackPlace place) {
+  const std::int64_t row = placed_row(place);
+  const int ours = (cols + to.group - 1) / to.group, groups = to.cols / to.group;
+  values += static_cast<std::int64_t>(blockIdx.x) * cols;
+  auto* out = reinterpret_cast<std::uint32_t*>(const_cast<void*>(to.data)) + row * (to.cols / 8);
+  // A thread makes a word: eight consecutive columns are one.
+  for (int w = threadIdx.x; w < to.cols / 8; w += kThreads) {
+    std::uint32_t packed = 0x88888888u;
+    int word, bit;
+    int4_place(8 * w, word, bit);
+    for (int e = 0; e < 8 && 8 * w + e < cols; ++e) {
+      int unused, at;
+      int4_place(8 * w + e, unused, at);
+      packed = (packed & ~(15u << at)) | static_cast<std::uint32_t>(values[8 * w + e] + 8) << at;
+    }
+    out[word] = packed;
+  }
+  for (int g = threadIdx.x; g < ours; g += kThreads) {
+    const std::int64_t at = int4_scale_place(row, g, groups), from = static_cast<std::int64_t>(blockIdx.x) * ours + g;
+    static_cast<__half*>(const_cast<void*>(to.scales))[at] = __float2half(scales[from]);
+    if (to.zeros != nullptr) static_cast<__half*>(const_cast<void*>(to.zeros))[at] = __float2half(zeros[from]);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    place_fp8_kernel(const std::uint8_t* bytes, const float* scales, int cols, Matrix to, PackPlace place) {
+  const std::int64_t row = placed_row(place);
+  auto* out = static_cast<std::uint8_t*>(const_cast<void*>(to.data)) + row * to.cols;
+  for (int i = threadIdx.x; i < cols; i += kThreads) {
+    out[i] = bytes[static_cast<std::int64_t>(blockIdx.x) * cols + i];
+  }
+  if (threadIdx.x == 0) static_cast<float*>(const_cast<void*>(to.scales))[row] = scales[blockIdx.x];
+}
+
 __global__ void fill_words_kernel(std::uint32_t* to, std::int64_t n, std::uint32_t v) {
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < n;
        i += std::int64_t{gridDim.x} * blockDim.x)
@@ -130,14 +171,16 @@ __global__ void __launch_bounds__(kThreads) unpack_kernel(Matrix from, bf16* to)
       int word, bit;
       int4_place(8 * i, word, bit);
       const std::uint32_t w = words[word];
-      const float s = __half2float(scales[int4_scale_place(row, 8 * i / from.group, from.cols / from.group)]);
+      const std::int64_t at = int4_scale_place(row, 8 * i / from.group, from.cols / from.group);
+      const float s = __half2float(scales[at]);
+      const float z = from.zeros != nullptr ? __half2float(static_cast<const __half*>(from.zeros)[at]) : 0.0f;
       uint4 v;
       std::uint32_t* pairs = &v.x;
       const std::uint32_t q[4] = {bf16_of_int4<0>(w), bf16_of_int4<1>(w), bf16_of_int4<2>(w), bf16_of_int4<3>(w)};
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const float2 f = unpack(q[j]);
-        pairs[j] = pack(f.x * s, f.y * s);
+        pairs[j] = pack((f.x - z) * s, (f.y - z) * s);
       }
       reinterpret_cast<uint4*>(out)[i] = v;
     }
@@ -206,6 +249,17 @@ cudaError_t pack_weights(Queue queue, const void* source, Source type, int rows,
   return launch(queue, pack_kernel, static_cast<unsigned>(rows), kThreads, 0, source, type, cols, to, place);
 }
 
+cudaError_t place_int4(Queue queue, const std::int8_t* values, const float* scales, const float* zeros, int rows,
+                       int cols, const Matrix& to, PackPlace place) {
+  return launch(queue, place_int4_kernel, static_cast<unsigned>(rows), kThreads, 0, values, scales, zeros, cols, to,
+                place);
+}
+
+cudaError_t place_fp8(Queue queue, const std::uint8_t* bytes, const float* scales, int rows, int cols, const Matrix& to,
+                      PackPlace place) {
+  return launch(queue, place_fp8_kernel, static_cast<unsigned>(rows), kThreads, 0, bytes, scales, cols, to, place);
+}
+
 cudaError_t pack_empty(Queue queue, const Matrix& to) {
   const std::uint32_t zero = to.format == Format::int4 ? 0x88888888u : 0u;
   const std::int64_t words = matrix_bytes(to.format, to.rows, to.cols) / 4;
@@ -215,7 +269,12 @@ cudaError_t pack_empty(Queue queue, const Matrix& to) {
     return status;
   }
   const auto bytes = static_cast<std::size_t>(scale_bytes(to.format, to.rows, to.cols, to.group == 0 ? 64 : to.group));
-  return bytes == 0 ? cudaSuccess : cudaMemsetAsync(const_cast<void*>(to.scales), 0, bytes, queue.stream);
+  if (bytes == 0) return cudaSuccess;
+  if (to.zeros != nullptr) {
+    const auto status = cudaMemsetAsync(const_cast<void*>(to.zeros), 0, bytes, queue.stream);
+    if (status != cudaSuccess) return status;
+  }
+  return cudaMemsetAsync(const_cast<void*>(to.scales), 0, bytes, queue.stream);
 }
 
 cudaError_t widen_to_float(Queue queue, const void* source, Source type, std::int64_t n, float* to) {

@@ -148,6 +148,39 @@ __global__ void __launch_bounds__(kThreads) cap_kernel(float* x, int stride, int
   if (i < width) row[i] = cap * tanh_of(row[i] / cap);
 }
 
+// ---- zero points ----
+
+__global__ void __launch_bounds__(kThreads)
+    zeros_kernel(Matrix w, const bf16* x, int x_stride, void* y, int y_stride, bool wide) {
+  extern __shared__ float sums[];  // of x, by group
+  let_next_start();
+  wait_for_previous();
+  const int row = blockIdx.y, groups = w.cols / w.group, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  x += static_cast<std::int64_t>(row) * x_stride;
+  for (int g = warp; g < groups; g += kThreads / 32) {
+    float sum = 0;
+    for (int i = lane; i < w.group; i += 32) sum += __bfloat162float(x[g * w.group + i]);
+    sum = warp_sum(sum);
+    if (lane == 0) sums[g] = sum;
+  }
+  __syncthreads();
+  const int r = blockIdx.x * kThreads + threadIdx.x;
+  if (r >= w.rows) return;
+  float less = 0;
+  for (int g = 0; g < groups; ++g) {
+    const std::int64_t at = int4_scale_place(r, g, groups);
+    less += __half2float(static_cast<const __half*>(w.scales)[at]) *
+            __half2float(static_cast<const __half*>(w.zeros)[at]) * sums[g];
+  }
+  const std::int64_t at = static_cast<std::int64_t>(row) * y_stride + r;
+  if (wide) {
+    static_cast<float*>(y)[at] -= less;
+  } else {
+    bf16& to = static_cast<bf16*>(y)[at];
+    to = __float2bfloat16(__bfloat162float(to) - less);
+  }
+}
+
 // ---- heads ----
 
 constexpr int kWarps = 8, kHeadMax = 256;
@@ -243,6 +276,14 @@ cudaError_t activate(Queue queue, Activate kind, const Gate& a) {
       return activate_of<Activate::gelu>(queue, a);
   }
   return cudaErrorInvalidValue;
+}
+
+cudaError_t correct_zeros(Queue queue, const Matrix& w, const void* x, int x_stride, int rows, void* y, int y_stride,
+                          bool wide) {
+  const dim3 grid(static_cast<unsigned>((w.rows + kThreads - 1) / kThreads), static_cast<unsigned>(rows));
+  const std::size_t bytes = static_cast<std::size_t>(w.cols / w.group) * 4;
+  return launch(queue, zeros_kernel, grid, kThreads, bytes, w, static_cast<const bf16*>(x), x_stride, y, y_stride,
+                wide);
 }
 
 cudaError_t soft_cap(Queue queue, float* x, int stride, int width, int rows, float cap) {

@@ -121,7 +121,8 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpo
   auto weights = CudaWeightLoader(d.arena_, checkpoint, config, options.format, options.int4_group, seed).load();
   if (!weights) return std::unexpected(weights.error());
   d.weights_ = std::move(*weights);
-  d.general_ = !is_llama_kind(config);
+  // The fused kernels know no zero points either.
+  d.general_ = !is_llama_kind(config) || d.weights_.zero_points;
   ok = d.adapters_.load(d.arena_, options.adapters, config, decoder_names(config));
   if (ok) ok = d.reserve_rows();
   if (ok) ok = d.reserve_general();
@@ -142,14 +143,17 @@ Result<void> CudaDecoder::reserve_rows() {
          .fp8 = options_.kv_fp8};
   kv_.page_bytes = cuda::kv_page_bytes(kv_.layers, kv_.kv_heads, width, kv_.fp8);
   const int widest = std::max({width_stride_, heads_stride_, inner_stride_});
+  // What no product and no library reads is unpacked first; experts never are.
   std::size_t unpacked = 0;
-  if (options_.format == cuda::Format::int8 || options_.format == cuda::Format::int4 || capability_ < 90 ||
-      adapters_.count() > 0) {
-    const cuda::Matrix* const all[] = {&layer.qkv, &layer.out, &weights_.head, &layer.gate_up, &layer.down};
-    // Experts are never unpacked.
-    for (const auto* m : std::span(all).first(config_.experts > 0 ? 3 : 5)) {
-      unpacked = std::max(unpacked, static_cast<std::size_t>(m->rows) * static_cast<std::size_t>(m->cols) * 2);
-    }
+  const auto want_unpacked = [&](const cuda::Matrix& m) {
+    if (m.format == cuda::Format::bf16) return;
+    if (m.format == cuda::Format::fp8 && capability_ >= 90 && adapters_.count() == 0) return;
+    unpacked = std::max(unpacked, static_cast<std::size_t>(m.rows) * static_cast<std::size_t>(m.cols) * 2);
+  };
+  want_unpacked(weights_.head);
+  for (const CudaLayer& l : weights_.layers) {
+    want_unpacked(l.qkv), want_unpacked(l.out);
+    if (config_.experts == 0) want_unpacked(l.gate_up), want_unpacked(l.down);
   }
   const auto rows = static_cast<std::size_t>(rows_cap_);
   const auto of = [](std::int64_t a) { return static_cast<std::size_t>(a); };

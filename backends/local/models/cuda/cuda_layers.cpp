@@ -198,7 +198,11 @@ Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride,
                           .y = y,
                           .y_stride = y_stride,
                           .y_cols = w.rows};
-    return check(cuda::product(queue(), p), "a projection");
+    auto ok = check(cuda::product(queue(), p), "a projection");
+    if (ok && w.zeros != nullptr) {
+      ok = check(cuda::correct_zeros(queue(), w, x, x_stride, rows, y, y_stride, wide), "zero points");
+    }
+    return ok;
   }
   Blas::Call call{.x = x,
                   .w = w.data,

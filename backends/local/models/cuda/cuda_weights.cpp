@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "backends/local/kernels/cpu/table.hpp"
 #include "backends/local/models/rope.hpp"
 #include "backends/local/models/weight_loader.hpp"
 
@@ -185,7 +186,10 @@ Result<void> CudaWeightLoader::matrices(const std::vector<std::vector<Piece>>& g
   std::int64_t each = 0;
   for (const Piece& piece : groups.front()) each += interleave ? cuda::padded(piece.rows, 8) : piece.rows;
   each = cuda::padded(each, cuda::kRowBlock);
-  Matrix m{.format = format, .group = format == Format::int4 ? group_ : 0};
+  const auto kept = kept_as(groups, cols, format);
+  if (!kept) return std::unexpected(kept.error());
+  format = kept->format;
+  Matrix m{.format = format, .group = kept->group};
   m.rows = to_int(each * static_cast<std::int64_t>(groups.size()));
   m.cols = to_int(cuda::padded(cols, cuda::kColumnBlock));
   const std::string& what = groups.front().front().name;
@@ -193,11 +197,17 @@ Result<void> CudaWeightLoader::matrices(const std::vector<std::vector<Piece>>& g
   auto data = keep(bytes, what);
   if (!data) return std::unexpected(data.error());
   m.data = *data;
-  const auto scales = static_cast<std::size_t>(cuda::scale_bytes(format, m.rows, m.cols, group_));
+  const auto scales = static_cast<std::size_t>(cuda::scale_bytes(format, m.rows, m.cols, m.group));
   if (scales > 0) {
     auto at = keep(scales, what);
     if (!at) return std::unexpected(at.error());
     m.scales = *at;
+  }
+  if (kept->zeros) {
+    auto at = keep(scales, what);
+    if (!at) return std::unexpected(at.error());
+    m.zeros = *at;
+    out_.zero_points = true;
   }
   auto ok = check(cuda::pack_empty({stream_.get()}, m), what);
   Matrix biases{.rows = m.rows, .cols = 1};
@@ -265,6 +275,93 @@ Result<void> CudaWeightLoader::vector(const std::string& name, int size, const f
   return ok;
 }
 
+Result<CudaWeightLoader::Kept> CudaWeightLoader::kept_as(const std::vector<std::vector<Piece>>& groups, int cols,
+                                                         Format format) const {
+  Kept kept{format, format == Format::int4 ? group_ : 0, false};
+  // Asked for another format than the file's: what the file has is widened and quantised anew.
+  if (checkpoint_ == nullptr || format != Format::bf16 || config_.packed.scheme == PackedScheme::none) return kept;
+  int group = 128;
+  bool by_row = true, zeros = false;
+  for (const auto& pieces : groups) {
+    for (const Piece& piece : pieces) {
+      auto packed = PackedTensor::find(*checkpoint_, names_.prefixes, piece.name, piece.of > 0 ? piece.of : piece.rows,
+                                       cols, config_.packed);
+      if (!packed) return std::unexpected(packed.error());
+      if (!packed->has_value()) return kept;
+      const PackedTensor& p = **packed;
+      if (p.scheme() == PackedScheme::fp8) {
+        by_row = by_row && p.fp8_by_row();
+      } else {
+        group = std::min(group, p.int4_group());
+        zeros = zeros || !p.symmetric();
+      }
+    }
+  }
+  if (config_.packed.scheme == PackedScheme::fp8) return by_row ? Kept{Format::fp8, 0, false} : kept;
+  // The experts' kernel has no zero points.
+  if (group == 0 || (zeros && groups.size() > 1)) return kept;
+  return Kept{Format::int4, group, zeros};
+}
+
+// Rows of a quantised projection: as they are where the matrix keeps their format, else widened to fp16 and packed as
+// unquantised ones are.
+Result<void> CudaWeightLoader::pack_quantised(const Piece& piece, const PackedTensor& tensor, const Matrix& to,
+                                              cuda::PackPlace place) {
+  const std::int64_t cols = tensor.cols();
+  const bool int4 = to.format == Format::int4 && tensor.int4_group() % std::max(to.group, 1) == 0 &&
+                    tensor.int4_group() > 0 && format_ == Format::bf16;
+  const bool fp8 = to.format == Format::fp8 && tensor.fp8_by_row() && format_ == Format::bf16;
+  const std::int64_t groups = int4 ? (cols + to.group - 1) / to.group : 1;
+  const std::int64_t row_bytes = int4 ? cuda::padded(cols, 4) + 8 * groups : fp8 ? cuda::padded(cols, 4) + 4 : 2 * cols;
+  const int chunk = std::max(8, to_int(static_cast<std::int64_t>(kStageBytes) / row_bytes / 8 * 8));
+  std::vector<float> wide;
+  for (int first = 0; first < piece.rows; first += chunk) {
+    const int count = std::min(chunk, piece.rows - first);
+    Stage& stage = stages_[turn_++ % 2];
+    auto ok = check(cudaEventSynchronize(stage.done.get()), piece.name);
+    if (!ok) return ok;
+    char* host = stage.host.data();
+    const auto* device = stage.device.as<char>();
+    const std::int64_t values = cuda::padded(count * cols, 4), from = piece.from + first;
+    std::int64_t bytes = values;
+    if (int4) {
+      auto* scales = reinterpret_cast<float*>(host + values);
+      tensor.int4_rows(from, count, to.group, reinterpret_cast<std::int8_t*>(host), scales, scales + count * groups);
+      bytes += 8 * count * groups;
+    } else if (fp8) {
+      tensor.fp8_rows(from, count, reinterpret_cast<std::uint8_t*>(host), reinterpret_cast<float*>(host + values));
+      bytes += 4 * count;
+    } else {
+      wide.resize(static_cast<std::size_t>(64 * cols));
+      for (int r = 0; r < count; r += 64) {
+        const int some = std::min(64, count - r);
+        tensor.dequantise(from + r, some, wide.data());
+        scalar_kernels().narrow_f16(wide.data(), reinterpret_cast<std::uint16_t*>(host) + r * cols,
+                                    to_int(some * cols));
+      }
+      bytes = 2 * count * cols;
+    }
+    ok = check(cudaMemcpyAsync(stage.device.data(), host, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice,
+                               stream_.get()),
+               piece.name);
+    if (!ok) return ok;
+    place.first = first;
+    const cuda::Queue queue{stream_.get()};
+    const auto* scales = reinterpret_cast<const float*>(device + values);
+    const cudaError_t status =
+        int4  ? cuda::place_int4(queue, reinterpret_cast<const std::int8_t*>(device), scales, scales + count * groups,
+                                 count, to_int(cols), to, place)
+        : fp8 ? cuda::place_fp8(queue, reinterpret_cast<const std::uint8_t*>(device), scales, count, to_int(cols), to,
+                                place)
+              : cuda::pack_weights(queue, device, cuda::Source::f16, count, to_int(cols), to, place);
+    ok = check(status, piece.name);
+    if (ok) ok = check(cudaEventRecord(stage.done.get(), stream_.get()), piece.name);
+    if (!ok) return ok;
+  }
+  tensor.drop_pages(*checkpoint_);
+  return {};
+}
+
 Result<void> CudaWeightLoader::keep_floats(const std::vector<float>& values, const float*& to,
                                            const std::string& what) {
   auto data = keep(std::max<std::size_t>(values.size() * 4, 4), what);
@@ -291,6 +388,12 @@ Result<void> CudaWeightLoader::pack(const Piece& piece, const char* suffix, int 
                                     cuda::PackPlace place) {
   const std::string name = piece.name + suffix;
   const int rows = piece.rows;
+  if (checkpoint_ != nullptr && cols > 0) {
+    auto packed = PackedTensor::find(*checkpoint_, names_.prefixes, piece.name, piece.of > 0 ? piece.of : rows, cols,
+                                     config_.packed);
+    if (!packed) return std::unexpected(packed.error());
+    if (packed->has_value()) return pack_quantised(piece, **packed, to, place);
+  }
   const std::int64_t shape[] = {piece.of > 0 ? piece.of : rows, cols};
   const TensorView* tensor = nullptr;
   cuda::Source type = cuda::Source::bf16;

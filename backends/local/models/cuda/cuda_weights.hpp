@@ -11,6 +11,7 @@
 #include "backends/local/kernels/cuda/general.hpp"
 #include "backends/local/kernels/cuda/kernels.hpp"
 #include "backends/local/models/decoder_names.hpp"
+#include "backends/local/models/packed_weights.hpp"
 #include "backends/local/weights/checkpoint.hpp"
 #include "backends/local/weights/model_config.hpp"
 #include "core/error.hpp"
@@ -36,6 +37,7 @@ struct CudaWeights {
   const float* final_norm = nullptr;
   cuda::NormWeights last;  // final_norm's
   const float *frequencies = nullptr, *long_frequencies = nullptr, *local_frequencies = nullptr;
+  bool zero_points = false;    // some matrix has them
   std::size_t step_bytes = 0;  // read by one decode step: all matrices but the embedding table
   std::vector<DeviceBuffer> owned;
 };
@@ -68,6 +70,15 @@ class CudaWeightLoader {
   core::Result<void> vector(const std::string& name, int size, const float*& to, bool plus_one = false);
   core::Result<void> table(const std::string& name, int rows, int cols, cuda::Matrix& to);
   core::Result<void> frequencies();
+  // How a matrix of quantised pieces is kept: in their own format where ours keeps it without loss.
+  struct Kept {
+    cuda::Format format = cuda::Format::bf16;
+    int group = 0;
+    bool zeros = false;
+  };
+  core::Result<Kept> kept_as(const std::vector<std::vector<Piece>>& groups, int cols, cuda::Format format) const;
+  core::Result<void> pack_quantised(const Piece& piece, const PackedTensor& tensor, const cuda::Matrix& to,
+                                    cuda::PackPlace place);
   core::Result<void> keep_floats(const std::vector<float>& values, const float*& to, const std::string& what);
   // Packs a piece's rows into `to`, chunk by chunk; cols 0: of a vector.
   core::Result<void> pack(const Piece& piece, const char* suffix, int cols, const cuda::Matrix& to,

@@ -220,6 +220,25 @@ TEST_P(CudaGoldens, GreedyTokensAreTheGoldenOnes) {
   EXPECT_EQ(wrong, 0) << "of " << compared;
 }
 
+// What was quantised before: kept as it is where the layout can, widened elsewhere, or quantised anew when asked.
+TEST(CudaPacked, AgreesWithDequantisedWeights) {
+  if (no_gpu()) GTEST_SKIP() << "no GPU";
+  for (const char* model : {"gptq_tiny", "gptq_act_tiny", "awq_tiny", "awq_g64_tiny", "fp8_channel_tiny",
+                            "fp8_tensor_tiny", "fp8_static_tiny", "fp8_block_tiny"}) {
+    CudaHarness harness(data_dir(model), {});
+    ASSERT_NE(harness.decoder, nullptr) << model;
+    const double worst = worst_of(harness, model);
+    CudaHarness int8(data_dir(model), {.format = cuda::Format::int8});
+    ASSERT_NE(int8.decoder, nullptr) << model;
+    const double anew = worst_of(int8, model);
+    std::printf("%s: worst relative error of logits %.2e, as int8 %.2e, %zu bytes a step\n", model, worst, anew,
+                harness.decoder->weight_bytes());
+    // e4m3 activations from the seventeenth row on cost more than bf16 ones.
+    EXPECT_LT(worst, std::string_view(model).starts_with("fp8") ? 0.3 : 5e-2) << model;
+    EXPECT_LT(anew, 0.2) << model;
+  }
+}
+
 const std::vector<std::string> kAdapters = {"lora/llama2_tiny.all_linears", "lora/llama2_tiny.query_value_rslora",
                                             "lora/llama2_tiny.mixed_ranks"};
 

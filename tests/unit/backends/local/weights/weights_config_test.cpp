@@ -245,13 +245,56 @@ TEST(ModelConfig, NamesWhatIsNotImplemented) {
   EXPECT_THAT(error_of(config("llama", R"("rope_scaling":{"rope_type":"yarn","factor":4})")), HasSubstr("\"yarn\""));
   EXPECT_THAT(error_of(config("llama", R"("rope_scaling":{"type":"mrope"})")), HasSubstr("\"mrope\""));
   EXPECT_THAT(error_of(config("llama", R"("hidden_act":"relu6")")), HasSubstr("\"relu6\""));
-  EXPECT_THAT(error_of(config("llama", R"("quantization_config":{"quant_method":"gptq"})")), HasSubstr("gptq"));
+  EXPECT_THAT(error_of(config("llama", R"("quantization_config":{"quant_method":"bitsandbytes"})")),
+              HasSubstr("\"bitsandbytes\" is not implemented (gptq, awq, fp8 and compressed-tensors are)"));
   EXPECT_THAT(error_of(config("llama", R"("partial_rotary_factor":0.5)")), HasSubstr("partial_rotary_factor"));
   EXPECT_THAT(error_of(config("bert", R"("position_embedding_type":"relative_key")")), HasSubstr("position_embedding"));
   EXPECT_THAT(
       error_of(config("qwen2", R"("use_sliding_window":true,"layer_types":["a","full_attention","full_attention"])")),
       HasSubstr("\"a\""));
   EXPECT_EQ(load(config("gpt_neox")).error().kind, core::ErrorKind::unsupported);
+}
+
+PackedConfig packed(std::string_view json) {
+  return loaded(config("llama", "\"quantization_config\":" + std::string(json))).packed;
+}
+std::string packed_error(std::string_view json) {
+  return error_of(config("llama", "\"quantization_config\":" + std::string(json)));
+}
+
+TEST(ModelConfig, SaysHowACheckpointWasQuantised) {
+  EXPECT_EQ(loaded(config("llama")).packed.scheme, PackedScheme::none);
+  const PackedConfig gptq = packed(R"({"quant_method":"gptq","bits":4,"group_size":64,"desc_act":true,"sym":false})");
+  EXPECT_EQ(gptq.scheme, PackedScheme::gptq);
+  EXPECT_EQ(gptq.group, 64);
+  EXPECT_EQ(gptq.zero_add, 1);
+  EXPECT_EQ(packed(R"({"quant_method":"gptq","bits":4,"checkpoint_format":"gptq_v2"})").zero_add, 0);
+  EXPECT_EQ(packed(R"({"quant_method":"gptq","bits":4,"group_size":-1})").group, 0);
+  const PackedConfig awq = packed(R"({"quant_method":"awq","w_bit":4,"q_group_size":128,"version":"GEMM"})");
+  EXPECT_EQ(awq.scheme, PackedScheme::awq);
+  EXPECT_EQ(awq.group, 128);
+  const PackedConfig block = packed(R"({"quant_method":"fp8","fmt":"e4m3","weight_block_size":[128,64]})");
+  EXPECT_EQ(block.scheme, PackedScheme::fp8);
+  EXPECT_EQ(block.block_rows, 128);
+  EXPECT_EQ(block.block_cols, 64);
+  EXPECT_EQ(packed(R"({"quant_method":"compressed-tensors","format":"float-quantized","config_groups":{"group_0":)"
+                   R"({"weights":{"num_bits":8,"type":"float","strategy":"channel"}}}})")
+                .block_rows,
+            0);
+}
+
+TEST(ModelConfig, NamesWhatOfAQuantisationIsNotImplemented) {
+  EXPECT_THAT(packed_error(R"({"quant_method":"gptq","bits":8})"), HasSubstr("bits other than 4"));
+  EXPECT_THAT(packed_error(R"({"quant_method":"gptq","bits":4,"checkpoint_format":"marlin"})"),
+              HasSubstr("\"marlin\""));
+  EXPECT_THAT(packed_error(R"({"quant_method":"gptq","bits":4,"group_size":12})"), HasSubstr("multiple of 8"));
+  EXPECT_THAT(packed_error(R"({"quant_method":"awq","bits":4,"version":"gemv"})"), HasSubstr("\"gemv\""));
+  EXPECT_THAT(packed_error(R"({"quant_method":"fp8","fmt":"e5m2"})"), HasSubstr("\"e5m2\""));
+  EXPECT_THAT(packed_error(R"({"quant_method":"compressed-tensors","format":"pack-quantized"})"),
+              HasSubstr("\"pack-quantized\""));
+  EXPECT_THAT(packed_error(R"({"quant_method":"compressed-tensors","format":"float-quantized","config_groups":)"
+                           R"({"group_0":{"weights":{"num_bits":8,"type":"float","strategy":"group"}}}})"),
+              HasSubstr("\"group\""));
 }
 
 TEST(ModelConfig, NamesTheFieldThatMakesNoModel) {
