@@ -7,6 +7,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "backends/local/tokenizer/gpt2_files.hpp"
 #include "backends/local/tokenizer/pipeline.hpp"
 
 namespace ganglion::local {
@@ -78,7 +79,8 @@ core::Result<Tokenizer> Tokenizer::load(const fs::path& path) {
   std::error_code ec;
   const bool directory = fs::is_directory(path, ec);
   const fs::path file = directory ? path / "tokenizer.json" : path;
-  auto text = read_file(file);
+  const bool older = directory && !fs::exists(file, ec) && tok::has_gpt2_files(path);
+  auto text = older ? tok::read_gpt2_files(path) : read_file(file);
   if (!text) return std::unexpected(text.error());
   auto tokenizer = parse(*text, file.string());
   const fs::path config_file = path / "tokenizer_config.json";

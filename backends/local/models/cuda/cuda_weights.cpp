@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 #include "backends/local/kernels/cpu/table.hpp"
 #include "backends/local/models/rope.hpp"
@@ -20,6 +21,7 @@ using cuda::Matrix;
 namespace {
 
 constexpr std::size_t kStageBytes = std::size_t{64} << 20;
+constexpr int kThreadsMax = 8;
 
 int to_int(std::int64_t v) {
   return static_cast<int>(v);
@@ -50,7 +52,18 @@ CudaWeightLoader::CudaWeightLoader(Arena& arena, const Checkpoint* checkpoint, c
       names_(decoder_names(config)),
       format_(format),
       group_(int4_group),
-      seed_(seed) {}
+      seed_(seed),
+      pool_(checkpoint == nullptr ? 1 : std::clamp(to_int(std::thread::hardware_concurrency()), 1, kThreadsMax)) {}
+
+void CudaWeightLoader::copy_in(void* to, const void* from, std::size_t bytes) {
+  constexpr std::size_t kPart = std::size_t{1} << 20;
+  pool_.split(static_cast<std::int64_t>((bytes + kPart - 1) / kPart), 1,
+              [&](std::int64_t begin, std::int64_t end, int) {
+                const std::size_t first = static_cast<std::size_t>(begin) * kPart;
+                std::memcpy(static_cast<char*>(to) + first, static_cast<const char*>(from) + first,
+                            std::min(bytes, static_cast<std::size_t>(end) * kPart) - first);
+              });
+}
 
 Result<void> CudaWeightLoader::make_stages() {
   auto stream = make_stream();
@@ -314,7 +327,6 @@ Result<void> CudaWeightLoader::pack_quantised(const Piece& piece, const PackedTe
   const std::int64_t groups = int4 ? (cols + to.group - 1) / to.group : 1;
   const std::int64_t row_bytes = int4 ? cuda::padded(cols, 4) + 8 * groups : fp8 ? cuda::padded(cols, 4) + 4 : 2 * cols;
   const int chunk = std::max(8, to_int(static_cast<std::int64_t>(kStageBytes) / row_bytes / 8 * 8));
-  std::vector<float> wide;
   for (int first = 0; first < piece.rows; first += chunk) {
     const int count = std::min(chunk, piece.rows - first);
     Stage& stage = stages_[turn_++ % 2];
@@ -324,21 +336,30 @@ Result<void> CudaWeightLoader::pack_quantised(const Piece& piece, const PackedTe
     const auto* device = stage.device.as<char>();
     const std::int64_t values = cuda::padded(count * cols, 4), from = piece.from + first;
     std::int64_t bytes = values;
+    const auto rows_of = [&](auto&& f) {  // f(first row, count) by several threads
+      pool_.split((count + 63) / 64, 1, [&](std::int64_t begin, std::int64_t end, int) {
+        for (std::int64_t r = 64 * begin; r < std::min<std::int64_t>(64 * end, count); r += 64) {
+          f(r, std::min<std::int64_t>(64, count - r));
+        }
+      });
+    };
     if (int4) {
       auto* scales = reinterpret_cast<float*>(host + values);
-      tensor.int4_rows(from, count, to.group, reinterpret_cast<std::int8_t*>(host), scales, scales + count * groups);
+      rows_of([&](std::int64_t r, std::int64_t some) {
+        tensor.int4_rows(from + r, some, to.group, reinterpret_cast<std::int8_t*>(host) + r * cols, scales + r * groups,
+                         scales + (count + r) * groups);
+      });
       bytes += 8 * count * groups;
     } else if (fp8) {
       tensor.fp8_rows(from, count, reinterpret_cast<std::uint8_t*>(host), reinterpret_cast<float*>(host + values));
       bytes += 4 * count;
     } else {
-      wide.resize(static_cast<std::size_t>(64 * cols));
-      for (int r = 0; r < count; r += 64) {
-        const int some = std::min(64, count - r);
+      rows_of([&](std::int64_t r, std::int64_t some) {
+        std::vector<float> wide(static_cast<std::size_t>(some * cols));
         tensor.dequantise(from + r, some, wide.data());
         scalar_kernels().narrow_f16(wide.data(), reinterpret_cast<std::uint16_t*>(host) + r * cols,
                                     to_int(some * cols));
-      }
+      });
       bytes = 2 * count * cols;
     }
     ok = check(cudaMemcpyAsync(stage.device.data(), host, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice,
@@ -417,8 +438,7 @@ Result<void> CudaWeightLoader::pack(const Piece& piece, const char* suffix, int 
       status = cuda::fill_normal({stream_.get()}, stage.device.data(), type,
                                  static_cast<std::int64_t>(count) * std::max(cols, 1), 0.02f, seed_++);
     } else {
-      std::memcpy(stage.host.data(), tensor->data.data() + static_cast<std::size_t>(piece.from + first) * row_bytes,
-                  bytes);
+      copy_in(stage.host.data(), tensor->data.data() + static_cast<std::size_t>(piece.from + first) * row_bytes, bytes);
       status = cudaMemcpyAsync(stage.device.data(), stage.host.data(), bytes, cudaMemcpyHostToDevice, stream_.get());
     }
     place.first = first;

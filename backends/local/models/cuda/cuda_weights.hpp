@@ -10,6 +10,7 @@
 #include "backends/local/device/stream.hpp"
 #include "backends/local/kernels/cuda/general.hpp"
 #include "backends/local/kernels/cuda/kernels.hpp"
+#include "backends/local/kernels/thread_pool.hpp"
 #include "backends/local/models/decoder_names.hpp"
 #include "backends/local/models/packed_weights.hpp"
 #include "backends/local/weights/checkpoint.hpp"
@@ -93,6 +94,8 @@ class CudaWeightLoader {
     Event done;
   };
   core::Result<void> make_stages();
+  // Into pinned memory, by several threads: one cannot keep up with the bus, nor with a fast disk's read-ahead.
+  void copy_in(void* to, const void* from, std::size_t bytes);
 
   Arena& arena_;
   const Checkpoint* checkpoint_;
@@ -101,6 +104,7 @@ class CudaWeightLoader {
   cuda::Format format_;
   int group_;
   std::uint64_t seed_;
+  ThreadPool pool_;
   Stream stream_;
   std::array<Stage, 2> stages_;
   std::size_t turn_ = 0;

@@ -2,6 +2,10 @@
 
 #include "backends/local/models/cuda/cuda_decoder.hpp"
 
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+
 #include "tests/unit/backends/local/cuda/device_fixture.hpp"
 #include "tests/unit/backends/local/models/goldens.hpp"
 
@@ -299,6 +303,32 @@ TEST(CudaLora, SeveralAdaptersShareAStep) {
       EXPECT_LT(relative_l2(mine, alone[i]), 3e-2) << "sequence " << i;
     }
     EXPECT_GT(relative_l2(alone[0], alone[1]), 0.1) << "the adapter does nothing";
+  }
+}
+
+// Shapes of 7B models, made by tools/goldens/large_shapes.py in $GANGLION_GOLDENS; skipped where that is not set.
+TEST(LargeShapes, LogitsWithinOnePercentOfFloat) {
+  const char* root = std::getenv("GANGLION_GOLDENS");
+  if (root == nullptr || no_gpu()) GTEST_SKIP() << "GANGLION_GOLDENS is not set";
+  for (const auto& folder : std::filesystem::directory_iterator(root)) {
+    const std::string dir = folder.path().string();
+    for (const auto& [format, most] : {std::pair{cuda::Format::bf16, 1e-2},
+                                       {cuda::Format::int8, 5e-2},
+                                       {cuda::Format::fp8, 0.15},
+                                       {cuda::Format::int4, 0.5}}) {
+      const auto began = std::chrono::steady_clock::now();
+      CudaHarness harness(dir, {.format = format, .rows_max = 512, .batch_max = 8, .context_max = 2048});
+      ASSERT_NE(harness.decoder, nullptr) << dir;
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+      const double gigabytes = static_cast<double>(Checkpoint::open(dir)->data_bytes()) / 1e9;
+      std::printf("%s format %d: %.2f GB loaded in %.2f s, %.1f GB/s\n", folder.path().filename().c_str(),
+                  static_cast<int>(format), gigabytes, took.count(), gigabytes / took.count());
+      const double worst = worst_of(harness, dir);
+      std::printf("%s format %d: worst relative error of logits %.2e\n", folder.path().filename().c_str(),
+                  static_cast<int>(format), worst);
+      std::fflush(stdout);
+      EXPECT_LT(worst, most) << dir << " format " << static_cast<int>(format);
+    }
   }
 }
 

@@ -17,6 +17,7 @@
 namespace ganglion::local {
 
 inline std::string data_dir(const std::string& model) {
+  if (model.starts_with('/')) return model;
   return std::string(GANGLION_SOURCE_DIR) + "/tests/data/local/" + model;
 }
 
