@@ -1,3 +1,5 @@
+// Builds the JSON in memory; tokenizer.cpp parses it as it would a file.
+
 #include "backends/local/tokenizer/gpt2_files.hpp"
 
 #include <fstream>

@@ -1,6 +1,6 @@
 #pragma once
-// The older pair of files, vocab.json and merges.txt, as the tokenizer.json that would mean the same: byte-level BPE with
-// GPT-2's pattern. Models that were published before tokenizer.json (OPT) have no other.
+// The older pair of files, vocab.json and merges.txt, as the tokenizer.json that would mean the same: byte-level BPE
+// with GPT-2's pattern. Models that were published before tokenizer.json (OPT) have no other.
 
 #include <filesystem>
 #include <string>
