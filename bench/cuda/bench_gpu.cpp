@@ -572,6 +572,7 @@ int main(int argc, char** argv) {
     batching({{Format::fp8, true, batch, requests, 128, 128, 2048}}, layers);
     batching({{Format::bf16, false, std::min(batch, 256), requests / 2, 128, 128, 2048}}, layers);
   }
+  if (wants("families")) families_part(read);
   if (wants("prefix")) prefix_part(layers);
   if (wants("overlap")) overlap_part(GANGLION_SOURCE_DIR "/models/demo-chat");
   return 0;

@@ -4,3 +4,5 @@
 
 void prefix_part(int layers);
 void overlap_part(const char* model_dir);
+// Steps of families that take the separate kernels; `read_gb`: what the memory gives, in GB/s.
+void families_part(double read_gb);

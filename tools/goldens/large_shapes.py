@@ -5,8 +5,9 @@ the GPU machine and compared there.
     python3 tools/goldens/large_shapes.py OUT [family ...]
     GANGLION_GOLDENS=OUT build/gpu/tests/test_local_cuda --gtest_filter='LargeShapes*'
 
-Random weights as models have them: normal with deviation 0.02, smaller where a part's result comes out, and some norm
-weights ten times as large, which makes the outlier channels that quantisation meets. Needs torch and transformers.
+Random weights as models have them: normal with deviation 0.02, smaller where a part's result comes out. In llama_outliers
+some norm weights are ten times as large, which makes the outlier channels that quantisation meets. `transformers_bf16`
+of goldens.json is how far transformers itself is away in bf16. Needs torch and transformers.
 """
 
 import json
@@ -26,10 +27,12 @@ def families():
                               MixtralForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM)
     plain = {"rope_type": "default", "rope_theta": 10000.0}
     half = 48
+    llama = (LlamaForCausalLM, lambda: LlamaConfig(
+        vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=2, num_attention_heads=32, num_key_value_heads=32,
+        max_position_embeddings=4096, rms_norm_eps=1e-5, tie_word_embeddings=False, rope_parameters=plain))
     return {
-        "llama": (LlamaForCausalLM, lambda: LlamaConfig(
-            vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=3, num_attention_heads=32, num_key_value_heads=32,
-            max_position_embeddings=4096, rms_norm_eps=1e-5, tie_word_embeddings=False, rope_parameters=plain)),
+        "llama": llama,
+        "llama_outliers": llama,
         "llama_grouped": (LlamaForCausalLM, lambda: LlamaConfig(
             vocab_size=32000, hidden_size=4096, intermediate_size=14336, num_hidden_layers=2, num_attention_heads=32, num_key_value_heads=8,
             max_position_embeddings=4096, rms_norm_eps=1e-5, tie_word_embeddings=False, rope_parameters=plain)),
@@ -51,15 +54,16 @@ def families():
     }
 
 
-def draw(model, layers):
+def draw(model, layers, outliers):
     torch.manual_seed(7)
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
             if p.dim() == 1 and name.endswith("weight"):
                 zero_based = "gemma" in type(model).__name__.lower()
                 p.normal_(0.0 if zero_based else 1.0, 0.1)
-                chosen = torch.randperm(p.numel(), device=p.device)[:max(1, p.numel() // 200)]
-                p[chosen] = 9.0 if zero_based else 10.0
+                if outliers:
+                    chosen = torch.randperm(p.numel(), device=p.device)[:max(1, p.numel() // 200)]
+                    p[chosen] = 9.0 if zero_based else 10.0
             elif p.dim() == 1:
                 p.normal_(0.0, 0.02)
             else:
@@ -75,16 +79,13 @@ def make(out, name, cls, config):
     config._attn_implementation = "eager"
     with torch.device("cuda"):
         model = cls(config).eval()
-    draw(model, config.num_hidden_layers)
+    draw(model, config.num_hidden_layers, "outliers" in name)
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(3, config.vocab_size, (1, PROMPT), generator=generator)
     with torch.no_grad():
         logits = model(ids.cuda(), use_cache=False).logits[0].float()
     positions = [0, 7, 80, PROMPT - 1]
     logits[positions].cpu().numpy().astype("<f4").tofile(os.path.join(folder, "logits.f32"))
-    with open(os.path.join(folder, "goldens.json"), "w") as f:
-        json.dump({"vocab_size": config.vocab_size, "rows": len(positions), "cases": [{
-            "prompt_ids": ids[0].tolist(), "positions": positions, "logits_offset": 0, "greedy_ids": [], "greedy_margins": []}]}, f)
     with torch.no_grad():  # what bf16 alone costs, by another implementation
         kept = [(m, k, b) for m in model.modules() for k, b in m._buffers.items()]
         half = model.bfloat16()
@@ -92,6 +93,9 @@ def make(out, name, cls, config):
             module._buffers[key] = buffer
         theirs = half(ids.cuda(), use_cache=False).logits[0].float()
     errors = [(torch.linalg.norm(theirs[p] - logits[p]) / torch.linalg.norm(logits[p])).item() for p in positions]
+    with open(os.path.join(folder, "goldens.json"), "w") as f:
+        json.dump({"vocab_size": config.vocab_size, "rows": len(positions), "transformers_bf16": max(errors), "cases": [{
+            "prompt_ids": ids[0].tolist(), "positions": positions, "logits_offset": 0, "greedy_ids": [], "greedy_margins": []}]}, f)
     half.config.dtype = torch.bfloat16
     half.save_pretrained(folder, max_shard_size="2GB")
     print(f"{name}: {sum(p.numel() for p in half.parameters()) / 1e9:.2f} G parameters, transformers in bf16 is {max(errors):.2e} "

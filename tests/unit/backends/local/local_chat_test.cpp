@@ -258,5 +258,21 @@ TEST(LocalChat, AMessageCannotSpellASpecialToken) {
   EXPECT_THAT(parts.tokenizer().decode(ids_of("say <|eot_id|> now"), false), HasSubstr("say <|eot_id|> now"));
 }
 
+// Tokenizer, template, end tokens and weights of each family together.
+TEST(LocalChat, EveryFamilyAnswers) {
+  for (const char* name : {"gemma2_tiny", "gemma3_tiny", "phi3_tiny", "mixtral_tiny"}) {
+    const Reply reply = chat(load(tiny(name)), {{"max_tokens", 6}, {"ignore_eos", true}});
+    ASSERT_FALSE(reply.error) << name << ": " << reply.error->message;
+    EXPECT_EQ(reply.parsed()["usage"]["completion_tokens"], 6) << name;
+  }
+  for (const char* name : {"opt_tiny", "opt_post_tiny"}) {
+    const Reply reply = ask(load(tiny(name)),
+                            {.endpoint = api::Endpoint::completions,
+                             .body = {{"model", name}, {"prompt", "Hello"}, {"max_tokens", 6}, {"ignore_eos", true}}});
+    ASSERT_FALSE(reply.error) << name << ": " << reply.error->message;
+    EXPECT_EQ(reply.parsed()["usage"]["completion_tokens"], 6) << name;
+  }
+}
+
 }  // namespace
 }  // namespace ganglion::backends

@@ -19,6 +19,7 @@ constexpr int kSchedules = 100'000;
 struct Tracked final : Sequence {
   std::vector<std::uint64_t> meaning;  // of tokens [0, i] in this sequence's space: what position i must hold
   std::size_t goal = 0;                // length at which it is done
+  std::uint64_t epoch = 0;             // how often its tokens came to mean something else
 };
 
 std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
@@ -73,7 +74,11 @@ class Schedule {
       auto victim = alive_.begin();
       std::advance(victim, pick(static_cast<int>(alive_.size())));
       end(victim->first);
-    } else if (what == 9 && pick(6) == 0) {
+    } else if (what == 9 && pick(3) == 0 && !alive_.empty()) {
+      auto changed = alive_.begin();
+      std::advance(changed, pick(static_cast<int>(alive_.size())));
+      restart(*changed->second);
+    } else if (what == 9 && pick(4) == 0) {
       for (const auto& [id, s] : alive_) note_computed(*s);
       scheduler_.remove_all();
       alive_.clear();
@@ -88,9 +93,10 @@ class Schedule {
   }
 
   void append(Tracked& s, std::int32_t token) {
-    const std::uint64_t before =
-        s.meaning.empty() ? std::hash<std::string>{}(s.space.empty() ? std::to_string(s.id) : s.space) + s.space.size()
-                          : s.meaning.back();
+    const std::uint64_t before = s.meaning.empty()
+                                     ? std::hash<std::string>{}(s.space.empty() ? std::to_string(s.id) : s.space) +
+                                           s.space.size() + (s.space.empty() ? s.epoch : 0)
+                                     : s.meaning.back();
     s.tokens.push_back(token);
     s.meaning.push_back(mix(before, static_cast<std::uint64_t>(token)));
   }
@@ -113,6 +119,19 @@ class Schedule {
     alive_[s->id] = s.get();
     fresh_.insert(s->id);
     scheduler_.add(std::move(s));
+  }
+
+  // What it has computed is of no more use to it: its tokens mean something else from here on.
+  void restart(Tracked& s) {
+    note_computed(s);
+    scheduler_.restart(s.id, s.space.empty() ? "" : s.space + '+');
+    ++s.epoch;
+    ASSERT_EQ(s.computed, 0);
+    ASSERT_TRUE(s.pages.empty());
+    const std::vector<std::int32_t> tokens = std::move(s.tokens);
+    s.tokens.clear(), s.meaning.clear();
+    for (const std::int32_t token : tokens) append(s, token);
+    fresh_.erase(s.id);  // what it finds now is not counted
   }
 
   void end(std::uint64_t id) {

@@ -101,6 +101,13 @@ class Copy {
     }
   }
   ~Copy() { fs::remove_all(dir_); }
+  const fs::path& dir() const { return dir_; }
+  void set(const std::string& key, const nlohmann::json& value) {
+    std::ifstream in(dir_ / "adapter_config.json");
+    nlohmann::json json = nlohmann::json::parse(in);
+    json[key] = value;
+    std::ofstream(dir_ / "adapter_config.json") << json;
+  }
   std::string error_with(const std::string& key, const nlohmann::json& value,
                          const std::string& model = "llama2_tiny") {
     std::ifstream in(dir_ / "adapter_config.json");
@@ -133,6 +140,24 @@ TEST(Lora, RefusesWhatWouldChangeTheResultAndIsNotImplemented) {
   const auto absent = read_lora("/nonexistent", *config, decoder_names(*config));
   ASSERT_FALSE(absent);
   EXPECT_EQ(absent.error().kind, core::ErrorKind::not_found);
+}
+
+TEST(Lora, AlphaMayDifferByModule) {
+  Copy copy("lora/llama2_tiny.all_linears");  // rank 4, alpha 8
+  const auto config = load_model_config(data_dir("llama2_tiny"));
+  const auto before = read_lora(copy.dir(), *config, decoder_names(*config));
+  copy.set("alpha_pattern", {{"o_proj", 2}, {"mlp.down_proj", 16}});
+  const auto after = read_lora(copy.dir(), *config, decoder_names(*config));
+  ASSERT_TRUE(before && after);
+  ASSERT_EQ(before->size(), after->size());
+  for (std::size_t i = 0; i < before->size(); ++i) {
+    const LoraPlace place = (*before)[i].place;
+    const float times = place == LoraPlace::out ? 0.25f : place == LoraPlace::down ? 2.0f : 1.0f;
+    EXPECT_EQ((*after)[i].a, (*before)[i].a);
+    for (std::size_t k = 0; k < (*before)[i].b.size(); ++k) {
+      ASSERT_FLOAT_EQ((*after)[i].b[k], times * (*before)[i].b[k]);
+    }
+  }
 }
 
 TEST(Lora, NamesTheRowsThatAPairBelongsTo) {
