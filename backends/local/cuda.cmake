@@ -6,6 +6,7 @@ add_library(ganglion_local_cuda_kernels STATIC
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/attention_decode.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/attention_prefill.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/experts.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/experts_tiles.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/pack.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/product.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/product_stream.cu

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kUsedMax = 64;
+constexpr int kStreamRowsMax = 24;  // of an expert, on average: more are computed in tiles
 
 // One warp a row: `used` times the highest route that is left, the lowest index of equals.
 __global__ void __launch_bounds__(kThreads) choose_kernel(Routes r) {
@@ -184,6 +185,10 @@ cudaError_t route(Queue queue, const Routes& r) {
 }
 
 cudaError_t grouped_product(Queue queue, const GroupedProduct& p) {
+  return p.slot_count > kStreamRowsMax * p.experts ? grouped_tiles(queue, p) : grouped_stream(queue, p);
+}
+
+cudaError_t grouped_stream(Queue queue, const GroupedProduct& p) {
   if (p.experts < 1 || p.w.rows % (p.experts * kRowBlock) != 0) return cudaErrorInvalidValue;
   switch (p.w.format) {
     case Format::bf16:

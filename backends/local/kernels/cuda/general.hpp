@@ -90,10 +90,14 @@ struct GroupedProduct {
   void* y = nullptr;  // bf16 [..][y_stride]
   int y_stride = 0;
   int experts = 0, capacity = 0;
+  int slot_count = 0;  // of all experts together
   const std::int32_t* slots = nullptr;
   const std::int32_t* counts = nullptr;
 };
+// By the kernel for few rows an expert, or by that for many; each can do either's work.
 cudaError_t grouped_product(Queue, const GroupedProduct&);
+cudaError_t grouped_stream(Queue, const GroupedProduct&);
+cudaError_t grouped_tiles(Queue, const GroupedProduct&);
 
 // out[row] = sum over j of weights[row * used + j] * x[row * used + j], bf16; what weighs nothing is not looked at.
 cudaError_t combine(Queue, const void* x, int x_stride, const float* weights, int used, int width, int rows, void* out,

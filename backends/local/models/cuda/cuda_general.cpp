@@ -166,6 +166,7 @@ Result<void> CudaDecoder::general_experts(const CudaLayer& layer, const Shape& s
                                .y_stride = layer.gate_up.rows / experts,
                                .experts = experts,
                                .capacity = rows_cap_,
+                               .slot_count = rows * used,
                                .slots = slots_.as<std::int32_t>(),
                                .counts = slot_counts_.as<std::int32_t>()};
   if (ok) ok = check(cuda::grouped_product(queue(), product), "experts");

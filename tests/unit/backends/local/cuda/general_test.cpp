@@ -127,7 +127,7 @@ TEST_F(GeneralTest, CapsLogits) {
 // A layer's experts on random routes: lists, products and the weighted sum, in every format.
 TEST_F(GeneralTest, ExpertsAgreeWithEachRowAlone) {
   if (arena == nullptr) GTEST_SKIP();
-  const int experts = 8, used = 2, width = 160, each = 48;
+  const int experts = 8, used = 2, width = 160, each = 176;
   for (const cuda::Format format : {cuda::Format::bf16, cuda::Format::int8, cuda::Format::fp8, cuda::Format::int4}) {
     for (const int rows : {1, 7, 300}) {
       const int cols = static_cast<int>(cuda::padded(width, 128)), capacity = rows;
@@ -172,40 +172,47 @@ TEST_F(GeneralTest, ExpertsAgreeWithEachRowAlone) {
                                 .slots = lists.as<std::int32_t>(),
                                 .counts = counts.as<std::int32_t>(),
                                 .capacity = capacity}));
-      run(cuda::grouped_product(queue(), {.w = m,
-                                          .x = x_at.data(),
-                                          .x_stride = cols,
-                                          .x_per_row = used,
-                                          .y = y.data(),
-                                          .y_stride = each,
-                                          .experts = experts,
-                                          .capacity = capacity,
-                                          .slots = lists.as<std::int32_t>(),
-                                          .counts = counts.as<std::int32_t>()}));
-      run(cuda::combine(queue(), y.data(), each, weights.as<float>(), used, each, rows, out.data(), each));
-      std::vector<double> want;
-      for (int r = 0; r < rows; ++r) {
-        const float* route = logits.data() + r * 16;
-        std::vector<int> order(experts);
-        for (int e = 0; e < experts; ++e) order[static_cast<std::size_t>(e)] = e;
-        std::sort(order.begin(), order.end(), [&](int a, int b) { return route[a] > route[b]; });
-        const double second = std::exp(route[order[1]] - route[order[0]]),
-                     share[] = {1 / (1 + second), second / (1 + second)};
-        for (int i = 0; i < each; ++i) {
-          double v = 0;
-          for (int j = 0; j < used && positions[static_cast<std::size_t>(r)] >= 0; ++j) {
-            double dot = 0;
-            for (int k = 0; k < width; ++k)
-              dot += static_cast<double>(
-                         kept[static_cast<std::size_t>((order[static_cast<std::size_t>(j)] * each + i) * width + k)]) *
-                     x[static_cast<std::size_t>(r * cols + k)];
-            v += share[j] * dot;
+      const cuda::GroupedProduct product{.w = m,
+                                         .x = x_at.data(),
+                                         .x_stride = cols,
+                                         .x_per_row = used,
+                                         .y = y.data(),
+                                         .y_stride = each,
+                                         .experts = experts,
+                                         .capacity = capacity,
+                                         .slot_count = rows * used,
+                                         .slots = lists.as<std::int32_t>(),
+                                         .counts = counts.as<std::int32_t>()};
+      for (const bool tiles : {false, true}) {
+        cudaMemset(y.data(), 0xff, y.size());
+        cudaDeviceSynchronize();
+        run(tiles ? cuda::grouped_tiles(queue(), product) : cuda::grouped_stream(queue(), product));
+        run(cuda::combine(queue(), y.data(), each, weights.as<float>(), used, each, rows, out.data(), each));
+        std::vector<double> want;
+        for (int r = 0; r < rows; ++r) {
+          const float* route = logits.data() + r * 16;
+          std::vector<int> order(experts);
+          for (int e = 0; e < experts; ++e) order[static_cast<std::size_t>(e)] = e;
+          std::sort(order.begin(), order.end(), [&](int a, int b) { return route[a] > route[b]; });
+          const double second = std::exp(route[order[1]] - route[order[0]]),
+                       share[] = {1 / (1 + second), second / (1 + second)};
+          for (int i = 0; i < each; ++i) {
+            double v = 0;
+            for (int j = 0; j < used && positions[static_cast<std::size_t>(r)] >= 0; ++j) {
+              double dot = 0;
+              for (int k = 0; k < width; ++k)
+                dot +=
+                    static_cast<double>(
+                        kept[static_cast<std::size_t>((order[static_cast<std::size_t>(j)] * each + i) * width + k)]) *
+                    x[static_cast<std::size_t>(r * cols + k)];
+              v += share[j] * dot;
+            }
+            want.push_back(v);
           }
-          want.push_back(v);
         }
+        EXPECT_LT(relative_l2(bf16_rows(out.data(), rows, each, each), want), 8e-3)
+            << static_cast<int>(format) << " " << rows << (tiles ? " in tiles" : "");
       }
-      EXPECT_LT(relative_l2(bf16_rows(out.data(), rows, each, each), want), 8e-3)
-          << static_cast<int>(format) << " " << rows;
     }
   }
 }
