@@ -9,8 +9,9 @@ namespace ganglion::local {
 WorkShare::WorkShare(const ModelConfig& c, const Machine& machine) : machine_(machine) {
   const auto number = [](std::int64_t n) { return static_cast<double>(n); };
   const double query = number(c.heads * c.head_dim), kv = number(c.kv_heads * c.head_dim);
-  const double layer = number(c.hidden_size) * (2 * query + 2 * kv + 3 * number(c.intermediate_size));
-  operations_token_ = 2 * (number(c.layers) * layer + number(c.vocab_size) * number(c.hidden_size));
+  const double matrices = (c.gated ? 3 : 2) * std::max(number(c.experts_used), 1.0);
+  const double layer = number(c.hidden_size) * (2 * query + 2 * kv + matrices * number(c.intermediate_size));
+  operations_token_ = 2 * (number(c.layers) * layer + number(c.vocab_size) * number(c.embedding_width()));
   operations_pair_ = 4 * query * number(c.layers);
 }
 

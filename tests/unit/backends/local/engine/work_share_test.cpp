@@ -10,8 +10,9 @@ namespace ganglion::local {
 namespace {
 
 // Llama-2-7B's shapes in 8 bits on a machine that does 170 operations in the time of reading a byte.
-WorkShare shares() {
+WorkShare shares(std::int64_t experts_used = 0) {
   ModelConfig c;
+  c.experts_used = experts_used;
   c.vocab_size = 32'000;
   c.hidden_size = 4'096;
   c.layers = c.heads = c.kv_heads = 32;
@@ -43,6 +44,16 @@ TEST(WorkShare, ALongContextCostsWhatReadingItTakes) {
   const auto got = share.of(parts);
   // 2.1 GB of keys and values against a 64th of 6.7 GB of weights.
   EXPECT_NEAR(got[0] / got[1], (2.147 + 0.1047) / 0.1047, 0.5);
+}
+
+// The more a token's products take, the less its place in the context matters.
+TEST(WorkShare, EveryExpertThatATokenUsesCounts) {
+  const std::vector<WorkShare::Part> parts{{0, 2'048}, {30'000, 2'048}};
+  WorkShare dense = shares(), mixture = shares(4);
+  const double before = dense.of(parts)[1], after = mixture.of(parts)[1];
+  EXPECT_GT(before, 0.5);
+  EXPECT_GT(after, 0.5);
+  EXPECT_LT(after, before - 0.05);
 }
 
 }  // namespace
