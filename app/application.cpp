@@ -7,6 +7,8 @@
 
 #include <boost/asio/post.hpp>
 #include <csignal>
+#include <thread>
+#include <utility>
 
 #include "app/build_info.hpp"
 #include "app/cache_tiers.hpp"
@@ -25,6 +27,8 @@ using core::LogLevel;
 
 // At shutdown, for answers that are still on their way to Redis and disk.
 constexpr std::chrono::milliseconds kCacheFlush{300};
+constexpr int kLockTries = 100;
+constexpr std::chrono::milliseconds kLockAgain{20};
 
 LogLevel parse_level(std::string_view text) {
   if (text == "debug") return LogLevel::debug;
@@ -71,11 +75,16 @@ Application::Application(std::shared_ptr<const config::Config> config, ModelLoad
       redis_hooks_(metrics_.registry()),
       signals_(control_, SIGTERM, SIGINT, SIGHUP),
       drain_timer_(control_),
-      settle_timer_(control_) {}
+      settle_timer_(control_),
+      upgrade_timer_(control_) {
+  signals_.add(SIGUSR2);
+}
 
 Application::~Application() {
   scrape_token_ = {};
   for (auto& worker : workers_) worker->stop();
+  if (successor_) successor_->stop();
+  if (upgrade_) upgrade_->stop();
   proxy_.reset();
   admin_.reset();
   // Before the workers' contexts: the commit thread answers waiters by posting to them. A request that is destroyed
@@ -112,8 +121,13 @@ void Application::state_changed(metering::LedgerState state, std::string_view wh
   core::log(LogLevel::error, state == metering::LedgerState::full ? "ledger_full" : "ledger_broken", {{"why", why}});
 }
 
-core::Result<void> Application::open_ledger() {
-  auto ledger = metering::Ledger::open(config_->ledger, clock_, *this);
+core::Result<void> Application::open_ledger(metering::OpenIntents open) {
+  auto ledger = metering::Ledger::open(config_->ledger, clock_, *this, nullptr, open);
+  // A process that was killed while it handed over may not be quite gone.
+  for (int left = kLockTries; !ledger && successor_ && left > 0; --left) {
+    std::this_thread::sleep_for(kLockAgain);
+    ledger = metering::Ledger::open(config_->ledger, clock_, *this, nullptr, open);
+  }
   if (!ledger) return std::unexpected(std::move(ledger.error()));
   ledger_ = std::move(*ledger);
   const metering::RecoveryReport& recovery = ledger_->recovery();
@@ -123,6 +137,10 @@ core::Result<void> Application::open_ledger() {
              {"torn_bytes", recovery.torn_bytes},
              {"aborted", recovery.intents_aborted},
              {"ms", recovery.took.count() / 1000}});
+  return follow_ledger();
+}
+
+core::Result<void> Application::follow_ledger() {
   if (auto done = make_sinks(); !done) return done;
   metering::LedgerKeeper::Holds holds;  // what a sink has not taken, retention keeps
   if (!sinks_->empty()) holds.emplace_back("sinks", [this] { return sinks_->min_position(); });
@@ -134,15 +152,32 @@ core::Result<void> Application::open_ledger() {
 }
 
 core::Result<void> Application::start() {
+  auto done = start_all();
+  if (!done && successor_) successor_->failed(done.error().message);
+  return done;
+}
+
+core::Result<void> Application::start_all() {
   core::set_log_level(parse_level(config_->log.level));
   log_diagnostics(LogLevel::warn, "config_warning", config_->warnings);
-  if (auto done = open_ledger(); !done) return done;
+  successor_ = Successor::from_environment();
+  sockets_ = successor_ ? successor_->take_sockets() : sockets_of_service_manager();
+  // What takes long or may fail comes before this process takes another's place.
+  if (auto done = preflight(*config_); successor_ && !done) return done;
+  if (auto done = load_models(); !done) return done;
+  const bool took_over = successor_ && successor_->take_over();
+  const auto open = took_over ? metering::OpenIntents::keep : metering::OpenIntents::abort;
+  if (auto done = open_ledger(open); !done) return done;
   idempotency::IdempotencyOptions keys = config_->idempotency;
   keys.shared = keys.shared && config_->redis.enabled();
-  idempotency_ =
-      std::make_unique<gateway::Idempotency>(keys, config_->ledger.directory, *ledger_, clock_, metrics_.registry());
+  idempotency_ = std::make_unique<gateway::Idempotency>(keys, config_->ledger.directory, *ledger_, clock_,
+                                                        metrics_.registry(), open);
   if (auto done = open_alerts(); !done) return done;
   if (auto done = apply_budgets(*config_); !done) return done;
+  if (took_over) {
+    budgets_.adopt(successor_->holds());
+    limiter_.restore(std::move(successor_->taken()));
+  }
   cache_tiers_ = make_cache_tiers(*config_, clock_, cache_, purges_, metrics_.registry(), redis_hooks_);
   const bool disk = cache_tiers_->disk_on();
   // What lies on the disk is found again by keys that outlive the process.
@@ -167,11 +202,12 @@ core::Result<void> Application::start() {
       .terminals_written = metrics_.registry().shared().counter(metrics::Family::ledger_records_total, {"terminal"}),
       .tier_wait = {metrics_.registry().shared().histogram(metrics::Family::tier_wait_seconds, {"regular"}),
                     metrics_.registry().shared().histogram(metrics::Family::tier_wait_seconds, {"fast"})},
-      .idempotency = idempotency_.get()});
+      .local_models = std::move(models_),
+      .idempotency = idempotency_.get(),
+      .token_counter = token_counter_});
   if (auto done = share_budgets(); !done) return done;
   if (auto done = share_keys(); !done) return done;
   if (auto done = keep_leases(); !done) return done;
-  if (auto done = load_models(); !done) return done;
   if (auto done = open_access_log(); !done) return done;
   if (auto done = listen(); !done) return done;
   scrape_token_ = metrics_.registry().add_source([this](metrics::Scrape& out) { scrape(out); });
@@ -269,9 +305,9 @@ core::Result<void> Application::load_models() {
       model.error().message = "local model '" + options.name + "': " + model.error().message;
       return std::unexpected(std::move(model.error()));
     }
-    if (!services_->token_counter.exact()) services_->token_counter = backends::LocalModel::counter(*model);
+    if (!token_counter_.exact()) token_counter_ = backends::LocalModel::counter(*model);
     const std::string device = (*model)->device();
-    services_->local_models.emplace(options.name, std::move(*model));
+    models_.emplace(options.name, std::move(*model));
     core::log(LogLevel::info, "model_loaded",
               {{"model", options.name},
                {"device", device},
@@ -324,9 +360,9 @@ core::Result<void> Application::listen() {
   admin_ = std::make_unique<net::Server>(config_->admin, std::vector<net::ServerWorker>{std::move(admin_worker)},
                                          admin_hooks_);
   proxy_ = std::make_unique<net::Server>(config_->server, std::move(server_workers), proxy_hooks_);
-  const auto admin_port = admin_->listen();
+  const auto admin_port = admin_->listen(std::exchange(sockets_.admin, {}));
   if (!admin_port) return std::unexpected(admin_port.error());
-  const auto proxy_port = proxy_->listen();
+  const auto proxy_port = proxy_->listen(std::exchange(sockets_.proxy, {}));
   if (!proxy_port) return std::unexpected(proxy_port.error());
   bound_to_loopback_ = config_->server.host.starts_with("127.") || config_->server.host == "::1";
   admin_port_ = *admin_port;
@@ -359,6 +395,11 @@ int Application::run() {
     }
   }
   for (auto& worker : workers_) worker->start();
+  if (successor_) {
+    successor_->commit(
+        {.io = control_, .ledger = *ledger_, .budgets = budgets_, .idempotency = *idempotency_, .proxy = *proxy_});
+  }
+  notify_service_manager("READY=1\nMAINPID=" + std::to_string(::getpid()));
   memory_watch_.emplace(control_, admission_, [this] {
     for (auto& worker : workers_) boost::asio::post(worker->io(), release_free_memory);
   });
@@ -433,6 +474,7 @@ void Application::apply(const config::Reload& reload) {
 
 // Looks at the file; while a change has not settled, again after the hint.
 void Application::settle_config() {
+  if (upgrade_) return;  // the new process reads it
   apply(reloader_->check());
   const auto hint = reloader_->wait_hint();
   if (!hint) return;

@@ -8,12 +8,15 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "app/memory_watch.hpp"
+#include "app/predecessor.hpp"
+#include "app/successor.hpp"
 #include "app/worker_thread.hpp"
 #include "config/config.hpp"
 #include "config/watcher.hpp"
@@ -39,6 +42,9 @@ namespace ganglion::app {
 using ModelLoader =
     std::function<core::Result<std::shared_ptr<backends::LocalModel>>(const backends::LocalModelOptions&)>;
 
+// Where a running gateway says how an upgrade went.
+std::string upgrade_status_path(const std::string& ledger_directory);
+
 class Application final : private metering::LedgerHooks {
  public:
   // `load_model`: where local models come from, in tests; empty: from their folders.
@@ -60,7 +66,9 @@ class Application final : private metering::LedgerHooks {
   void committed(std::uint64_t records, std::uint64_t bytes, std::chrono::nanoseconds sync) override;
   void state_changed(metering::LedgerState state, std::string_view why) override;
 
-  core::Result<void> open_ledger();
+  core::Result<void> start_all();
+  core::Result<void> open_ledger(metering::OpenIntents open);
+  core::Result<void> follow_ledger();  // sinks and the keeper
   core::Result<void> make_sinks();
   core::Result<void> load_models();
   core::Result<void> open_access_log();
@@ -77,6 +85,14 @@ class Application final : private metering::LedgerHooks {
   void watch_config();
   void wait_for_signal();
   void begin_shutdown();
+  void begin_upgrade();
+  void await_upgrade();
+  void give_up_upgrade_after(std::chrono::milliseconds limit, const char* why);
+  void quiet_upgrade(core::SteadyTime limit);
+  void hand_over();
+  void handed_over();
+  void upgrade_failed(const std::string& why);
+  void tell_upgrade(const std::string& status);
   void poll_drain(core::SteadyTime give_up, bool cancelled);
   bool said_farewell();
   void scrape(metrics::Scrape& out) const;
@@ -84,6 +100,7 @@ class Application final : private metering::LedgerHooks {
 
   std::shared_ptr<const config::Config> config_;
   ModelLoader load_model_;
+  std::unique_ptr<Predecessor> upgrade_;  // this process is being replaced; outlives what follows it
   core::SystemClock clock_;
   metrics::Metrics metrics_;
   metrics::Histogram commit_seconds_, batch_records_;
@@ -111,7 +128,14 @@ class Application final : private metering::LedgerHooks {
 
   boost::asio::io_context control_{1};  // signals, reloads, admin listener
   boost::asio::signal_set signals_;
-  boost::asio::steady_timer drain_timer_, settle_timer_;
+  boost::asio::steady_timer drain_timer_, settle_timer_, upgrade_timer_;
+  std::optional<boost::asio::posix::stream_descriptor> upgrade_fd_;
+  bool paused_ = false;                   // the listeners wait for that
+  bool frozen_ = false;                   // whether this process keeps the ledger is not settled
+  std::unique_ptr<Successor> successor_;  // this process replaces another
+  InheritedSockets sockets_;
+  std::map<std::string, std::shared_ptr<const backends::LocalModel>, std::less<>> models_;
+  backends::TokenCounter token_counter_;
   std::unique_ptr<gateway::AlertSender> alerts_;
   std::unique_ptr<net::RedisClient>
       control_redis_;  // the control thread's; null: neither budgets nor limits are shared

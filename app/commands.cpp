@@ -38,6 +38,7 @@ int serve_command(const Words& words) {
     return 2;
   }
   net::raise_descriptor_limit();
+  remember_program();
   try {
     Application application(std::make_shared<const config::Config>(std::move(*loaded)));
     if (const auto started = application.start(); !started) {

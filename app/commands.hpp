@@ -18,6 +18,7 @@ int usage_command(const Words& words);
 int invoice_command(const Words& words);
 int metrics_command(const Words& words);
 int calibrate_command(const Words& words);
+int upgrade_command(const Words& words);
 int bench_command(const Words& words);
 
 }  // namespace ganglion::app

@@ -12,6 +12,8 @@ namespace {
 constexpr std::string_view kHelp = R"(ganglion: an AI gateway with its own local model
 
   ganglion serve [FILE]            serve; without FILE on the embedded default (127.0.0.1:8080, admin 127.0.0.1:8081)
+  ganglion upgrade [FILE | --dir LEDGER] [--timeout SECONDS]
+                                   replace the gateway that runs there by this program, without a gap
   ganglion check FILE              report every problem of a configuration file; exit code 2 if there is one
   ganglion config --print-default | --print-schema | --print-docs
   ganglion keys create [--id ID] [--tenant T] [--pepper-env NAME]
@@ -45,7 +47,7 @@ int main(int argc, char** argv) {
       {"serve", serve_command},     {"check", check_command},     {"config", config_command},
       {"keys", keys_command},       {"ledger", ledger_command},   {"usage", usage_command},
       {"invoice", invoice_command}, {"metrics", metrics_command}, {"calibrate", calibrate_command},
-      {"bench", bench_command}};
+      {"bench", bench_command},     {"upgrade", upgrade_command}};
   if (const auto found = kCommands.find(command); found != kCommands.end()) return found->second(words);
   if (command == "version" || command == "--version") {
     std::cout << "ganglion " << kVersion << " (" << kCommit << ")\n";

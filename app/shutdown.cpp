@@ -23,12 +23,16 @@ void Application::wait_for_signal() {
   signals_.async_wait([this](boost::system::error_code error, int signal) {
     if (error) return;
     if (signal == SIGHUP) {
-      if (reloader_) {
+      if (upgrade_) {
+        core::log(core::LogLevel::warn, "reload_refused", {{"why", "an upgrade is under way"}});
+      } else if (reloader_) {
         apply(reloader_->reload());
       } else {
         core::log(core::LogLevel::warn, "nothing_to_reload",
                   {{"why", "started on the embedded default, without a file"}});
       }
+    } else if (signal == SIGUSR2) {
+      begin_upgrade();
     } else if (draining_) {
       core::log(core::LogLevel::warn, "stopped_at_once", {{"signal", signal}});
       std::_Exit(128 + signal);
@@ -46,7 +50,10 @@ void Application::request_stop() {
 }
 
 void Application::begin_shutdown() {
+  if (upgrade_) upgrade_failed("the gateway was told to stop");
+  if (draining_) return;
   draining_ = true;
+  notify_service_manager("STOPPING=1");
   metrics_.set_draining(true);
   core::log(core::LogLevel::info, "draining",
             {{"requests", proxy_->exchanges()}, {"window_ms", config_->shutdown.drain.count()}});

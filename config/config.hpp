@@ -23,6 +23,7 @@ namespace ganglion::config {
 
 struct ShutdownOptions {
   std::chrono::milliseconds drain{30'000};
+  std::chrono::milliseconds upgrade_drain{600'000};  // of the process that was replaced
 };
 
 struct Config {

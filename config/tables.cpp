@@ -370,7 +370,10 @@ Table<metrics::MetricsOptions> metrics_table() {
 Table<ShutdownOptions> shutdown_table() {
   using T = ShutdownOptions;
   return {{entry<T>("drain", &T::drain, duration(milliseconds{0}, hours{1}),
-                    "After SIGTERM, time for running requests to finish.")}};
+                    "After SIGTERM, time for running requests to finish."),
+           entry<T>(
+               "upgrade_drain", &T::upgrade_drain, duration(milliseconds{0}, hours{24}),
+               "After an upgrade (SIGUSR2, `ganglion upgrade`), time for the requests of the old process to finish.")}};
 }
 
 }  // namespace

@@ -187,7 +187,7 @@ boost::asio::awaitable<void> BudgetShare::run() {
     first = false;
     if (!*alive) co_return;
     kicked_ = false;
-    if (!budgets_.any()) continue;
+    if (!budgets_.any() || budgets_.handed_over()) continue;  // then it is another process's to tell
     bool up = co_await announce();
     if (!*alive) co_return;
     const bool forgotten = born_ != registered_in_;

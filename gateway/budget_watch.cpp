@@ -25,7 +25,7 @@ std::string instant(core::WallTime at) {
 }  // namespace
 
 void BudgetWatch::crossed(const metering::BudgetAlert& alert) {
-  if (sender_) sender_(alert);
+  if (sender_ && !muted_.load(std::memory_order_relaxed)) sender_(alert);
 }
 
 void log_alert(const metering::BudgetAlert& alert) {

@@ -1,6 +1,7 @@
 #pragma once
 // What the outside sees of budgets: counters, the admin page, and alerts handed on. Thread-safe.
 
+#include <atomic>
 #include <functional>
 #include <string>
 
@@ -17,6 +18,8 @@ class BudgetWatch final : public metering::BudgetHooks {
   explicit BudgetWatch(metrics::Registry& registry) : shard_(registry.shared()) {}
   // Before the first request; called from any thread.
   void send_to(Sender sender) { sender_ = std::move(sender); }
+  // Another process raises the alerts now, or does no longer. Any thread.
+  void mute(bool mute) { muted_.store(mute, std::memory_order_relaxed); }
 
   void crossed(const metering::BudgetAlert& alert) override;
   void refused(std::string_view budget) override;
@@ -25,6 +28,7 @@ class BudgetWatch final : public metering::BudgetHooks {
  private:
   metrics::Shard& shard_;
   Sender sender_;
+  std::atomic<bool> muted_{false};
 };
 
 // GET /admin/budgets. `budgets` outlives the handler.

@@ -80,6 +80,10 @@ boost::asio::awaitable<void> KeyClaim::keep(std::shared_ptr<const idempotency::S
 void KeyClaim::settle() {
   if (!kept_) return bury();
   ended_ = true;
+  if (owner_.tell_end(*this, in_memory_ ? Idempotency::End::lost : Idempotency::End::settled)) {
+    if (hold_) hold_.done(std::move(answer_), [] {});
+    return owner_.end(*this, Idempotency::State::answered, false);
+  }
   // Not settled here before the others can know: what is found open by the next start is told then.
   const auto here = [store = owner_.store_.get(), key = row_.key, stored = !in_memory_] {
     if (stored) store->set_state(key, KeyState::settled);
@@ -94,6 +98,10 @@ void KeyClaim::settle() {
 
 void KeyClaim::bury() {
   ended_ = true;
+  if (owner_.tell_end(*this, Idempotency::End::lost)) {
+    if (hold_) hold_.lost([] {});
+    return owner_.end(*this, Idempotency::State::lost, false);
+  }
   const auto here = [store = owner_.store_.get(), key = row_.key] { store->set_state(key, KeyState::lost); };
   if (hold_) {
     hold_.lost(here);
@@ -106,15 +114,16 @@ void KeyClaim::bury() {
 void KeyClaim::release() {
   ended_ = true;
   hold_.release();
-  owner_.store_->remove(row_.key);
+  if (!owner_.tell_end(*this, Idempotency::End::released)) owner_.store_->remove(row_.key);
   owner_.end(*this, Idempotency::State::running, true);
 }
 
 // --- Idempotency -----------------------------------------------------------------------------------------------------
 
 Idempotency::Idempotency(const idempotency::IdempotencyOptions& options, const std::string& ledger_directory,
-                         metering::Ledger& ledger, const core::Clock& clock, metrics::Registry& registry)
-    : options_(options), ledger_(ledger), clock_(clock) {
+                         metering::Ledger& ledger, const core::Clock& clock, metrics::Registry& registry,
+                         metering::OpenIntents open)
+    : options_(options), ledger_directory_(ledger_directory), open_(open), ledger_(ledger), clock_(clock) {
   for (auto [counter, result] :
        {std::pair{&new_, "new"}, std::pair{&followed_, "followed"}, std::pair{&replayed_, "replayed"},
         std::pair{&conflicts_, "conflict"}, std::pair{&refused_, "refused"}}) {
@@ -130,7 +139,7 @@ Idempotency::Idempotency(const idempotency::IdempotencyOptions& options, const s
                      : core::Result<std::unique_ptr<idempotency::Store>>{std::unexpected(named.error())};
   if (store) {
     store_ = std::move(*store);
-    recover(ledger_directory);
+    recover();
   } else {
     why_ = store.error().message;
   }
@@ -140,6 +149,7 @@ Idempotency::Idempotency(const idempotency::IdempotencyOptions& options, const s
     return;
   }
   store_->on_tick([this] {
+    if (mode_ != Mode::here) return;
     const std::lock_guard lock(mutex_);
     expire(clock_.steady(), table_.size());
   });
@@ -154,50 +164,49 @@ void Idempotency::stop() {
 }
 
 // Rows that a crash left open are decided by the ledger, which has closed its own open intents by now.
-void Idempotency::recover(const std::string& ledger_directory) {
+void Idempotency::recover() {
   auto rows = store_->keys();
+  if (rows && open_ == metering::OpenIntents::abort) {
+    if (auto done = decide_all(*rows); !done) rows = std::unexpected(done.error());
+  }
   if (!rows) {
     why_ = rows.error().message;
     return;
   }
+  load(*rows);
+}
+
+core::Result<void> Idempotency::decide_all(std::vector<KeyRow>& rows) {
   std::map<std::string, std::size_t> open;
   std::uint64_t after = UINT64_MAX;
-  for (std::size_t i = 0; i < rows->size(); ++i) {
-    const KeyRow& row = (*rows)[i];
-    if (row.state != KeyState::claimed && row.state != KeyState::answered) continue;
-    open.emplace(row.request_id, i);
-    after = std::min(after, row.ledger_sequence);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].state != KeyState::claimed && rows[i].state != KeyState::answered) continue;
+    open.emplace(rows[i].request_id, i);
+    after = std::min(after, rows[i].ledger_sequence);
   }
-  if (!open.empty()) {
-    auto ended = verdicts(ledger_directory, after, open);
-    // Its first records are gone, so the oldest that are left tell.
-    if (!ended) ended = verdicts(ledger_directory, 0, open);
-    if (!ended) {
-      why_ = ended.error().message;
-      return;
+  if (open.empty()) return {};
+  auto ended = verdicts(ledger_directory_, after, open);
+  // Its first records are gone, so the oldest that are left tell.
+  if (!ended) ended = verdicts(ledger_directory_, 0, open);
+  if (!ended) return std::unexpected(ended.error());
+  // Asked last: what is dropped meanwhile counts as gone.
+  const auto oldest = metering::oldest_sequence(ledger_directory_);
+  if (!oldest) return std::unexpected(oldest.error());
+  for (const auto& [id, at] : open) {
+    KeyRow& row = rows[at];
+    const auto found = ended->find(id);
+    const Verdict verdict = found == ended->end() ? Verdict{} : found->second;
+    if (row.state == KeyState::answered && verdict.completed) {
+      decide(row, KeyState::settled);
+    } else if (verdict.completed || verdict.billed || (found == ended->end() && row.ledger_sequence + 1 < *oldest)) {
+      // The last: its bill may be among the records that the ledger has dropped.
+      decide(row, KeyState::lost);
+    } else {
+      decide(row, KeyState::claimed);  // never billed: forgotten
     }
-    // Asked last: what is dropped meanwhile counts as gone.
-    const auto oldest = metering::oldest_sequence(ledger_directory);
-    if (!oldest) {
-      why_ = oldest.error().message;
-      return;
-    }
-    for (const auto& [id, at] : open) {
-      KeyRow& row = (*rows)[at];
-      const auto found = ended->find(id);
-      const Verdict verdict = found == ended->end() ? Verdict{} : found->second;
-      if (row.state == KeyState::answered && verdict.completed) {
-        decide(row, KeyState::settled);
-      } else if (verdict.completed || verdict.billed || (found == ended->end() && row.ledger_sequence + 1 < *oldest)) {
-        // The last: its bill may be among the records that the ledger has dropped.
-        decide(row, KeyState::lost);
-      } else {
-        decide(row, KeyState::claimed);  // never billed: forgotten
-      }
-    }
-    core::log(core::LogLevel::warn, "idempotency_recovered", {{"keys", open.size()}});
   }
-  load(*rows);
+  core::log(core::LogLevel::warn, "idempotency_recovered", {{"keys", open.size()}});
+  return {};
 }
 
 // Of a key that others may wait for, the state is kept open until they were told; a forgotten one must not be in the
@@ -235,6 +244,10 @@ void Idempotency::load(const std::vector<KeyRow>& rows) {
   const auto wall_ms = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall().time_since_epoch()).count();
   const std::lock_guard lock(mutex_);
   for (const KeyRow& row : rows) {
+    if (open_ == metering::OpenIntents::keep && (row.state == KeyState::claimed || row.state == KeyState::answered)) {
+      table_[row.key] = {.request = row.request, .state = State::elsewhere, .expires = core::SteadyTime::max()};
+      continue;
+    }
     if (row.state == KeyState::claimed) continue;
     // A wall clock that was set back must not keep a key for longer than its time.
     const std::chrono::milliseconds left{
@@ -281,6 +294,12 @@ core::Error Idempotency::refuse(Refusal why) {
         "the request with this Idempotency-Key was billed, but its answer cannot be repeated (it was cut off, is over "
         "the size that is kept, or was let go to make room); use a new key to ask again");
   }
+  if (why == Refusal::leaving) {
+    core::Error error =
+        core::make_error(ErrorKind::overloaded, "this process is being replaced; ask again", "idempotency-key");
+    error.retry_after = std::chrono::seconds{1};
+    return error;
+  }
   const bool silent = why == Refusal::silent;
   core::Error error = core::make_error(
       ErrorKind::ledger_unavailable,
@@ -304,6 +323,8 @@ Idempotency::Known Idempotency::known(Entry& entry, const Digest& request,
       return no(Refusal::lost);
     case State::doubt:
       return no(Refusal::doubt);
+    case State::elsewhere:
+      return {.kind = Known::Kind::elsewhere};
     case State::running:
       break;
   }
@@ -332,6 +353,7 @@ Idempotency::Known Idempotency::look(const Digest& key, const Digest& request,
 Idempotency::Known Idempotency::claim(const Digest& key, const Digest& request, std::string_view request_id,
                                       const boost::asio::any_io_executor& executor) {
   if (auto error = unusable()) return refused(*std::move(error));
+  if (mode_ != Mode::here) return {.kind = Known::Kind::refused, .error = refuse(Refusal::leaving)};
   const core::SteadyTime now = clock_.steady();
   const std::lock_guard lock(mutex_);
   expire(now, kExpireAtOnce);

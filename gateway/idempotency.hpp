@@ -6,8 +6,10 @@
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -66,7 +68,8 @@ class Idempotency {
  public:
   // What a request with a key meets; exactly one kind.
   struct Known {
-    enum class Kind : std::uint8_t { fresh, lead, follow, replay, refused } kind = Kind::fresh;
+    // elsewhere: the process that this one replaces works on it; ask again in a moment.
+    enum class Kind : std::uint8_t { fresh, lead, follow, replay, refused, elsewhere } kind = Kind::fresh;
     std::unique_ptr<cache::Reader> reader;      // lead, follow
     std::unique_ptr<cache::Recorder> recorder;  // lead: of the pump
     std::unique_ptr<cache::Reader> keeper;      // lead: lets the call go on when every client has left
@@ -77,7 +80,8 @@ class Idempotency {
   // Opens the store in `ledger_directory`/idempotency and settles by the ledger what a crash left open. Never fails: a
   // store that cannot be used refuses requests with a key and leaves the others alone. After Ledger::open.
   Idempotency(const idempotency::IdempotencyOptions& options, const std::string& ledger_directory,
-              metering::Ledger& ledger, const core::Clock& clock, metrics::Registry& registry);
+              metering::Ledger& ledger, const core::Clock& clock, metrics::Registry& registry,
+              metering::OpenIntents open = metering::OpenIntents::abort);
   ~Idempotency();
   Idempotency(const Idempotency&) = delete;
   Idempotency& operator=(const Idempotency&) = delete;
@@ -92,13 +96,26 @@ class Idempotency {
       idempotency::Digest key, core::Deadline deadline);
 
   // What other gateways say of a key, counted and in words.
-  enum class Refusal : std::uint8_t { another_request, lost, doubt, silent };
+  enum class Refusal : std::uint8_t { another_request, lost, doubt, silent, leaving };
   core::Error refuse(Refusal why);
   void count_replay() { replayed_.add(); }
 
   // Tells the other gateways what the crash of this one left open. After the constructor, before the first request;
   // `share` outlives all requests.
   void share(KeyShare& share);
+
+  // How a key ended that another process took over from this one, or this one from another.
+  enum class End : std::uint8_t { settled, lost, released };
+  using TellEnd = std::function<void(const idempotency::Digest& key, End end, std::uint64_t bytes)>;
+
+  // Handing over to another process (which was made with OpenIntents::keep): no key is claimed any more and ends wait,
+  // until follow() has them told to that process, which writes them down, or thaw().
+  void freeze();
+  void thaw();
+  void follow(TellEnd tell);
+  // Of the other process: a key of the one before has ended; all that had not, by what the ledger says.
+  void ended_elsewhere(const idempotency::Digest& key, End end, std::uint64_t bytes);
+  void predecessor_gone();
 
   const idempotency::IdempotencyOptions& options() const { return options_; }
   std::uint64_t running() const { return running_.load(std::memory_order_relaxed); }
@@ -111,7 +128,8 @@ class Idempotency {
 
  private:
   friend class KeyClaim;
-  enum class State : std::uint8_t { running, answered, lost, doubt };
+  enum class State : std::uint8_t { running, answered, lost, doubt, elsewhere };
+  enum class Mode : std::uint8_t { here, frozen, elsewhere };
   struct Entry {
     idempotency::Digest request{};
     State state = State::running;
@@ -122,7 +140,10 @@ class Idempotency {
   };
   using Table = std::unordered_map<idempotency::Digest, Entry, idempotency::DigestHash>;
 
-  void recover(const std::string& ledger_directory);
+  void recover();
+  core::Result<void> decide_all(std::vector<idempotency::KeyRow>& rows);
+  bool handed_over();  // waits while that is being settled
+  bool tell_end(const KeyClaim& claim, End end);
   void decide(idempotency::KeyRow& row, idempotency::KeyState state);
   boost::asio::awaitable<void> tell(KeyShare& share, std::vector<idempotency::KeyRow> rows);
   void load(const std::vector<idempotency::KeyRow>& rows);
@@ -134,6 +155,8 @@ class Idempotency {
   void end(const KeyClaim& claim, State state, bool remove);
 
   const idempotency::IdempotencyOptions options_;
+  const std::string ledger_directory_;
+  const metering::OpenIntents open_;
   metering::Ledger& ledger_;
   const core::Clock& clock_;
   std::unique_ptr<idempotency::Store> store_;
@@ -141,6 +164,11 @@ class Idempotency {
   std::vector<idempotency::KeyRow> decided_;  // by recover(), to be told to other gateways
   std::atomic<std::uint64_t> running_{0};
   metrics::Counter new_, followed_, replayed_, conflicts_, refused_;
+
+  std::mutex mode_mutex_;
+  std::condition_variable mode_settled_;
+  std::atomic<Mode> mode_{Mode::here};
+  TellEnd tell_end_;
 
   mutable std::mutex mutex_;  // guards all below
   Table table_;

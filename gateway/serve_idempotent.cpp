@@ -159,6 +159,14 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
   const idempotency::Digest asked = idempotency::request_digest(request.route.endpoint, request.body);
   request.cache = metrics::CacheOutcome::off;
   auto known = services_.idempotency->look(key, asked, io_.get_executor());
+  for (auto next = kAskFirst; known.kind == Kind::elsewhere; next = std::min(next * 2, kAskMax)) {
+    if (!co_await backends::pause(next, request.deadline, request.exchange.cancel())) {
+      if (request.exchange.cancel().cancelled()) co_return core::fail(ErrorKind::cancelled);
+      co_return core::fail(ErrorKind::deadline_exceeded,
+                           "the request with this Idempotency-Key still runs in the process that this one replaced");
+    }
+    known = services_.idempotency->look(key, asked, io_.get_executor());
+  }
   KeyShare::Hold hold;  // of the key among gateways
   if (known.kind == Kind::fresh && services_.key_share != nullptr) {
     auto met = co_await meet(request, key, asked, known);

@@ -255,12 +255,15 @@ core::Result<void> Budgets::raise(BudgetReservation& reservation, const BudgetCo
   const BudgetAccount* refusing = nullptr;
   std::vector<BudgetAlert> alerts;
   core::Error error;
+  bool elsewhere = false;
   {
     const LockAll lock(group);
+    elsewhere = handed_over();
     const core::WallTime now = clock_.wall();
     const Sharing sharing = sharing_.load(std::memory_order_relaxed);
     const std::uint32_t gateways = gateways_.load(std::memory_order_relaxed);
     for (const auto& account : group.accounts) {
+      if (elsewhere) break;
       const BudgetAmount more = beyond(target.of(account->unit), reservation.held_.of(account->unit));
       if (sharing != Sharing::off) account->lease.asked_at = clock_.steady();
       if (more == 0 || (running && account->on_exceed == OnExceed::finish)) continue;
@@ -274,13 +277,14 @@ core::Result<void> Budgets::raise(BudgetReservation& reservation, const BudgetCo
       error.retryable = wait;
       if (more <= account->limit_at(now) && !wait) account->check_alerts(now, true, alerts);
     }
-    if (refusing == nullptr) {
+    if (refusing == nullptr && !elsewhere) {
       for (const auto& account : group.accounts) {
         const BudgetAmount more = beyond(target.of(account->unit), reservation.held_.of(account->unit));
         account->reserved = add_saturating(account->reserved, more);
       }
     }
   }
+  if (elsewhere) return raise_elsewhere(reservation, target, running);
   if (refusing == nullptr) {
     reservation.held_ = target;
     return {};
@@ -290,11 +294,12 @@ core::Result<void> Budgets::raise(BudgetReservation& reservation, const BudgetCo
   return std::unexpected(std::move(error));
 }
 
-void Budgets::spend(BudgetAccount& account, const BudgetCost& released, const BudgetCost& cost, core::WallTime now) {
+bool Budgets::spend(BudgetAccount& account, const BudgetCost& released, const BudgetCost& cost, core::WallTime now) {
   std::vector<BudgetAlert> alerts;
   bool overrun = false;
   {
     const std::lock_guard lock(account.mutex);
+    if (handed_over()) return false;
     const BudgetAmount amount = cost.of(account.unit);
     account.reserved -= std::min(account.reserved, released.of(account.unit));
     account.spent.add(now, amount);
@@ -303,18 +308,25 @@ void Budgets::spend(BudgetAccount& account, const BudgetCost& released, const Bu
   }
   for (const BudgetAlert& alert : alerts) hooks_.crossed(alert);
   if (overrun) hooks_.overrun(account.budget);
+  return true;
 }
 
 void Budgets::release(BudgetReservation& reservation) {
+  std::vector<BudgetHold> elsewhere;
   if (!reservation.handle_.empty()) {
     for (const auto& account : reservation.handle_.group_->accounts) {
       const std::lock_guard lock(account->mutex);
+      if (handed_over()) {
+        elsewhere.push_back({account->identity, account->value, reservation.held_.of(account->unit)});
+        continue;
+      }
       account->reserved -= std::min(account->reserved, reservation.held_.of(account->unit));
     }
   }
   reservation.budgets_ = nullptr;
   reservation.handle_ = {};
   reservation.held_ = {};
+  if (!elsewhere.empty()) settle_elsewhere(elsewhere, {}, {}, {});
 }
 
 void Budgets::settle(BudgetReservation& reservation, const BudgetSubject& subject, const BudgetCost& cost,
@@ -336,15 +348,20 @@ void Budgets::settle(BudgetReservation& reservation, const BudgetSubject& subjec
   const BudgetCost released = std::exchange(reservation.held_, {});
   const BudgetHandle handle = std::exchange(reservation.handle_, {});
   reservation.budgets_ = nullptr;
+  std::vector<BudgetHold> elsewhere;
+  bool told = true;
   if (!handle.empty()) {
     for (const auto& account : handle.group_->accounts) {
-      spend(*account, released, cost, now);
+      if (!spend(*account, released, cost, now)) {
+        elsewhere.push_back({account->identity, account->value, released.of(account->unit)});
+      }
       std::erase(current, account);
     }
   }
   for (const auto& account : current) {
-    if (!counted || !account->has_counted_history()) spend(*account, {}, cost, now);
+    if (!counted || !account->has_counted_history()) told = spend(*account, {}, cost, now) && told;
   }
+  if (!elsewhere.empty() || !told) settle_elsewhere(elsewhere, subject, cost, request_id);
 }
 
 }  // namespace ganglion::metering

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -62,6 +63,22 @@ struct BudgetState {
   BudgetAmount spent_elsewhere = 0;  // by other gateways, as last heard
   core::WallTime window_start;
   core::WallTime resets;  // calendar: the window's end; sliding: when the oldest spending stops to count
+};
+
+// What running requests hold of one budget.
+struct BudgetHold {
+  std::string identity;  // of its rule
+  std::string value;     // of a `per` budget
+  BudgetAmount amount = 0;
+};
+
+// Who keeps the budgets once this process has handed them over. Thread-safe; blocks for the answer.
+class BudgetHeir {
+ public:
+  virtual ~BudgetHeir() = default;
+  virtual core::Result<void> raise(const std::vector<BudgetHold>& more, bool running) = 0;
+  virtual void settle(const std::vector<BudgetHold>& released, const BudgetSubject& subject, const BudgetCost& cost,
+                      std::string_view request_id) = 0;
 };
 
 // What is left of the tightest budget that may be shown to the client.
@@ -154,6 +171,19 @@ class Budgets {
   void settle(BudgetReservation& reservation, const BudgetSubject& subject, const BudgetCost& cost,
               std::string_view request_id);
 
+  // Handing over to another process. From freeze() on requests wait for room and with their ends, until follow() sends
+  // them to the heir, or thaw() lets them go on here. freeze() returns what running requests hold.
+  std::vector<BudgetHold> freeze();
+  void thaw();
+  void follow(BudgetHeir& heir);
+  bool handed_over() const { return mode_.load(std::memory_order_relaxed) != Mode::here; }
+  // Of the heir, once its own history is read: what the process before holds, what it asks for and what it ends.
+  void adopt(const std::vector<BudgetHold>& holds);
+  core::Result<void> raise_adopted(const std::vector<BudgetHold>& more, bool running);
+  void settle_adopted(const std::vector<BudgetHold>& released, const BudgetSubject& subject, const BudgetCost& cost,
+                      std::string_view request_id);
+  void drop_adopted();  // that process is gone
+
   BudgetView view(const BudgetHandle& handle) const;
   std::vector<BudgetState> states() const;  // by budget, then value
 
@@ -170,12 +200,19 @@ class Budgets {
   friend class BudgetReservation;
   using Account = detail::BudgetAccount;
   struct Restoring;
+  enum class Mode : std::uint8_t { here, frozen, elsewhere };
 
   void release(BudgetReservation& reservation);
   std::shared_ptr<Account> find_or_make(const BudgetRule& rule, std::string_view value);  // mutex_ held
   void forget_idle();                                                                     // same
   void use_rules(std::shared_ptr<const BudgetRules> rules);                               // same
-  void spend(Account& account, const BudgetCost& released, const BudgetCost& cost, core::WallTime now);
+  // False: nothing was done, because another process keeps the budgets, or is about to.
+  bool spend(Account& account, const BudgetCost& released, const BudgetCost& cost, core::WallTime now);
+  BudgetHeir* heir();  // waits until that is settled; nullptr: the budgets are kept here after all
+  void settle_elsewhere(const std::vector<BudgetHold>& released, const BudgetSubject& subject, const BudgetCost& cost,
+                        std::string_view request_id);
+  core::Result<void> raise_elsewhere(BudgetReservation& reservation, const BudgetCost& target, bool running);
+  std::shared_ptr<Account> adopted(const BudgetHold& hold);
   bool counted_by_history(std::string_view request_id);
 
   const core::Clock& clock_;
@@ -188,6 +225,11 @@ class Budgets {
   std::atomic<Sharing> sharing_{Sharing::off};
   std::atomic<std::uint32_t> gateways_{1};
 
+  std::atomic<Mode> mode_{Mode::here};  // read under an account's mutex, so that no change slips past freeze()
+  std::mutex mode_mutex_;               // guards heir_
+  std::condition_variable settled_;
+  BudgetHeir* heir_ = nullptr;
+
   mutable std::mutex mutex_;  // guards all below; taken before an account's
   std::shared_ptr<const BudgetRules> rules_;
   // While history is read: what ready() and take_back() make of rules_, which is both.
@@ -195,6 +237,7 @@ class Budgets {
   std::unordered_set<std::string> fresh_;  // identities of rules that do not bind yet
   std::unordered_map<std::string, std::shared_ptr<Account>> accounts_;
   std::unique_ptr<Restoring> restoring_;
+  std::unordered_map<std::string, BudgetAmount> adopted_;  // by an account's key: what the process before holds
 };
 
 }  // namespace ganglion::metering

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/clock.hpp"
 #include "core/error.hpp"
@@ -19,6 +20,7 @@
 namespace ganglion::metering {
 
 class LedgerStorage;
+class LedgerHeir;
 
 enum class LedgerState : std::uint8_t {
   ok,
@@ -45,6 +47,7 @@ class LedgerHooks {
 
 // A dispatched request that has no terminal record yet. Trivially copyable.
 struct IntentId {
+  static constexpr std::uint32_t kForeign = UINT32_MAX;  // another process keeps it, or did
   std::uint32_t slot = 0;
   std::uint64_t sequence = 0;  // 0: none
   explicit operator bool() const { return sequence != 0; }
@@ -60,13 +63,20 @@ struct LedgerStats {
   bool next_segment_ready = false;  // until it is, the current one grows past its size
 };
 
+// What becomes of intents that the last writer left open.
+enum class OpenIntents : std::uint8_t {
+  abort,  // its process died: they are closed, at no cost
+  keep,   // it goes on with them and ends them through this ledger
+};
+
 class Ledger {
  public:
   // Locks the directory (one writer), recovers, starts the thread. Creates the directory if needed. Errors are
   // ledger_unavailable: held by another process, disk full, or corruption, named by segment and offset.
   // `clock`, `hooks` and `storage` (nullptr: the file system) outlive the ledger.
   static core::Result<std::unique_ptr<Ledger>> open(const LedgerOptions& options, const core::Clock& clock,
-                                                    LedgerHooks& hooks, LedgerStorage* storage = nullptr);
+                                                    LedgerHooks& hooks, LedgerStorage* storage = nullptr,
+                                                    OpenIntents open = OpenIntents::abort);
   ~Ledger();  // close()
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
@@ -95,6 +105,17 @@ class Ledger {
 
   // Flushes, stops the thread, unlocks. Later calls fail with ledger_unavailable. Idempotent.
   void close();
+
+  // Handing over to another process, which opens the ledger with OpenIntents::keep. freeze() makes all durable and
+  // gives up the directory; every call waits from then on (a worker's thread included), until follow() sends it to the
+  // heir, which outlives the ledger, or thaw() opens the directory again. A call that begins a request may find that
+  // nothing of it is left here: it ends at the heir.
+  core::Result<void> freeze();
+  core::Result<void> thaw();
+  void follow(LedgerHeir& heir);
+  // Of the heir: the open intents of the process before, and the end of those that it did not end.
+  std::vector<IntentId> open_ids() const;
+  core::Result<void> abort(IntentId id, std::string_view reason);
 
   LedgerStats stats() const;
   // A UUID, of this directory for ever (ledger_id.hpp): (id, sequence) names a record among all ledgers.

@@ -70,8 +70,9 @@ std::uint64_t LedgerWriter::segment_bytes(std::uint64_t epoch) const {
   return std::min(grown, std::clamp(options_.segment_bytes, kSegmentBytesMin, kSegmentBytesMax));
 }
 
-core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id) {
+core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id, bool keep_open) {
   ledger_ = id;
+  reopened_ = keep_open;
   report_ = recovered.report;
   const std::uint64_t durable = recovered.state.next_sequence - 1;
   commit_ =
@@ -87,7 +88,14 @@ core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id
   chain_ = recovered.state;
   last_us_ = recovered.replay.last_us();
   totals_ = recovered.replay.totals();
-  for (const auto& [sequence, open] : recovered.replay.open()) slots_.push_back({.open = open, .used = true});
+  for (const auto& [sequence, open] : recovered.replay.open()) {
+    Slot slot{.open = open, .used = true};
+    if (LedgerRecord of; keep_open && decode_subject(open, of)) {
+      slot.tenant = std::move(of.tenant);
+      slot.tier = of.tier;
+    }
+    slots_.push_back(std::move(slot));
+  }
   free_slots_.reserve(slots_.size());
   const std::uint64_t next = recovered.fresh ? 1 : recovered.epoch + 1;
   std::shared_ptr<LedgerFile> spare;
@@ -118,7 +126,9 @@ core::Result<void> LedgerWriter::start(Recovered&& recovered, const LedgerId& id
       return resumed;
     }
   }
-  if (auto aborted = abort_open(); !aborted) return aborted;
+  if (!keep_open) {
+    if (auto aborted = abort_open(); !aborted) return aborted;
+  }
   return flush();
 }
 
@@ -184,6 +194,40 @@ core::Result<void> LedgerWriter::abort(std::uint32_t slot, std::string_view reas
                Urgency::lazy);
   if (!done) return std::unexpected(done.error());
   return {};
+}
+
+core::Result<void> LedgerWriter::abort(IntentId id, std::string_view reason) {
+  std::optional<std::uint32_t> at;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const Slot* const slot = find(id)) at = static_cast<std::uint32_t>(slot - slots_.data());
+  }
+  return at ? abort(*at, reason) : core::fail(core::ErrorKind::internal, "a request has two ends");
+}
+
+std::vector<IntentId> LedgerWriter::open_ids() const {
+  std::vector<IntentId> out;
+  const std::lock_guard lock(mutex_);
+  for (std::uint32_t i = 0; i < slots_.size(); ++i)
+    if (slots_[i].used) out.push_back({.slot = i, .sequence = slots_[i].open.sequence});
+  return out;
+}
+
+core::Result<void> LedgerWriter::hand_over() {
+  std::uint64_t last = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return unavailable("the ledger is closed");
+    if (state_ == LedgerState::broken || commit_->failed()) return unavailable("a write to disk failed");
+    // First: whoever finds it closed from here on sees why.
+    handed_over_.store(true, std::memory_order_release);
+    closed_ = true;
+    last = chain_.next_sequence - 1;
+  }
+  auto durable = commit_->wait_blocking(last);
+  supply_->stop();
+  commit_->stop();
+  return durable;
 }
 
 void LedgerWriter::close() {
@@ -359,9 +403,11 @@ core::Result<std::uint64_t> LedgerWriter::append(RecordType type, Urgency urgenc
 }
 
 LedgerWriter::Slot* LedgerWriter::find(IntentId id) {
-  if (id.slot >= slots_.size()) return nullptr;
-  Slot& slot = slots_[id.slot];
-  return slot.used && slot.open.sequence == id.sequence ? &slot : nullptr;
+  const auto is = [&](const Slot& slot) { return slot.used && slot.open.sequence == id.sequence; };
+  if (id.slot < slots_.size() && is(slots_[id.slot])) return &slots_[id.slot];
+  // Begun by another writer of this ledger, before it was handed over.
+  const auto found = id.slot == IntentId::kForeign || reopened_ ? std::ranges::find_if(slots_, is) : slots_.end();
+  return found == slots_.end() ? nullptr : &*found;
 }
 
 core::Result<IntentId> LedgerWriter::intent(const Subject& subject, std::string_view backend) {
@@ -433,7 +479,7 @@ core::Result<std::uint64_t> LedgerWriter::terminal(IntentId id, const Terminal& 
   ends_lost_ -= slot->end_lost ? 1 : 0;
   slot->end_lost = false;
   slot->used = false;  // first: the request has its end now, whatever fails below
-  free_slots_.push_back(id.slot);
+  free_slots_.push_back(static_cast<std::uint32_t>(slot - slots_.data()));
   totals_.add(time, slot->tenant, slot->tier, terminal.charge.exact);
   return sequence;
 }

@@ -2,6 +2,7 @@
 // The writing half of the ledger: records into segments, open intents, running totals, state. Ledger (ledger.hpp) is
 // its public face. Thread-safe; an append is one short critical section without a system call (metering/write_buffer).
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,8 +27,15 @@ class LedgerWriter {
   LedgerWriter& operator=(const LedgerWriter&) = delete;
 
   // Takes over what recovery found, closes open intents, waits until that is durable.
-  core::Result<void> start(Recovered&& recovered, const LedgerId& id);
+  // `keep_open`: the open intents are of another process, which goes on with them.
+  core::Result<void> start(Recovered&& recovered, const LedgerId& id, bool keep_open = false);
   void close();
+  // Makes all durable and writes nothing any more, so that another process may go on with the files.
+  core::Result<void> hand_over();
+  bool handed_over() const { return handed_over_.load(std::memory_order_acquire); }
+  std::vector<IntentId> open_ids() const;
+  // Ends an open intent as aborted, at no cost.
+  core::Result<void> abort(IntentId id, std::string_view reason);
 
   core::Result<IntentId> intent(const Subject& subject, std::string_view backend);
   core::Result<void> attempt(IntentId id, std::uint32_t number, std::string_view backend);
@@ -88,6 +96,8 @@ class LedgerWriter {
   bool write_full_ = false;   // no room in this one
   core::SteadyTime write_retry_at_{};
   bool closed_ = true;
+  std::atomic<bool> handed_over_{false};
+  bool reopened_ = false;  // goes on where another writer left off, with its open intents
   LedgerId ledger_{};
   ChainHasher hasher_;
   ChainState chain_;

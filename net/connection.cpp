@@ -2,7 +2,9 @@
 
 #include "net/connection.hpp"
 
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <exception>
 #include <new>
 #include <utility>
@@ -24,6 +26,7 @@ constexpr auto kLingerLimit = 2s;
 constexpr std::size_t kLingerBytesMax = 16UL * 1024 * 1024;
 constexpr auto kTlsProbeInterval = 50ms;
 constexpr unsigned kRequestsInARowMax = 32;
+constexpr auto kHeldPoll = 2ms;
 
 core::SteadyTime now() {
   return std::chrono::steady_clock::now();
@@ -31,7 +34,8 @@ core::SteadyTime now() {
 
 }  // namespace
 
-Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, std::string peer, Admission admission)
+Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, std::string peer, Admission admission,
+                       std::string_view received)
     : worker_(std::move(worker)),
       stream_(std::move(socket)),
       peer_(std::move(peer)),
@@ -52,6 +56,14 @@ Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, st
     ++worker_->rejecting;
     worker_->shared->hooks.connection_rejected();
     return;
+  }
+  if (admission_ == Admission::adopted) {
+    phase_ = Phase::closing;  // between two requests
+    if (!received.empty() && received.size() <= worker_->buffers.buffer_bytes()) {
+      in_ = worker_->buffers.take();
+      received.copy(in_.get(), received.size());
+      in_used_ = received.size();
+    }
   }
   worker_->shared->hooks.connection_opened();
   stream_.listen_for_hangup(this);
@@ -85,9 +97,11 @@ asio::awaitable<void> Connection::live() {
     co_await close_gracefully();
     co_return;
   }
-  if (worker_->shared->certificate.enabled() && !co_await handshake()) co_return;
+  const bool plain = admission_ == Admission::adopted || !worker_->shared->certificate.enabled();
+  if (!plain && !co_await handshake()) co_return;
   for (;;) {
     const Next next = co_await read_head();
+    if (next == Next::given) co_return;
     if (next == Next::closed) {  // nothing is on its way that a reset could destroy
       if (!broken_) stream_.shutdown_send();
       co_return;
@@ -142,6 +156,7 @@ asio::awaitable<Connection::Next> Connection::read_head() {
     co_await asio::post(asio::use_awaitable);
   }
   for (Io io{.kind = Io::Kind::want_read};;) {
+    if (worker_->shared->hold.load(std::memory_order_relaxed) != Hold::none && !co_await held()) co_return Next::given;
     if (in_used_ > 0) {
       phase_ = Phase::reading_head;
       switch (parser_.feed({in_.get(), in_used_})) {
@@ -157,10 +172,11 @@ asio::awaitable<Connection::Next> Connection::read_head() {
       if (!head_timed) arm(options.header_timeout);
       head_timed = true;
     } else {
-      if (worker_->shared->draining.load(std::memory_order_relaxed)) co_return Next::closed;
+      if (last_request()) co_return Next::closed;
       worker_->buffers.give(std::move(in_));
     }
     if (!stream_.likely_readable() && !co_await wait(io.kind)) {
+      if (!io_expired_ && gives()) continue;
       if (!io_expired_ || in_used_ == 0) co_return Next::closed;
       body_error_ = core::make_error(ErrorKind::request_timeout, "the request head was not complete in time");
       co_return Next::refused;
@@ -171,6 +187,35 @@ asio::awaitable<Connection::Next> Connection::read_head() {
     in_used_ += io.n;
     if (io.kind == Io::Kind::bytes) io.kind = Io::Kind::want_read;
   }
+}
+
+bool Connection::gives() const {
+  // What a TLS connection has agreed on cannot be given away.
+  return worker_->shared->hold.load(std::memory_order_relaxed) == Hold::giving && !stream_.tls() && stream_.is_open();
+}
+
+bool Connection::last_request() const {
+  return worker_->shared->draining.load(std::memory_order_relaxed) ||
+         (worker_->shared->hold.load(std::memory_order_relaxed) == Hold::giving && stream_.tls());
+}
+
+asio::awaitable<bool> Connection::held() {
+  const ServerOptions& options = worker_->shared->options;
+  const Hold before = worker_->shared->hold.load(std::memory_order_relaxed);
+  asio::steady_timer timer(worker_->io);
+  while (worker_->shared->hold.load(std::memory_order_relaxed) == Hold::waiting && in_used_ > 0) {
+    io_timer_.disarm();
+    timer.expires_after(kHeldPoll);
+    (void)co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+  }
+  if (gives()) {
+    broken_ = true;
+    const int fd = stream_.release();
+    worker_->shared->hand_off(fd, {in_.get(), in_used_});
+    co_return false;
+  }
+  if (before == Hold::waiting && in_used_ > 0) arm(options.header_timeout);
+  co_return true;
 }
 
 void Connection::begin_exchange() {
@@ -263,6 +308,10 @@ asio::awaitable<void> Connection::close_gracefully() {
 
 void Connection::close_if_idle() {
   if (phase_ == Phase::idle) stream_.cancel();
+}
+
+void Connection::give_if_idle() {
+  if (phase_ == Phase::idle || phase_ == Phase::reading_head) stream_.cancel();
 }
 
 void Connection::cancel_shutdown() {

@@ -18,9 +18,11 @@ namespace ganglion::net {
 
 class Connection final : private Stream::PeerListener {
  public:
-  enum class Admission : std::uint8_t { accepted, over_cap };
+  enum class Admission : std::uint8_t { accepted, over_cap, adopted };
 
-  Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, std::string peer, Admission admission);
+  // `received`: what another process has read of the connection and not used; of an adopted one.
+  Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, std::string peer, Admission admission,
+             std::string_view received = {});
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   ~Connection();
@@ -28,18 +30,22 @@ class Connection final : private Stream::PeerListener {
   static boost::asio::awaitable<void> run(std::unique_ptr<Connection> self);
 
   void close_if_idle();    // draining: between requests it ends now
+  void give_if_idle();     // to the process that takes over; else after the request that runs
   void cancel_shutdown();  // the drain window is over
 
  private:
   friend class Exchange;
   enum class Phase : std::uint8_t { starting, idle, reading_head, exchange, closing };
-  enum class Next : std::uint8_t { request, refused, closed };
+  enum class Next : std::uint8_t { request, refused, closed, given };
   using Answered = boost::asio::awaitable<core::Result<void>>;
 
   // connection.cpp: the life of the connection
   boost::asio::awaitable<void> live();
   boost::asio::awaitable<bool> handshake();
   boost::asio::awaitable<Next> read_head();
+  boost::asio::awaitable<bool> held();  // false: the connection is another process's now
+  bool gives() const;
+  bool last_request() const;  // the connection ends with the request at hand
   boost::asio::awaitable<bool> serve();
   boost::asio::awaitable<void> send_error(const core::Error& error);
   boost::asio::awaitable<void> close_gracefully();

@@ -37,8 +37,8 @@ void Connection::begin_answer(const ResponseHead& head, ResponseFraming framing,
   started_ = true;
   // HTTP/1.0 knows no chunked coding: the end of such a stream is the end of the connection.
   const bool until_close = framing == ResponseFraming::chunked && request.http10;
-  keep_alive_ = in_exchange && request.keep_alive && !head.close && !until_close && body_disposable() &&
-                !worker_->shared->draining.load(std::memory_order_relaxed);
+  keep_alive_ =
+      in_exchange && request.keep_alive && !head.close && !until_close && body_disposable() && !last_request();
   body_allowed_ = status_has_body(head.status) && !(in_exchange && request.method == Method::head);
   if (!status_has_body(head.status) || until_close) framing = ResponseFraming::none;
   chunked_out_ = framing == ResponseFraming::chunked;

@@ -2,7 +2,9 @@
 
 #include "net/server.hpp"
 
+#include <fcntl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
@@ -71,6 +73,17 @@ core::Result<void> open_acceptor(tcp::acceptor& acceptor, const tcp::endpoint& e
   return {};
 }
 
+core::Result<void> open_all(const std::vector<std::shared_ptr<Worker>>& workers, tcp::endpoint& endpoint) {
+  if (auto free = check_port_free(workers.front()->io, endpoint); !free) return free;
+  for (const auto& worker : workers) {
+    auto acceptor = std::make_shared<tcp::acceptor>(worker->io);
+    if (auto opened = open_acceptor(*acceptor, endpoint); !opened) return opened;
+    endpoint.port(acceptor->local_endpoint().port());
+    worker->acceptors.push_back(std::move(acceptor));
+  }
+  return {};
+}
+
 void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp::endpoint& peer) {
   ServerShared& shared = *worker->shared;
   auto admission = Connection::Admission::accepted;
@@ -88,17 +101,20 @@ void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp:
   asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
 }
 
-asio::awaitable<void> accept_loop(std::shared_ptr<Worker> worker) {
+using Acceptor = std::shared_ptr<tcp::acceptor>;
+
+asio::awaitable<void> accept_loop(std::shared_ptr<Worker> worker, Acceptor acceptor) {
   asio::steady_timer back_off(worker->io);
-  while (worker->acceptor.is_open()) {
+  while (acceptor->is_open() && worker->accepting) {
     tcp::endpoint peer;
-    auto [error, socket] = co_await worker->acceptor.async_accept(peer, asio::as_tuple(asio::use_awaitable));
+    auto [error, socket] = co_await acceptor->async_accept(peer, asio::as_tuple(asio::use_awaitable));
     if (!error) {
       admit(worker, std::move(socket), peer);
       continue;
     }
-    if (error == asio::error::operation_aborted || !worker->acceptor.is_open()) break;
-    if (error == asio::error::connection_aborted) continue;
+    if (error == asio::error::operation_aborted || !acceptor->is_open()) break;
+    // Another process or worker that shares the socket was quicker.
+    if (error == asio::error::connection_aborted || error == asio::error::would_block) continue;
     // Out of descriptors or memory: the connection stays in the backlog, so an immediate retry would spin.
     worker->shared->hooks.accept_failed(error.value());
     core::log(core::LogLevel::warn, "accept_failed", {{"error", error.message()}});
@@ -109,12 +125,12 @@ asio::awaitable<void> accept_loop(std::shared_ptr<Worker> worker) {
 
 // An exception (no memory for a connection's state) ends the loop's coroutine; a listener that stops accepting would
 // let connections rot in its backlog, so it begins again.
-void start_accepting(const std::shared_ptr<Worker>& worker) {
-  asio::co_spawn(worker->io, accept_loop(worker), [worker](std::exception_ptr failed) {
-    while (failed && worker->acceptor.is_open()) {
+void start_accepting(const std::shared_ptr<Worker>& worker, const Acceptor& acceptor) {
+  asio::co_spawn(worker->io, accept_loop(worker, acceptor), [worker, acceptor](std::exception_ptr failed) {
+    while (failed && acceptor->is_open() && worker->accepting) {
       try {
         worker->shared->hooks.accept_failed(ENOMEM);
-        start_accepting(worker);
+        start_accepting(worker, acceptor);
         return;
       } catch (const std::exception&) {
         std::this_thread::yield();  // nothing on this thread can go on without memory
@@ -123,12 +139,45 @@ void start_accepting(const std::shared_ptr<Worker>& worker) {
   });
 }
 
+void start_accepting(const std::shared_ptr<Worker>& worker) {
+  for (const Acceptor& acceptor : worker->acceptors) start_accepting(worker, acceptor);
+}
+
+// Every worker gets one of the sockets, or a copy where there are fewer; more than workers are shared out.
+core::Result<std::uint16_t> use_inherited(const std::vector<std::shared_ptr<Worker>>& workers,
+                                          const std::vector<int>& sockets, const tcp::endpoint& endpoint) {
+  std::uint16_t port = 0;
+  for (std::size_t i = 0; i < std::max(sockets.size(), workers.size()); ++i) {
+    const auto& worker = workers[i % workers.size()];
+    const int given = sockets[i % sockets.size()];
+    const int fd = i < sockets.size() ? given : ::fcntl(given, F_DUPFD_CLOEXEC, 0);
+    auto acceptor = std::make_shared<tcp::acceptor>(worker->io);
+    boost::system::error_code error;
+    acceptor->assign(endpoint.protocol(), fd, error);
+    if (!error) acceptor->non_blocking(true, error);
+    if (!error) port = acceptor->local_endpoint(error).port();
+    if (error) return std::unexpected(bind_error(endpoint, "use the inherited socket of", error));
+    worker->acceptors.push_back(std::move(acceptor));
+  }
+  return port;
+}
+
+// Whether the socket listens at the address that is configured (any port, where that is 0).
+bool listens_at(int fd, const tcp::endpoint& endpoint) {
+  tcp::endpoint bound;
+  auto size = static_cast<socklen_t>(bound.capacity());
+  if (::getsockname(fd, bound.data(), &size) != 0) return false;
+  bound.resize(size);
+  return bound.address() == endpoint.address() && (endpoint.port() == 0 || bound.port() == endpoint.port());
+}
+
 }  // namespace
 
 struct Server::State {
   std::shared_ptr<ServerShared> shared;
   std::vector<std::shared_ptr<Worker>> workers;
   std::shared_ptr<asio::steady_timer> certificate_timer;  // on the first worker
+  std::size_t next_adopting = 0;
 
   static void watch_certificate(std::weak_ptr<State> weak);
 };
@@ -161,7 +210,7 @@ Server::Server(ServerOptions options, std::vector<ServerWorker> workers, ServerH
 
 Server::~Server() = default;
 
-core::Result<std::uint16_t> Server::listen() {
+core::Result<std::uint16_t> Server::listen(const std::vector<int>& inherited) {
   const ServerOptions& options = state_->shared->options;
   boost::system::error_code error;
   const auto address = asio::ip::make_address(options.host, error);
@@ -170,10 +219,20 @@ core::Result<std::uint16_t> Server::listen() {
     if (auto loaded = state_->shared->certificate.load(); !loaded) return std::unexpected(loaded.error());
   }
   tcp::endpoint endpoint(address, options.port);
-  if (auto free = check_port_free(state_->workers.front()->io, endpoint); !free) return std::unexpected(free.error());
-  for (const auto& worker : state_->workers) {
-    if (auto opened = open_acceptor(worker->acceptor, endpoint); !opened) return std::unexpected(opened.error());
-    endpoint.port(worker->acceptor.local_endpoint().port());
+  std::vector<int> usable;
+  for (const int fd : inherited) {
+    if (listens_at(fd, endpoint)) {
+      usable.push_back(fd);
+    } else {
+      ::close(fd);
+    }
+  }
+  if (!usable.empty()) {
+    auto port = use_inherited(state_->workers, usable, endpoint);
+    if (!port) return port;
+    endpoint.port(*port);
+  } else if (auto opened = open_all(state_->workers, endpoint); !opened) {
+    return std::unexpected(opened.error());
   }
   for (const auto& worker : state_->workers) start_accepting(worker);
   if (state_->shared->certificate.enabled()) {
@@ -183,11 +242,76 @@ core::Result<std::uint16_t> Server::listen() {
   return endpoint.port();
 }
 
+std::vector<int> Server::listeners() const {
+  std::vector<int> out;
+  for (const auto& worker : state_->workers) {
+    for (const auto& acceptor : worker->acceptors) out.push_back(acceptor->native_handle());
+  }
+  return out;
+}
+
+void Server::pause() {
+  state_->shared->hold = Hold::waiting;
+  for (const auto& worker : state_->workers) {
+    asio::post(worker->io, [worker] {
+      worker->accepting = false;
+      boost::system::error_code ignored;
+      for (const auto& acceptor : worker->acceptors) acceptor->cancel(ignored);
+    });
+  }
+}
+
+void Server::resume() {
+  state_->shared->hold = Hold::none;
+  for (const auto& worker : state_->workers) {
+    asio::post(worker->io, [worker] {
+      worker->accepting = true;
+      start_accepting(worker);
+    });
+  }
+}
+
+void Server::give(HandOff to) {
+  state_->shared->hand_off = std::move(to);
+  state_->shared->hold = Hold::giving;
+  stop_accepting();
+  for (const auto& worker : state_->workers) {
+    asio::post(worker->io, [worker] {
+      for (Connection* connection : worker->open) connection->give_if_idle();
+    });
+  }
+}
+
+void Server::adopt(int fd, std::string received) {
+  const auto& worker = state_->workers[state_->next_adopting++ % state_->workers.size()];
+  asio::post(worker->io, [worker, fd, received = std::move(received)] {
+    tcp::endpoint peer;
+    auto size = static_cast<socklen_t>(peer.capacity());
+    if (::getpeername(fd, peer.data(), &size) != 0) {  // it has gone meanwhile
+      ::close(fd);
+      return;
+    }
+    peer.resize(size);
+    tcp::socket socket(worker->io);
+    boost::system::error_code error;
+    socket.assign(peer.protocol(), fd, error);
+    if (error) {
+      ::close(fd);
+      return;
+    }
+    worker->shared->connections.fetch_add(1, std::memory_order_relaxed);
+    asio::co_spawn(worker->io,
+                   Connection::run(std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()),
+                                                                Connection::Admission::adopted, received)),
+                   asio::detached);
+  });
+}
+
 void Server::stop_accepting() {
   for (const auto& worker : state_->workers) {
     asio::post(worker->io, [worker] {
       boost::system::error_code ignored;
-      worker->acceptor.close(ignored);
+      for (const auto& acceptor : worker->acceptors) acceptor->close(ignored);
     });
   }
   if (state_->certificate_timer) {

@@ -5,7 +5,10 @@
 #include <boost/asio/io_context.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/error.hpp"
@@ -20,6 +23,9 @@ struct ServerWorker {
   Handler handler;
 };
 
+// Takes an open connection and what was read of it and not used. Any worker's thread; may wait a little.
+using HandOff = std::function<void(int fd, std::string_view received)>;
+
 // Life: construct, listen(), run the io_contexts; stop_accepting() -> drain() -> poll connections() until 0 or the
 // drain window is over -> cancel_all() -> stop the io_contexts -> destroy. All public calls are thread-safe.
 class Server {
@@ -31,7 +37,20 @@ class Server {
 
   // Loads the certificate, binds and starts to accept; returns the bound port. Errors are `internal` with the cause in
   // the message (address in use also when another process holds the port with SO_REUSEPORT).
-  core::Result<std::uint16_t> listen();
+  // `inherited`: sockets that listen already, from a service manager or from the process that this one replaces; owned
+  // from then on. Those of another address than the configured one are closed.
+  core::Result<std::uint16_t> listen(const std::vector<int>& inherited = {});
+
+  // Replacing this process by another, without a refused connection or a cut one: pause(), then either resume() or
+  // give(). The listening sockets are shared with the other process all the while.
+  std::vector<int> listeners() const;  // still owned by the server
+  void pause();                        // accepts nothing, begins no request, closes nothing
+  void resume();
+  // Closes this process's copies of the listening sockets and gives away every connection that has no request running,
+  // now or after its request. TLS connections end with their request instead.
+  void give(HandOff to);
+  // The other side: takes such a connection over.
+  void adopt(int fd, std::string received);
 
   void stop_accepting();
   // Closes idle connections; running exchanges answer with `Connection: close` and are the connection's last.

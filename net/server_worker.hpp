@@ -13,10 +13,18 @@
 #include "net/hooks.hpp"
 #include "net/http1_write.hpp"
 #include "net/options.hpp"
+#include "net/server.hpp"
 #include "net/timer_wheel.hpp"
 #include "net/tls.hpp"
 
 namespace ganglion::net {
+
+// What becomes of connections that have no request running.
+enum class Hold : std::uint8_t {
+  none,
+  waiting,  // whether another process takes over is not decided: nothing new begins, nothing is closed
+  giving,   // they are given to that process
+};
 
 // Thread-safe.
 struct ServerShared {
@@ -26,6 +34,8 @@ struct ServerShared {
   ServerCertificate certificate;
   std::atomic<std::size_t> connections{0};
   std::atomic<bool> draining{false};
+  std::atomic<Hold> hold{Hold::none};
+  HandOff hand_off;  // set before `giving`
 };
 
 // On its io_context's thread, but for `exchanges`.
@@ -34,14 +44,14 @@ struct Worker {
       : shared(std::move(s)),
         io(context),
         handler(std::move(h)),
-        acceptor(context),
         wheel(TimerWheel::of(context.get_executor())),
         buffers(core::kHeaderBlockBytesMax, 256) {}
 
   std::shared_ptr<ServerShared> shared;
   boost::asio::io_context& io;
   Handler handler;
-  boost::asio::ip::tcp::acceptor acceptor;
+  std::vector<std::shared_ptr<boost::asio::ip::tcp::acceptor>> acceptors;  // one, but for sockets that were inherited
+  bool accepting = true;
   TimerWheel& wheel;
   BufferPool buffers;
   http1::DateCache date;

@@ -42,6 +42,11 @@ void Stream::leave() {
   if (std::exchange(registered_, false)) set_.remove(fd_, *this);
 }
 
+int Stream::release() {
+  leave();
+  return std::exchange(fd_, -1);
+}
+
 void Stream::on_ready(std::uint32_t events) {
   bool destroyed = false;
   struct Guard {  // also past an exception of what is called here

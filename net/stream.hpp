@@ -83,6 +83,8 @@ class Stream final : private ReadySet::Member {
   void reset_on_close();  // close() sends RST
   void cancel();          // ends waits
   void close();
+  // Gives the descriptor away, open and non-blocking as it is; the stream is closed from then on. Nobody may wait.
+  int release();
   bool is_open() const { return fd_ >= 0; }
   int fd() const { return fd_; }
 

@@ -64,6 +64,12 @@ bool Bucket::full() const {
   return unlimited() || level_ >= capacity();
 }
 
+std::uint64_t Bucket::taken() const {
+  if (full()) return 0;
+  const Level period = rate_.period.count();
+  return static_cast<std::uint64_t>((capacity() - level_ + period - 1) / period);
+}
+
 RateView Bucket::view() const {
   if (unlimited()) return {};
   const Level whole = level_ > 0 ? level_ / rate_.period.count() : 0;

@@ -43,6 +43,7 @@ class Bucket {
   // How long until has(units); 0 if it has them, max() if it never will (units > burst).
   std::chrono::nanoseconds wait_for(std::uint64_t units) const;
   bool full() const;
+  std::uint64_t taken() const;  // units that are missing from a full bucket, rounded up
   RateView view() const;
   // New rate; what was used stays used.
   void change(const Rate& rate, core::SteadyTime now);

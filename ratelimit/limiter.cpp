@@ -209,6 +209,12 @@ core::Result<LimiterHandle> Limiter::resolve(std::span<const ScopedLimits> limit
       auto fresh = std::make_shared<BucketSet>();
       fresh->scope = scoped.scope;
       for (std::size_t kind = 0; kind < kKinds; ++kind) fresh->buckets[kind] = Bucket{rates[kind], now};
+      if (const auto before = restored_.extract(id); !before.empty()) {
+        for (std::size_t kind = 0; kind < kKinds; ++kind) {
+          fresh->buckets[kind] = Bucket{rates[kind], restored_at_};
+          fresh->buckets[kind].take(before.mapped().units[kind]);
+        }
+      }
       if (shared_) {
         fresh->shared = std::make_unique<detail::SharedState>();
         // The holder is the hash tag, so that all that belongs to it lies on one node of a cluster.
@@ -309,6 +315,33 @@ void Limiter::list(const std::shared_ptr<detail::BucketSet>& set) {
   const std::lock_guard lock(listed_mutex_);
   listed_.push_back(set);
   listed_count_.fetch_add(1, std::memory_order_relaxed);
+}
+
+std::vector<TakenUnits> Limiter::taken() const {
+  std::vector<TakenUnits> out;
+  const std::lock_guard lock(mutex_);
+  const core::SteadyTime now = clock_.steady();
+  for (const auto& [id, set] : sets_) {
+    const std::lock_guard set_lock(set->mutex);
+    if (set->shared != nullptr) continue;
+    TakenUnits taken{.id = id};
+    for (std::size_t kind = 0; kind < kKinds; ++kind) {
+      set->buckets[kind].refill(now);
+      taken.units[kind] = set->buckets[kind].taken();
+    }
+    if (taken.units != decltype(taken.units){}) out.push_back(std::move(taken));
+  }
+  return out;
+}
+
+void Limiter::restore(std::vector<TakenUnits> taken) {
+  const std::lock_guard lock(mutex_);
+  restored_at_ = clock_.steady();
+  for (TakenUnits& each : taken) {
+    if (restored_.size() >= options_.buckets_max) break;
+    std::string id = each.id;
+    restored_.emplace(std::move(id), std::move(each));
+  }
 }
 
 std::size_t Limiter::holders() const {

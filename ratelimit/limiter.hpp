@@ -42,6 +42,12 @@ struct Estimate {
   api::NanoNeurons nano_neurons = 0;
 };
 
+// What was taken of a holder's buckets, for the process that takes this one's place.
+struct TakenUnits {
+  std::string id;  // of the holder among all scopes
+  std::array<std::uint64_t, static_cast<std::size_t>(Kind::kCount)> units{};
+};
+
 struct RateLimitView {
   RateView requests;  // of the tightest bucket of each kind
   RateView tokens;
@@ -103,6 +109,10 @@ class Limiter {
 
   RateLimitView view(const LimiterHandle& handle) const;
   std::size_t holders() const;
+  // Holders whose buckets are not full, unless they are shared; and such holders in the process that goes on, before
+  // its first request.
+  std::vector<TakenUnits> taken() const;
+  void restore(std::vector<TakenUnits> taken);
   // Requests that wait for a lease are dropped where they wait. After the last worker has stopped, before its context
   // goes.
   void drop_waiters();
@@ -136,6 +146,8 @@ class Limiter {
   std::atomic<std::int64_t> listed_count_{0}, local_count_{0};
   mutable std::mutex mutex_;  // guards sets_; never held while a bucket waits
   std::unordered_map<std::string, std::shared_ptr<detail::BucketSet>> sets_;
+  std::unordered_map<std::string, TakenUnits> restored_;  // until their holder is asked for
+  core::SteadyTime restored_at_{};
 };
 
 }  // namespace ganglion::ratelimit

@@ -2,7 +2,7 @@
 """The clients of the soak: an open loop of requests of several kinds, a part of them disturbed on purpose, every answer noted in
 a journal.
 
-  clients.py --port N --rate R --seed S --journal FILE [--faults 0.01] [--closed N]
+  clients.py --port N --rate R --seed S --journal FILE [--faults 0.01] [--long 0.2] [--closed N]
 
 Runs until stdin is closed or SIGTERM, then lets what runs end. With --closed it is a closed loop of N callers, and prints the
 rate that came through. A line of the journal: kind, fault, nonce, id (x-request-id), key (Idempotency-Key), stream, deltas,
@@ -60,6 +60,8 @@ class Soak:
             question = rng.randrange(QUESTIONS)
             plan = {"nonce": f"q{question}", "deltas": 4 + question % 20, "gap_ms": 0, "delay_ms": 5}
             asked["nonce"] = plan["nonce"]
+        if kind == "stream" and not fault and rng.random() < self.options.long:
+            plan.update(deltas=rng.randint(20, 80), gap_ms=40)
         self.disturb(plan, asked)
         body = json.dumps({"model": "m", "stream": stream, "messages": [{"role": "user", "content": json.dumps(plan)}]})
         if kind == "idempotent":
@@ -206,6 +208,7 @@ def main():
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--journal", required=True)
     parser.add_argument("--faults", type=float, default=0.01)
+    parser.add_argument("--long", type=float, default=0, help="part of the streams that take 1 to 3 s")
     parser.add_argument("--closed", type=int, default=0)
     asyncio.run(Soak(parser.parse_args()).run())
 

@@ -83,7 +83,7 @@ keys:
   - {{name: minute, key: budget, neurons: "{limits['budget']}", window: 1m}}
   - {{name: wide, key: plain, neurons: "{10_000_000 + version}", window: hour}}
 pricing: {{models: [{{model: "*", input_per_1m: "0", output_per_1m: "1000000"}}]}}
-redis: {{addresses: ["127.0.0.1:{redis}"]}}
+{f'redis: {{addresses: ["127.0.0.1:{redis}"]}}' if redis else ""}
 budget_sharing: {{gateways: 1}}
 cache: {{max_memory: 4MiB}}
 shutdown: {{drain: 20s}}
@@ -368,4 +368,5 @@ def soak(options, directory):
     tell(run, facts, clients, growth)
 
 
-main()
+if __name__ == "__main__":
+    main()

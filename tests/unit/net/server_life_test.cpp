@@ -211,5 +211,106 @@ TEST(Server, SaysWhyItCannotListen) {
   EXPECT_NE(bound.error().message.find("Address already in use"), std::string::npos) << bound.error().message;
 }
 
+// One server takes another's place, as two processes do: the same sockets, and connections that go over.
+struct Replaced {
+  explicit Replaced(TestServer& from) : old(from) {
+    std::vector<int> sockets;
+    for (const int fd : old.server->listeners()) sockets.push_back(::dup(fd));
+    ServerOptions options;
+    options.port = old.port;
+    fresh.emplace(options, std::vector<ServerWorker>{{&io, test::echo}}, hooks);
+    EXPECT_EQ(fresh->listen(sockets).value_or(0), old.port);
+    thread = std::thread([this] { io.run(); });
+  }
+  ~Replaced() {
+    io.stop();
+    thread.join();
+    fresh.reset();
+  }
+  void give() {
+    old.server->give([this](int fd, std::string_view received) { fresh->adopt(fd, std::string{received}); });
+  }
+  TestServer& old;
+  boost::asio::io_context io{1};
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work{io.get_executor()};
+  test::CountingHooks hooks;
+  std::optional<Server> fresh;
+  std::thread thread;
+};
+
+TEST(ServerReplacement, IdleConnectionsGoOverAndAnswerThere) {
+  TestServer server;
+  RawSocket client = server.connect();
+  client.send(post("1"));
+  EXPECT_EQ(status_of(client.read_message()), 200);
+  server.server->pause();
+  Replaced replaced(server);
+  replaced.give();
+  ASSERT_TRUE(eventually([&] { return replaced.fresh->connections() == 1 && server.server->connections() == 0; }));
+  client.send(post("2"));
+  EXPECT_EQ(body_of(client.read_message()), "POST /v1/x\n2");
+  EXPECT_EQ(replaced.hooks.begun, 1);
+  EXPECT_EQ(server.hooks.begun, 1);
+}
+
+TEST(ServerReplacement, WhatWasReadAndNotBegunGoesAlong) {
+  TestServer server;
+  RawSocket client = server.connect();
+  client.send(post("1"));
+  EXPECT_EQ(status_of(client.read_message()), 200);
+  const std::string request = post("22");
+  client.send(request.substr(0, 20));  // half a head
+  RawSocket whole = server.connect();
+  server.server->pause();
+  whole.send(post("3"));  // a connection that may not be accepted yet, with a request in it
+  Replaced replaced(server);
+  replaced.give();
+  EXPECT_EQ(body_of(whole.read_message()), "POST /v1/x\n3");
+  client.send(request.substr(20));
+  EXPECT_EQ(body_of(client.read_message()), "POST /v1/x\n22");
+  EXPECT_EQ(server.hooks.begun, 1);
+}
+
+TEST(ServerReplacement, ARunningRequestEndsHereAndItsConnectionGoesOver) {
+  std::promise<void> go_on;
+  auto may = go_on.get_future().share();
+  TestServer server([may](Exchange& exchange) -> awaitable<void> {
+    boost::asio::steady_timer timer(co_await boost::asio::this_coro::executor);
+    while (may.wait_for(0s) != std::future_status::ready) {
+      timer.expires_after(1ms);
+      co_await timer.async_wait(boost::asio::use_awaitable);
+    }
+    co_await test::echo(exchange);
+  });
+  RawSocket client = server.connect();
+  client.send(post("1"));
+  ASSERT_TRUE(eventually([&] { return server.server->exchanges() == 1; }));
+  server.server->pause();
+  Replaced replaced(server);
+  replaced.give();
+  go_on.set_value();
+  const std::string answer = client.read_message();
+  EXPECT_EQ(body_of(answer), "POST /v1/x\n1");
+  EXPECT_NE(header_of(answer, "Connection"), "close");
+  client.send(post("2"));
+  EXPECT_EQ(body_of(client.read_message()), "POST /v1/x\n2");
+  EXPECT_EQ(replaced.hooks.begun, 1);
+}
+
+TEST(ServerReplacement, AServerThatIsNotReplacedGoesOn) {
+  TestServer server;
+  RawSocket idle = server.connect();
+  idle.send(post("1"));
+  EXPECT_EQ(status_of(idle.read_message()), 200);
+  server.server->pause();
+  RawSocket late = server.connect();
+  late.send(post("2"));
+  idle.send(post("3"));
+  EXPECT_EQ(server.hooks.begun, 1);
+  server.server->resume();
+  EXPECT_EQ(body_of(late.read_message()), "POST /v1/x\n2");
+  EXPECT_EQ(body_of(idle.read_message()), "POST /v1/x\n3");
+}
+
 }  // namespace
 }  // namespace ganglion::net

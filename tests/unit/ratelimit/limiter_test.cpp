@@ -231,5 +231,21 @@ TEST(LimiterThreads, ContendedBucketsNeverOverAdmit) {
   EXPECT_GE(admitted.load(), kBurst);
 }
 
+TEST_F(LimiterTest, AnotherProcessGoesOnWithWhatWasTaken) {
+  const std::vector<ScopedLimits> limits{
+      {Scope::key, "k", {.requests = {.amount = 60, .period_s = 60}, .tokens = {.amount = 600}}},
+      {Scope::tenant, "t", {.requests = {.amount = 1000}}}};
+  const auto handle = resolve(limits);
+  for (int i = 0; i < 50; ++i) ASSERT_TRUE(limiter_.admit(handle, {.tokens = 2}));
+  Limiter next{LimiterOptions{}, clock_};
+  next.restore(limiter_.taken());
+  clock_.advance(5s);  // as if nothing had been in between
+  const auto there = next.resolve(limits, 1).value();
+  EXPECT_EQ(next.view(there).requests.remaining, 15U);
+  for (int i = 0; i < 15; ++i) ASSERT_TRUE(next.admit(there, {}));
+  EXPECT_FALSE(next.admit(there, {}));
+  EXPECT_EQ(Limiter(LimiterOptions{}, clock_).taken().size(), 0U);
+}
+
 }  // namespace
 }  // namespace ganglion::ratelimit
