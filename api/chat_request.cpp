@@ -19,6 +19,8 @@ constexpr std::size_t kStopStringsMax = 16;
 constexpr std::size_t kStopStringBytesMax = 1024;
 constexpr std::size_t kStopIdsMax = 64;
 constexpr std::size_t kLogitBiasMax = 1024;
+constexpr std::size_t kToolsMax = 128;
+constexpr std::size_t kNameBytesMax = 64;
 constexpr std::size_t kInputsMax = 2048;
 constexpr int kTopLogprobsMax = 20;
 constexpr int kCompletionLogprobsMax = 5;
@@ -198,26 +200,99 @@ void read_chat_logprobs(Fields& fields, SamplingFields& out) {
   }
 }
 
+// A name as OpenAI allows them for schemas and functions.
+bool good_name(const Json* name) {
+  if (name == nullptr || !name->is_string()) return false;
+  const auto& text = name->get_ref<const std::string&>();
+  const auto good = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+  };
+  return !text.empty() && text.size() <= kNameBytesMax && std::all_of(text.begin(), text.end(), good);
+}
+
+constexpr std::string_view kNameRule = "must have 1 to 64 of the characters a-z, A-Z, 0-9, '_' and '-'";
+
+void read_format(Fields& fields, ResponseFormat& out) {
+  const Json* format = fields.find("response_format");
+  if (format == nullptr) return;
+  const auto type = format->is_object() ? format->find("type") : format->end();
+  if (!format->is_object() || type == format->end() || !type->is_string()) {
+    return fields.wrong("response_format", "must be an object with a 'type'");
+  }
+  if (*type == "text") return;
+  if (*type == "json_object") {
+    out.kind = ResponseFormat::Kind::json_object;
+    return;
+  }
+  if (*type != "json_schema") {
+    return fields.wrong("response_format.type", "must be text, json_object or json_schema");
+  }
+  const auto given = format->find("json_schema");
+  if (given == format->end() || !given->is_object()) {
+    return fields.report(ErrorKind::missing_field, "you must provide 'response_format.json_schema'",
+                         "response_format.json_schema");
+  }
+  Fields inner{*given};
+  if (!good_name(inner.find("name"))) return fields.wrong("response_format.json_schema.name", std::string(kNameRule));
+  out.kind = ResponseFormat::Kind::json_schema;
+  inner.boolean("strict", out.strict);
+  if (!inner.good()) return fields.wrong("response_format.json_schema.strict", "must be a boolean");
+  const auto schema = given->find("schema");
+  out.schema_json = schema == given->end() ? "true" : schema->dump();
+}
+
+// The tools that may be called, and whether one must be.
+void read_tools(Fields& fields, ChatRequest& out) {
+  const Json* tools = fields.find("tools");
+  const Json* choice = fields.find("tool_choice");
+  fields.boolean("parallel_tool_calls", out.parallel_tool_calls);
+  if (tools != nullptr && !tools->is_array()) return fields.wrong("tools", "must be an array");
+  if (choice != nullptr && *choice == "none") return;
+  if (tools == nullptr || tools->empty()) {
+    if (choice != nullptr && *choice != "auto") {
+      fields.wrong("tool_choice", "that asks for a call needs 'tools'");
+    }
+    return;
+  }
+  if (tools->size() > kToolsMax) return fields.wrong("tools", "must hold at most 128 tools");
+  for (std::size_t i = 0; i < tools->size(); ++i) {
+    const Json& tool = (*tools)[i];
+    const std::string at = "tools[" + std::to_string(i) + "]";
+    const auto function = tool.is_object() ? tool.find("function") : tool.end();
+    if (!tool.is_object() || tool.value("type", Json()) != "function") {
+      return fields.report(ErrorKind::unsupported, "'" + at + ".type' must be 'function'", at + ".type");
+    }
+    if (function == tool.end() || !function->is_object()) return fields.wrong(at + ".function", "must be an object");
+    Fields inner{*function};
+    if (!good_name(inner.find("name"))) return fields.wrong(at + ".function.name", std::string(kNameRule));
+    FunctionTool& one = out.tools.emplace_back();
+    one.name = function->at("name").get<std::string>();
+    inner.boolean("strict", one.strict);
+    if (!inner.good()) return fields.wrong(at + ".function.strict", "must be a boolean");
+    if (const Json* parameters = inner.find("parameters")) one.parameters_json = parameters->dump();
+  }
+  out.tools_json = tools->dump();
+  if (choice == nullptr || *choice == "auto") {
+    out.tool_choice = ToolChoice::automatic;
+  } else if (*choice == "required") {
+    out.tool_choice = ToolChoice::required;
+  } else if (choice->is_object() && choice->value("type", Json()) == "function" && choice->contains("function") &&
+             choice->at("function").is_object() && choice->at("function").value("name", Json()).is_string()) {
+    const auto name = choice->at("function").at("name").get<std::string>();
+    std::erase_if(out.tools, [&](const FunctionTool& tool) { return tool.name != name; });
+    if (out.tools.empty()) return fields.wrong("tool_choice", "names '" + name + "', which is not among 'tools'");
+    out.tool_choice = ToolChoice::named;
+  } else {
+    fields.wrong("tool_choice",
+                 "must be \"none\", \"auto\", \"required\" or {\"type\":\"function\",\"function\":{\"name\":...}}");
+  }
+}
+
 // What we understand and do not do is refused by name rather than ignored.
 void refuse_unserved(Fields& fields) {
-  if (const Json* format = fields.find("response_format")) {
-    const auto type = format->is_object() ? format->find("type") : format->end();
-    if (!format->is_object() || type == format->end() || !type->is_string()) {
-      fields.wrong("response_format", "must be an object with a 'type'");
-    } else if (*type != "text") {
-      fields.unsupported("response_format", "other than {\"type\":\"text\"} is not supported by this model");
-    }
-  }
   if (fields.find("audio") != nullptr) fields.unsupported("audio", "is not supported by this model");
   if (const Json* modalities = fields.find("modalities")) {
     if (*modalities != Json::array({"text"})) fields.unsupported("modalities", "other than text are not supported");
-  }
-  if (const Json* choice = fields.find("tool_choice")) {
-    if (choice->is_object() || *choice == "required") {
-      fields.unsupported("tool_choice", "that forces a call is not supported by this model; use \"auto\" or \"none\"");
-    } else if (*choice != "auto" && *choice != "none") {
-      fields.wrong("tool_choice", "must be \"auto\" or \"none\"");
-    }
   }
   if (fields.find("functions") != nullptr) fields.unsupported("functions", "is out of date: use 'tools'");
 }
@@ -344,14 +419,8 @@ core::Result<ChatRequest> parse_chat_request(std::string_view body) {
   read_chat_logprobs(fields, request.sampling);
   refuse_unserved(fields);
   fields.boolean("add_generation_prompt", request.add_generation_prompt);
-  if (const Json* tools = fields.find("tools")) {
-    const Json* choice = fields.find("tool_choice");
-    if (!tools->is_array()) {
-      fields.wrong("tools", "must be an array");
-    } else if (!tools->empty() && (choice == nullptr || *choice != "none")) {
-      request.tools_json = tools->dump();
-    }
-  }
+  read_format(fields, request.format);
+  read_tools(fields, request);
   if (!fields.good()) return std::unexpected(fields.error());
   return request;
 }
@@ -376,6 +445,11 @@ core::Result<CompletionRequest> parse_completion_request(std::string_view body) 
     fields.unsupported("best_of", "other than 'n' is not supported by this model");
   }
   refuse_unserved(fields);
+  ResponseFormat format;
+  read_format(fields, format);
+  if (format.kind != ResponseFormat::Kind::text) {
+    fields.unsupported("response_format", "other than {\"type\":\"text\"} is for /v1/chat/completions");
+  }
   if (!fields.good()) return std::unexpected(fields.error());
   return request;
 }

@@ -48,10 +48,35 @@ struct SamplingFields {
 
 inline constexpr std::int32_t kLocalChoicesMax = 8;
 
+// What the answer's text must be.
+struct ResponseFormat {
+  enum class Kind : std::uint8_t { text, json_object, json_schema };
+  Kind kind = Kind::text;
+  std::string schema_json;  // json_schema; "true" if none was given
+  bool strict = false;
+};
+
+struct FunctionTool {
+  std::string name;             // 1..64 of a-z, A-Z, 0-9, _ and -
+  std::string parameters_json;  // a JSON schema, "" if none
+  bool strict = false;
+};
+
+enum class ToolChoice : std::uint8_t {
+  none,       // no call
+  automatic,  // the model's choice
+  required,   // at least one call
+  named,      // a call of the one tool that `tools` then holds
+};
+
 struct ChatRequest {
   std::string model;
   std::vector<Message> messages;  // at least one
   std::string tools_json;         // the tools array as JSON for the chat template, "" if none or tool_choice is "none"
+  std::vector<FunctionTool> tools;  // those that may be called
+  ToolChoice tool_choice = ToolChoice::none;
+  bool parallel_tool_calls = true;  // more than one in an answer
+  ResponseFormat format;
   SamplingFields sampling;
   bool add_generation_prompt = true;  // vLLM's extension
 };

@@ -91,6 +91,29 @@ void append_completion_logprobs(std::string& out, std::span<const TokenLogprobEn
   out.push_back('}');
 }
 
+// "id":...,"type":"function","function":{...}} with the call's own closing brace
+void append_call(std::string& out, std::string_view id, std::string_view name, std::string_view arguments) {
+  out += R"("id":)";
+  append_json_string(out, id);
+  out += R"(,"type":"function","function":{"name":)";
+  append_json_string(out, name);
+  out += R"(,"arguments":)";
+  append_json_string(out, arguments);
+  out += "}}";
+}
+
+// ,"tool_calls":[...], where there are any
+void append_calls(std::string& out, std::span<const AnswerToolCall> calls) {
+  if (calls.empty()) return;
+  out += R"(,"tool_calls":[)";
+  for (const AnswerToolCall& call : calls) {
+    if (out.back() != '[') out.push_back(',');
+    out.push_back('{');
+    append_call(out, call.id, call.name, call.arguments);
+  }
+  out.push_back(']');
+}
+
 // {"id":...,"object":...,"created":...,"model":...,"choices":[
 std::string head(const AnswerIdentity& identity, std::string_view object) {
   std::string out = R"({"id":)";
@@ -142,6 +165,29 @@ void StreamWriter::text(int choice, std::string_view text, std::string& out,
   out += tail_;
 }
 
+void StreamWriter::tool_call(int choice, int index, std::string_view id, std::string_view name,
+                             std::string& out) const {
+  out += prefix_;
+  append_number(out, std::int64_t{choice});
+  out += R"(,"delta":{"tool_calls":[{"index":)";
+  append_number(out, std::int64_t{index});
+  out.push_back(',');
+  append_call(out, id, name, {});
+  out += R"(]},"logprobs":null,"finish_reason":null)";
+  out += tail_;
+}
+
+void StreamWriter::tool_arguments(int choice, int index, std::string_view arguments, std::string& out) const {
+  out += prefix_;
+  append_number(out, std::int64_t{choice});
+  out += R"(,"delta":{"tool_calls":[{"index":)";
+  append_number(out, std::int64_t{index});
+  out += R"(,"function":{"arguments":)";
+  append_json_string(out, arguments);
+  out += R"(}}]},"logprobs":null,"finish_reason":null)";
+  out += tail_;
+}
+
 void StreamWriter::finish(int choice, std::string_view finish_reason, std::string& out) const {
   out += prefix_;
   append_number(out, std::int64_t{choice});
@@ -185,8 +231,14 @@ std::string chat_body(const AnswerIdentity& identity, std::span<const AnswerChoi
     out += R"({"index":)";
     append_number(out, index++);
     out += R"(,"message":{"role":"assistant","content":)";
-    append_json_string(out, choice.text);
-    out += R"(,"refusal":null},"logprobs":)";
+    if (choice.text.empty() && !choice.tool_calls.empty()) {
+      out += "null";
+    } else {
+      append_json_string(out, choice.text);
+    }
+    out += R"(,"refusal":null)";
+    append_calls(out, choice.tool_calls);
+    out += R"(},"logprobs":)";
     append_chat_logprobs(out, choice.logprobs);
     out += R"(,"finish_reason":)";
     append_json_string(out, choice.finish_reason);

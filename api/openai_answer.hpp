@@ -41,6 +41,9 @@ class StreamWriter {
   // begins in the answer, in characters.
   void text(int choice, std::string_view text, std::string& out, std::span<const TokenLogprobEntry> logprobs = {},
             std::size_t text_offset = 0) const;
+  // Chat only. A call's first event has its id and name, those that follow its arguments, in pieces.
+  void tool_call(int choice, int index, std::string_view id, std::string_view name, std::string& out) const;
+  void tool_arguments(int choice, int index, std::string_view arguments, std::string& out) const;
   void finish(int choice, std::string_view finish_reason, std::string& out) const;  // "stop", "length", ...
   void usage(const Usage& usage, std::string& out) const;                           // the usage-only event
   static void done(std::string& out);                                               // data: [DONE]
@@ -52,10 +55,15 @@ class StreamWriter {
   std::string usage_prefix_;
 };
 
+struct AnswerToolCall {
+  std::string id, name, arguments;
+};
+
 struct AnswerChoice {
-  std::string text;
+  std::string text;  // with tool calls: "" is null
   std::string finish_reason = "stop";
   std::vector<TokenLogprobEntry> logprobs;
+  std::vector<AnswerToolCall> tool_calls;
 };
 
 std::string chat_body(const AnswerIdentity& identity, std::span<const AnswerChoice> choices, const Usage& usage);

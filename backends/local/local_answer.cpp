@@ -79,10 +79,15 @@ core::Result<std::unique_ptr<GenerateAnswer>> GenerateAnswer::submit(std::shared
                                  .ignore_eos = p.ignore_eos,
                                  .priority = p.priority,
                                  .prefix_space = p.prefix_space,
-                                 .adapter = p.adapter},
+                                 .adapter = p.adapter,
+                                 .grammar = p.constraints.grammar,
+                                 .shown_ids = p.constraints.shown_ids},
                                 answer->waiter_.inbox().choice_sink(i));
     if (!handle) return std::unexpected(handle.error());
     answer->choices_.push_back({.handle = *handle, .text = std::move(choice.echo), .prompt_tokens = prompt_tokens});
+    if (!p.constraints.functions.empty()) {
+      answer->choices_.back().reader.emplace(p.constraints.style, p.constraints.functions);
+    }
   }
   return answer;
 }
@@ -164,9 +169,36 @@ void GenerateAnswer::absorb(std::size_t index, ChoiceNews& news) {
     }
   }
   if (failure_) return;
+  if (choice.reader) absorb_calls(index, news);
   if (plan_.stream) return write_events(index, news, entries(news.logprobs));
   choice.text += news.text;
   std::ranges::move(entries(news.logprobs), std::back_inserter(choice.logprobs));
+}
+
+// Takes the calls out of the text; a stream tells both in the order in which they come.
+void GenerateAnswer::absorb_calls(std::size_t index, ChoiceNews& news) {
+  Choice& choice = choices_[index];
+  std::vector<ToolCallReader::Piece> pieces;
+  choice.reader->read(std::exchange(news.text, {}), pieces);
+  if (news.ended) choice.reader->finish(pieces);
+  const int number = static_cast<int>(index);
+  for (ToolCallReader::Piece& piece : pieces) {
+    using Kind = ToolCallReader::Piece::Kind;
+    const int last = static_cast<int>(choice.calls.size()) - 1;
+    if (piece.kind == Kind::text && plan_.stream) {
+      writer_->text(number, piece.text, out_);
+    } else if (piece.kind == Kind::text) {
+      news.text += piece.text;
+    } else if (piece.kind == Kind::call) {
+      choice.calls.push_back(
+          {.id = call_id(plan_.constraints.style, plan_.request_id, index, last + 1), .name = piece.text});
+      if (plan_.stream) writer_->tool_call(number, last + 1, choice.calls.back().id, piece.text, out_);
+    } else {
+      choice.calls.back().arguments += piece.text;
+      if (plan_.stream) writer_->tool_arguments(number, last, piece.text, out_);
+    }
+  }
+  if (news.ended && !choice.calls.empty() && choice.finish_reason == "stop") choice.finish_reason = "tool_calls";
 }
 
 void GenerateAnswer::write_events(std::size_t index, const ChoiceNews& news,
@@ -192,7 +224,8 @@ void GenerateAnswer::finish() {
   for (Choice& choice : choices_) {
     choices.push_back({.text = std::move(choice.text),
                        .finish_reason = std::string{choice.finish_reason},
-                       .logprobs = std::move(choice.logprobs)});
+                       .logprobs = std::move(choice.logprobs),
+                       .tool_calls = std::move(choice.calls)});
   }
   out_ = plan_.endpoint == api::Endpoint::chat_completions ? api::chat_body(plan_.identity, choices, used)
                                                            : api::completion_body(plan_.identity, choices, used);

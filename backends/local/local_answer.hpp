@@ -8,8 +8,10 @@
 
 #include "api/openai_answer.hpp"
 #include "backends/backend.hpp"
+#include "backends/local/constraints.hpp"
 #include "backends/local/event_inbox.hpp"
 #include "backends/local/local_parts.hpp"
+#include "backends/local/tool_calls.hpp"
 
 namespace ganglion::backends {
 
@@ -24,6 +26,7 @@ struct ChoicePlan {
 struct GeneratePlan {
   api::Endpoint endpoint = api::Endpoint::chat_completions;
   api::AnswerIdentity identity;
+  std::string request_id;
   bool stream = false;
   bool include_usage = false;
   int max_tokens = 0;
@@ -33,6 +36,7 @@ struct GeneratePlan {
   local::Priority priority = local::Priority::regular;
   std::string prefix_space;
   std::string adapter;
+  Constraints constraints;
   std::vector<ChoicePlan> choices;
 };
 
@@ -64,12 +68,15 @@ class GenerateAnswer final : public Answer {
     std::uint64_t cached_tokens = 0;
     std::uint64_t engine_us = 0;
     std::uint64_t tokens = 0;
+    std::optional<ToolCallReader> reader;  // where the answer may call functions
+    std::vector<api::AnswerToolCall> calls;
   };
 
   GenerateAnswer(std::shared_ptr<const LocalModel> model, const boost::asio::any_io_executor& executor,
                  GeneratePlan plan, const Call& call);
   void absorb();  // takes the news; sets failure_
   void absorb(std::size_t index, ChoiceNews& news);
+  void absorb_calls(std::size_t index, ChoiceNews& news);
   void write_events(std::size_t index, const ChoiceNews& news, std::vector<api::TokenLogprobEntry> logprobs);
   void finish();
   void call_off();

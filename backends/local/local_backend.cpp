@@ -8,6 +8,7 @@
 
 #include "api/chat_request.hpp"
 #include "backends/local/chat_prompt.hpp"
+#include "backends/local/constraints.hpp"
 #include "backends/local/local_answer.hpp"
 
 namespace ganglion::backends {
@@ -52,6 +53,7 @@ GeneratePlan plan_of(api::Endpoint endpoint, const LocalModelOptions& options, c
   const std::string_view prefix = endpoint == api::Endpoint::chat_completions ? "chatcmpl-" : "cmpl-";
   return {.endpoint = endpoint,
           .identity = identity(prefix, call, std::move(model)),
+          .request_id = std::string{call.request_id},
           .stream = f.stream,
           .include_usage = f.include_usage,
           .stop = f.stop,
@@ -103,7 +105,10 @@ Result<GeneratePlan> chat_plan(const LocalModel& model, const Call& call) {
   const api::SamplingFields& f = request->sampling;
   auto prompt = chat_prompt(model.parts(), *request);
   if (!prompt) return std::unexpected(prompt.error());
+  auto constraints = constraints_of(model.parts(), *request);
+  if (!constraints) return std::unexpected(constraints.error());
   GeneratePlan plan = plan_of(api::Endpoint::chat_completions, model.parts().options, call, f, request->model);
+  plan.constraints = std::move(*constraints);
   add_choices(plan, f, std::move(*prompt), {});
   if (auto ok = fit(model, f, "messages", plan); !ok) return std::unexpected(ok.error());
   return plan;

@@ -56,7 +56,7 @@ core::Result<std::shared_ptr<LocalModel>> load_local_model(const LocalModelOptio
 
 // Serves chat_completions and completions from a generating model, embeddings from an embedding one; any other
 // endpoint is `unsupported`. What start() refuses: invalid requests, context_length (with the numbers), queue_full,
-// unsupported (response_format other than text; chat without a template). Prompts over the context are refused
+// unsupported (a schema's keywords; chat without a template). Prompts over the context are refused
 // before they are queued.
 //
 // start() returns with the first token of a stream and with the whole of any other answer, so what fails before that

@@ -4,22 +4,28 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <unordered_set>
 
 #include "backends/local/engine/sampler.hpp"
 #include "backends/local/engine/scheduler.hpp"
 #include "backends/local/engine/text_stream.hpp"
+#include "backends/local/grammar/matcher.hpp"
 
 namespace ganglion::local {
 
 struct ActiveRequest final : Sequence {
   ActiveRequest(GenerateRequest r, std::shared_ptr<GenerateSink> s, const Tokenizer& tokenizer)
-      : request(std::move(r)), sink(std::move(s)), text(tokenizer, std::move(request.stop)) {}
+      : request(std::move(r)), sink(std::move(s)), text(tokenizer, std::move(request.stop), request.shown_ids) {
+    if (request.grammar != nullptr) matcher.emplace(request.grammar);
+  }
 
   GenerateRequest request;  // prompt and stop are moved out
   std::shared_ptr<GenerateSink> sink;
   TextStream text;
   TokenHistory history;
+  std::optional<grammar::Matcher> matcher;      // of a constrained text
+  bool stuck = false;                           // the vocabulary has no token that the grammar allows
   std::unordered_set<std::int32_t> end_tokens;  // stop ids, and the model's own unless ignored
   std::uint64_t seed = 0;
   int prompt_tokens = 0;

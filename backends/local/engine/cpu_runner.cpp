@@ -58,7 +58,7 @@ class CpuRunner final : public Runner {
                   for (auto i = static_cast<std::size_t>(from); i < static_cast<std::size_t>(to); ++i) {
                     const Sampling& s = *wanted[i];
                     choices[i] = choose_token(*kernels_, std::span(logits_).subspan(i * vocab, vocab), s.params,
-                                              s.history, s.seed, s.index);
+                                              s.history, s.seed, s.index, s.mask);
                   }
                 });
     return {};

@@ -43,6 +43,7 @@ CudaDecoder::SampleSpec spec_of(const Runner::Sampling& s) {
              .logprobs = p.logprobs ? 1 : 0,
              .top_logprobs = std::min(p.top_logprobs, kTopLogprobsMax),
              .uniform = uniform_at(s.seed, s.index)};
+  out.mask = s.mask;
   const bool repeats = p.repetition_penalty != 1.0f;
   const bool counts = p.frequency_penalty != 0 || p.presence_penalty != 0;
   if (p.logit_bias.empty() && !repeats && !counts) return out;

@@ -37,6 +37,9 @@ Result<Handle> Engine::submit(GenerateRequest request, std::shared_ptr<GenerateS
 void Engine::cancel(Handle handle) {
   impl_->cancel(handle);
 }
+Result<std::shared_ptr<const grammar::Grammar>> Engine::grammar(const grammar::Source& source) const {
+  return impl_->grammars_->get(source);
+}
 EngineStats Engine::stats() const {
   return impl_->stats();
 }
@@ -93,6 +96,8 @@ Result<void> Engine::Impl::load() {
                                                 .batch_regular = regular_share(options_.batch_max),
                                                 .fast_slowdown = options_.fast_slowdown_percent / 100.0});
   vocab_size_ = runner_->vocab_size();
+  vocabulary_ = std::make_shared<const grammar::Vocabulary>(tokenizer_, vocab_size_, end_ids());
+  grammars_.emplace(vocabulary_);
   constexpr double kCpuOperationsByte = 15, kGpuOperationsByte = 170;  // of common ones, within a factor of two
   share_ =
       WorkShare(config_, {.weight_bytes = static_cast<double>(runner_->weight_bytes()),
@@ -103,6 +108,13 @@ Result<void> Engine::Impl::load() {
   stats_.step_tokens_max = static_cast<std::uint64_t>(options_.step_tokens_max);
   stats_.weight_bytes = runner_->weight_bytes();
   return {};
+}
+
+// Tokens that end a text. A model that names none ends where its tokenizer's own end token comes.
+std::vector<std::int32_t> Engine::Impl::end_ids() const {
+  std::vector<std::int32_t> out(config_.eos_ids.begin(), config_.eos_ids.end());
+  if (out.empty() && tokenizer_.eos_id()) out.push_back(*tokenizer_.eos_id());
+  return out;
 }
 
 void Engine::Impl::start() {
@@ -168,6 +180,10 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
   active->prompt_tokens = static_cast<int>(active->tokens.size());
   active->tokens_max = r.max_tokens > 0 ? r.max_tokens : context_max_ - active->prompt_tokens;
   active->end_tokens.insert(r.stop_token_ids.begin(), r.stop_token_ids.end());
+  if (r.grammar != nullptr && r.grammar->vocabulary().size() != vocab_size_) {
+    return core::fail(ErrorKind::internal, "the grammar was made for another model");
+  }
+  if (r.grammar != nullptr) active->end_tokens.insert(vocabulary_->end_ids().begin(), vocabulary_->end_ids().end());
   if (!r.ignore_eos) active->end_tokens.insert(config_.eos_ids.begin(), config_.eos_ids.end());
   if (r.sampling.repetition_penalty != 1.0f) {
     active->history.prompt.insert(active->tokens.begin(), active->tokens.end());

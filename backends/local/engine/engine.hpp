@@ -14,6 +14,9 @@ namespace ganglion::local {
 
 class Tokenizer;
 struct ModelConfig;
+namespace grammar {
+struct Source;
+}
 
 class Engine {
  public:
@@ -35,6 +38,10 @@ class Engine {
   // Ends a request within one step with `done` and FinishReason::cancelled. Any thread; unknown or finished
   // handles are ignored.
   void cancel(Handle handle);
+
+  // A grammar over this model's vocabulary, compiled where it is not known from before. Any thread; may take tens of
+  // milliseconds. Errors are the client's: unsupported and invalid_value, saying where in the schema.
+  core::Result<std::shared_ptr<const grammar::Grammar>> grammar(const grammar::Source& source) const;
 
   EngineStats stats() const;           // any thread
   int context_max() const;             // prompt + completion tokens that one request can have

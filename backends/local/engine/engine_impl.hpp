@@ -14,6 +14,7 @@
 #include "backends/local/engine/runner.hpp"
 #include "backends/local/engine/step_cost.hpp"
 #include "backends/local/engine/work_share.hpp"
+#include "backends/local/grammar/compile.hpp"
 #include "backends/local/tokenizer/tokenizer.hpp"
 
 namespace ganglion::local {
@@ -44,6 +45,8 @@ struct Engine::Impl {
   int context_max_ = 0;
   std::int64_t vocab_size_ = 0;
   std::string device_;  // where it runs, and why not on a GPU
+  std::shared_ptr<const grammar::Vocabulary> vocabulary_;
+  std::optional<grammar::GrammarStore> grammars_;
 
  private:
   struct StepCounts {
@@ -68,10 +71,11 @@ struct Engine::Impl {
   // The slices of a plan; they point into it, into its sequences and into samplings_.
   std::span<const Runner::Slice> slices_of(std::span<const Scheduler::Work> work, StepCounts& counts);
   core::Result<void> compute(std::span<const Runner::Slice> slices, StepCounts& counts);
+  const std::uint32_t* mask_of(ActiveRequest& request);  // into masks_; null: all tokens
   void charge(std::span<const Scheduler::Work> work, double device_seconds);
   void advance(std::span<const Scheduler::Work> work);
-  // What a sampled token's id alone decides; none: the request goes on.
-  FinishReason accept(ActiveRequest& request, const Choice& choice);
+  // What a sampled token's id alone decides; none: the request goes on. `told`: the token has text.
+  FinishReason accept(ActiveRequest& request, const Choice& choice, bool& told);
   void end_stopped();
   void publish(const StepCounts& counts);
 
@@ -96,6 +100,7 @@ struct Engine::Impl {
   // Computed tokens are found by requests of the same space, adapter and kind of positions alone.
   std::string space_for(const std::string& space, int adapter, bool long_positions) const;
   core::Result<int> adapter_number(const std::string& id) const;
+  std::vector<std::int32_t> end_ids() const;
 
   std::unique_ptr<Runner> runner_;  // null: out of service
   std::optional<PagePool> pages_;
@@ -110,6 +115,7 @@ struct Engine::Impl {
   std::vector<WorkShare::Part> parts_;
   std::vector<Runner::Sampling> samplings_;
   std::vector<Runner::Slice> slices_;
+  std::vector<std::uint32_t> masks_;  // of a step, one after the other; the samplings point into it
   std::vector<Choice> choices_;
   std::vector<Untold> untold_;
   std::vector<std::uint64_t> stopped_;  // whose text has completed a stop string, and who may still be in the scheduler

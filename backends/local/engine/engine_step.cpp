@@ -71,13 +71,16 @@ bool Engine::Impl::take_mail() {
 std::span<const Runner::Slice> Engine::Impl::slices_of(std::span<const Scheduler::Work> work, StepCounts& counts) {
   samplings_.clear();
   samplings_.reserve(work.size());  // the slices point into it
+  masks_.clear();
+  masks_.reserve(work.size() * vocabulary_->words());  // and the samplings into this
   slices_.clear();
   for (const auto& [sequence, some] : work) {
     const auto from = static_cast<std::size_t>(sequence->computed), count = static_cast<std::size_t>(some);
-    const auto& r = static_cast<const ActiveRequest&>(*sequence);
+    auto& r = static_cast<ActiveRequest&>(*sequence);
     const bool last = from + count == sequence->tokens.size();
     if (last) {
-      samplings_.push_back({r.request.sampling, r.history, r.seed, static_cast<std::uint64_t>(r.generated)});
+      samplings_.push_back(
+          {r.request.sampling, r.history, r.seed, static_cast<std::uint64_t>(r.generated), mask_of(r)});
     }
     slices_.push_back({std::span(sequence->tokens).subspan(from, count), sequence->pages.data(), sequence->computed,
                        last ? &samplings_.back() : nullptr, Scheduler::Work{sequence, some}.kept(), r.adapter,
@@ -87,6 +90,16 @@ std::span<const Runner::Slice> Engine::Impl::slices_of(std::span<const Scheduler
     counts.tokens[static_cast<std::size_t>(sequence->priority)] += some;
   }
   return slices_;
+}
+
+// Made before the step is queued: what may follow a token is known only with the token. The tokens of the last step are
+// all known by now (they were collected), whatever of their text is still to be told.
+const std::uint32_t* Engine::Impl::mask_of(ActiveRequest& request) {
+  if (!request.matcher) return nullptr;
+  const std::size_t words = vocabulary_->words(), from = masks_.size();
+  masks_.resize(from + words);
+  request.stuck = !request.matcher->fill(std::span(masks_).subspan(from, words));
+  return masks_.data() + from;
 }
 
 void Engine::Impl::step() {
@@ -167,8 +180,9 @@ void Engine::Impl::advance(std::span<const Scheduler::Work> work) {
   for (std::size_t i = 0; i < sampled.size(); ++i) {
     ActiveRequest& request = *sampled[i];
     if (request.stopped) continue;
-    const FinishReason reason = accept(request, choices_[i]);
-    if (reason == FinishReason::none || reason == FinishReason::length) {
+    bool told = false;
+    const FinishReason reason = accept(request, choices_[i], told);
+    if (told) {
       untold_.push_back({&request, std::move(choices_[i])});
     }
     if (reason != FinishReason::none) {
@@ -181,12 +195,14 @@ void Engine::Impl::advance(std::span<const Scheduler::Work> work) {
   }
 }
 
-FinishReason Engine::Impl::accept(ActiveRequest& r, const Choice& choice) {
-  if (!choice.ok) return FinishReason::error;
+FinishReason Engine::Impl::accept(ActiveRequest& r, const Choice& choice, bool& told) {
+  if (!choice.ok || (r.matcher && !r.matcher->advance(choice.id))) return FinishReason::error;
   ++r.generated;
   if (r.end_tokens.contains(choice.id)) return FinishReason::stop;
+  told = true;
   r.tokens.push_back(choice.id);
   ++r.history.generated[choice.id];
+  if (r.matcher && r.matcher->over()) return FinishReason::stop;
   return r.generated < r.tokens_max ? FinishReason::none : FinishReason::length;
 }
 

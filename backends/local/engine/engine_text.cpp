@@ -29,7 +29,9 @@ void Engine::Impl::deliver() {
   for (auto& [sequence, reason] : endings_) {
     auto& request = static_cast<ActiveRequest&>(*sequence);
     if (reason == FinishReason::error) {
-      fail(request, core::make_error(ErrorKind::internal, "the model's output is not a number"));
+      const char* why = request.stuck ? "the model's vocabulary has no token that goes on as the schema wants"
+                                      : "the model's output is not a number";
+      fail(request, core::make_error(ErrorKind::internal, why));
     } else {
       finish(request, request.stopped ? FinishReason::stop : reason);
     }

@@ -2,6 +2,7 @@
 // What goes into the engine and what comes out of it, in token ids and text. No threads, no HTTP, no JSON.
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -11,12 +12,17 @@
 
 namespace ganglion::local {
 
+namespace grammar {
+class Grammar;
+}
+
 inline constexpr int kTopLogprobsMax = 20;
 inline constexpr int kStopStringsMax = 16;
 inline constexpr int kStopStringBytesMax = 1024;
 
-// How the next token is chosen. Applied in this order: logit_bias, repetition, frequency and presence penalty,
-// temperature, top_k, top_p, min_p. Log-probabilities are those of the model itself, before any of these.
+// How the next token is chosen. Applied in this order: logit_bias, repetition, frequency and presence penalty, the
+// grammar's mask, temperature, top_k, top_p, min_p. Log-probabilities are those of the model itself, before any of
+// these.
 struct SamplingParams {
   float temperature = 1.0f;           // 0: greedy, ties to the lowest id
   float top_p = 1.0f;                 // (0, 1]
@@ -45,6 +51,10 @@ struct GenerateRequest {
   // Requests of one space find what others of it have computed of the same beginning; "": this one shares with nobody.
   std::string prefix_space;
   std::string adapter;  // id of one of EngineOptions::adapters; "": the bare model
+  // What the text must be, from the engine's own grammars; null: anything. The text ends as soon as nothing can follow,
+  // and the model's end tokens end it where it is complete, whatever ignore_eos says.
+  std::shared_ptr<const grammar::Grammar> grammar;
+  std::vector<std::int32_t> shown_ids;  // special tokens whose names are shown as text
 };
 
 enum class FinishReason : std::uint8_t { none, stop, length, cancelled, error };

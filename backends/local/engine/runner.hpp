@@ -27,6 +27,7 @@ class Runner {
     const SamplingParams& params;
     const TokenHistory& history;
     std::uint64_t seed, index;
+    const std::uint32_t* mask = nullptr;  // one bit a token: those that may be chosen; null: all
   };
   // Consecutive tokens of one sequence, whose earlier keys and values are in its pages.
   struct Slice {

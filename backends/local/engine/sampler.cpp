@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace ganglion::local {
 namespace {
@@ -67,6 +68,12 @@ std::vector<Scored> adjust(std::span<float> logits, const SamplingParams& params
   return before;
 }
 
+void forbid(std::span<float> row, const std::uint32_t* mask, float value) {
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    if ((mask[i / 32] >> (i % 32) & 1U) == 0) row[i] = value;
+  }
+}
+
 // The candidates that top_k, top_p and min_p leave, likeliest first. `p` sums to 1.
 std::vector<Scored> filter(const Kernels& kernels, std::span<const float> p, const SamplingParams& params) {
   const float top = kernels.max(p.data(), static_cast<int>(p.size()));
@@ -105,10 +112,12 @@ std::vector<Scored> filter(const Kernels& kernels, std::span<const float> p, con
   return kept;
 }
 
-std::int32_t draw(const Kernels& kernels, std::span<float> logits, float top, const SamplingParams& params, double u) {
+std::int32_t draw(const Kernels& kernels, std::span<float> logits, float top, const SamplingParams& params, double u,
+                  const std::uint32_t* mask) {
   const float scale = 1.0f / params.temperature;
   for (float& logit : logits) logit = (logit - top) * scale;
   kernels.softmax(logits.data(), static_cast<int>(logits.size()));
+  if (mask != nullptr) forbid(logits, mask, 0);  // the exponential of very little is not nothing
   if (params.top_k <= 0 && params.top_p >= 1 && params.min_p <= 0) {
     double left = 0;
     for (float p : logits) left += p;
@@ -138,7 +147,7 @@ double uniform_at(std::uint64_t seed, std::uint64_t index) {
 }
 
 Choice choose_token(const Kernels& kernels, std::span<float> logits, const SamplingParams& params,
-                    const TokenHistory& history, std::uint64_t seed, std::uint64_t index) {
+                    const TokenHistory& history, std::uint64_t seed, std::uint64_t index, const std::uint32_t* mask) {
   Choice out;
   const int n = static_cast<int>(logits.size());
   const float raw_top = kernels.max(logits.data(), n);
@@ -150,14 +159,15 @@ Choice choose_token(const Kernels& kernels, std::span<float> logits, const Sampl
     for (auto& item : out.top) item.second -= log_sum;
   }
   const std::vector<Scored> before = adjust(logits, params, history);
-  const float top = before.empty() ? raw_top : kernels.max(logits.data(), n);
+  if (mask != nullptr) forbid(logits, mask, -std::numeric_limits<float>::infinity());
+  const float top = before.empty() && mask == nullptr ? raw_top : kernels.max(logits.data(), n);
   if (!std::isfinite(top)) return out;
   std::vector<float> raw;
   if (params.temperature < kGreedyTemperature) {
     out.id = first_equal(logits, top);
   } else {
     if (params.logprobs) raw.assign(logits.begin(), logits.end());
-    out.id = draw(kernels, logits, top, params, uniform_at(seed, index));
+    out.id = draw(kernels, logits, top, params, uniform_at(seed, index), mask);
   }
   if (params.logprobs) {
     const auto touched = std::find_if(before.begin(), before.end(), [&](const Scored& b) { return b.first == out.id; });

@@ -29,9 +29,11 @@ struct Choice {
 // Temperatures below this are greedy: dividing by them would overflow.
 inline constexpr float kGreedyTemperature = 1e-5f;
 
-// `logits` is overwritten. `index` counts the sequence's generated tokens from 0.
+// `logits` is overwritten. `index` counts the sequence's generated tokens from 0. `mask`: one bit a token, those that
+// may be chosen; null: all. Where it allows none the choice is not ok.
 Choice choose_token(const Kernels& kernels, std::span<float> logits, const SamplingParams& params,
-                    const TokenHistory& history, std::uint64_t seed, std::uint64_t index);
+                    const TokenHistory& history, std::uint64_t seed, std::uint64_t index,
+                    const std::uint32_t* mask = nullptr);
 
 // Uniform in [0, 1), from seed and index alone.
 double uniform_at(std::uint64_t seed, std::uint64_t index);

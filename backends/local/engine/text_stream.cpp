@@ -6,13 +6,19 @@
 
 namespace ganglion::local {
 
-TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops)
-    : decoder_(tokenizer, /*skip_special=*/true), stops_(std::move(stops)) {
+TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops, std::vector<std::int32_t> shown)
+    : tokenizer_(tokenizer),
+      decoder_(tokenizer, /*skip_special=*/true),
+      stops_(std::move(stops)),
+      shown_(std::move(shown)) {
   std::erase_if(stops_, [](const std::string& s) { return s.empty(); });
 }
 
 TextStream::Release TextStream::push(std::int32_t id, std::optional<TokenLogprobs> logprobs) {
   tokens_.push_back({id, std::move(logprobs), 0, false});
+  if (std::find(shown_.begin(), shown_.end(), id) != shown_.end()) {
+    return take(decoder_.flush() + std::string(tokenizer_.id_to_token(id)), false);
+  }
   return take(decoder_.push(id), false);
 }
 

@@ -15,7 +15,8 @@ namespace ganglion::local {
 
 class TextStream {
  public:
-  TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops);
+  // `shown`: special tokens whose names are text, too.
+  TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops, std::vector<std::int32_t> shown = {});
 
   struct Release {
     std::string text;
@@ -37,8 +38,10 @@ class TextStream {
   Release take(std::string decoded, bool last);
   std::size_t held_back() const;
 
+  const Tokenizer& tokenizer_;
   StreamDecoder decoder_;
   std::vector<std::string> stops_;
+  std::vector<std::int32_t> shown_;
   std::string pending_;         // decoded and not shown
   std::uint64_t released_ = 0;  // bytes shown
   std::deque<Held> tokens_;

@@ -81,7 +81,7 @@ class Whole {
       g.call(before, after, *arguments);
       g.text(after, behind, s.end);
     }
-    if (source_.parallel && !s.between.empty()) g.text(behind, name, s.between + s.begin);
+    if (source_.parallel && s.several) g.text(behind, name, s.between + s.begin);
     g.text(behind, to, s.closing);
     return {};
   }
@@ -143,7 +143,7 @@ std::string Source::key() const {
   out.push_back(static_cast<char>('0' + static_cast<int>(json)));
   out.push_back(strict ? 's' : 'o');
   out.push_back(static_cast<char>('0' + static_cast<int>(calls)));
-  out.push_back(parallel ? 'p' : '1');
+  out.push_back(parallel && syntax.several ? 'p' : '1');
   for (const std::string* text : {&schema, &syntax.opening, &syntax.begin, &syntax.arguments, &syntax.end,
                                   &syntax.between, &syntax.closing, &trigger}) {
     field(out, *text);

@@ -21,8 +21,9 @@ struct CallSyntax {
   std::string begin;      // before each call's name: "<tool_call>\n{\"name\": \""
   std::string arguments;  // between name and arguments: "\", \"arguments\": "
   std::string end;        // after the arguments: "}\n</tool_call>"
-  std::string between;    // between calls; "": a model that makes one call at most
+  std::string between;    // between calls
   std::string closing;    // after the last call: "]"
+  bool several = true;    // false: the model makes one call at most
 };
 struct CallFunction {
   std::string name;

@@ -13,7 +13,10 @@ Vocabulary::Vocabulary(const Tokenizer& tokenizer, std::int64_t size, std::span<
   const std::int64_t known = std::min<std::int64_t>(size, tokenizer.vocab_size());
   for (std::int64_t i = 0; i < known; ++i) {
     const auto id = static_cast<std::int32_t>(i);
-    bytes_[static_cast<std::size_t>(i)] = tokenizer.is_special(id) ? special(id) : tokenizer.token_bytes(id);
+    std::string& bytes = bytes_[static_cast<std::size_t>(i)];
+    bytes = tokenizer.is_special(id) ? special(id) : tokenizer.token_bytes(id);
+    // No text has this byte, and tokens of single bytes must not spell a special token's code.
+    if (!tokenizer.is_special(id) && bytes.find('\xff') != std::string::npos) bytes.clear();
   }
   build();
 }

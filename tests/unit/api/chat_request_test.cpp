@@ -98,10 +98,25 @@ TEST(ChatRequest, RefusesByNameAndKind) {
   expect(R"("logprobs":true,"top_logprobs":21)", ErrorKind::invalid_value, "top_logprobs");
   expect(R"("stream":"yes")", ErrorKind::invalid_value, "stream");
   expect(R"("stream_options":{"include_usage":"x"})", ErrorKind::invalid_value, "stream_options.include_usage");
-  expect(R"("response_format":{"type":"json_object"})", ErrorKind::unsupported, "response_format");
   expect(R"("response_format":"text")", ErrorKind::invalid_value, "response_format");
-  expect(R"("tool_choice":"required")", ErrorKind::unsupported, "tool_choice");
-  expect(R"("tool_choice":{"type":"function"})", ErrorKind::unsupported, "tool_choice");
+  expect(R"("response_format":{"type":"xml"})", ErrorKind::invalid_value, "response_format.type");
+  expect(R"("response_format":{"type":"json_schema"})", ErrorKind::missing_field, "response_format.json_schema");
+  expect(R"("response_format":{"type":"json_schema","json_schema":{"schema":{}}})", ErrorKind::invalid_value,
+         "response_format.json_schema.name");
+  expect(R"("response_format":{"type":"json_schema","json_schema":{"name":"a b"}})", ErrorKind::invalid_value,
+         "response_format.json_schema.name");
+  expect(R"("response_format":{"type":"json_schema","json_schema":{"name":"a","strict":1}})", ErrorKind::invalid_value,
+         "response_format.json_schema.strict");
+  expect(R"("tool_choice":"required")", ErrorKind::invalid_value, "tool_choice");
+  const std::string tools = R"("tools":[{"type":"function","function":{"name":"f"}}],)";
+  expect(tools + R"("tool_choice":"sometimes")", ErrorKind::invalid_value, "tool_choice");
+  expect(tools + R"("tool_choice":{"type":"function"})", ErrorKind::invalid_value, "tool_choice");
+  expect(tools + R"("tool_choice":{"type":"function","function":{"name":"g"}})", ErrorKind::invalid_value,
+         "tool_choice");
+  expect(R"("tools":[{"type":"web_search"}])", ErrorKind::unsupported, "tools[0].type");
+  expect(R"("tools":[{"type":"function","function":{"name":""}}])", ErrorKind::invalid_value, "tools[0].function.name");
+  expect(R"("tools":[{"type":"function"}])", ErrorKind::invalid_value, "tools[0].function");
+  expect(R"("parallel_tool_calls":1)", ErrorKind::invalid_value, "parallel_tool_calls");
   expect(R"("audio":{})", ErrorKind::unsupported, "audio");
   expect(R"("tools":{})", ErrorKind::invalid_value, "tools");
 }
@@ -132,6 +147,67 @@ TEST(ChatRequest, RefusesBadMessages) {
 TEST(ChatRequest, ToolChoiceNoneHidesTheTools) {
   EXPECT_EQ(parse_chat_request(chat_with(R"("tools":[{}],"tool_choice":"none")"))->tools_json, "");
   EXPECT_EQ(parse_chat_request(chat_with(R"("tools":[])"))->tools_json, "");
+}
+
+TEST(ChatRequest, ReadsWhatTheAnswerMustBe) {
+  const auto request = parse_chat_request(chat_with(
+      R"("response_format":{"type":"json_schema","json_schema":{"name":"x","strict":true,"schema":{"b":1,"a":2}}},
+         "tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object"}}},
+                  {"type":"function","function":{"name":"g"}}],
+         "tool_choice":{"type":"function","function":{"name":"g"}},"parallel_tool_calls":false)"));
+  ASSERT_TRUE(request) << request.error().message;
+  EXPECT_EQ(request->format.kind, ResponseFormat::Kind::json_schema);
+  EXPECT_EQ(request->format.schema_json, R"({"b":1,"a":2})");
+  EXPECT_TRUE(request->format.strict);
+  EXPECT_EQ(request->tool_choice, ToolChoice::named);
+  EXPECT_FALSE(request->parallel_tool_calls);
+  ASSERT_EQ(request->tools.size(), 1U);
+  EXPECT_EQ(request->tools[0].name, "g");
+  EXPECT_EQ(request->tools[0].parameters_json, "");
+  EXPECT_NE(request->tools_json.find("\"f\""), std::string::npos) << "the template is shown all of them";
+  const auto all = parse_chat_request(chat_with(
+      R"("tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object"}}}],"tool_choice":"required")"));
+  ASSERT_TRUE(all);
+  EXPECT_EQ(all->tool_choice, ToolChoice::required);
+  EXPECT_TRUE(all->tools.at(0).strict);
+  EXPECT_EQ(all->tools.at(0).parameters_json, R"({"type":"object"})");
+  EXPECT_EQ(parse_chat_request(chat_with(R"("response_format":{"type":"json_object"})"))->format.kind,
+            ResponseFormat::Kind::json_object);
+}
+
+TEST(StreamWriter, ToolCallsAddUpToTheWholeBody) {
+  const StreamWriter writer{Endpoint::chat_completions, {"chatcmpl-1", "m", 7}, false};
+  std::string sse;
+  writer.role(0, sse);
+  writer.tool_call(0, 0, "call_1", "f", sse);
+  writer.tool_arguments(0, 0, "{\"a\":", sse);
+  writer.tool_arguments(0, 0, "1}", sse);
+  writer.tool_call(0, 1, "call_2", "g", sse);
+  writer.tool_arguments(0, 1, "{}", sse);
+  writer.finish(0, "tool_calls", sse);
+  nlohmann::json calls = nlohmann::json::array();
+  for (std::size_t at = sse.find("data: "); at != std::string::npos; at = sse.find("data: ", at + 1)) {
+    const auto event = nlohmann::json::parse(sse.substr(at + 6, sse.find("\n\n", at) - at - 6));
+    const auto delta = event["choices"][0]["delta"];
+    for (const auto& piece : delta.value("tool_calls", nlohmann::json::array())) {
+      const auto index = piece.at("index").get<std::size_t>();
+      if (index == calls.size()) {
+        calls.push_back(piece);
+        calls.back().erase("index");
+      } else {
+        auto& text = calls[index]["function"]["arguments"];
+        text = text.get<std::string>() + piece.at("function").at("arguments").get<std::string>();
+      }
+    }
+  }
+  AnswerChoice choice{.text = "", .finish_reason = "tool_calls", .logprobs = {}, .tool_calls = {}};
+  choice.tool_calls = {{"call_1", "f", "{\"a\":1}"}, {"call_2", "g", "{}"}};
+  const auto body = nlohmann::json::parse(chat_body({"chatcmpl-1", "m", 7}, std::vector{choice}, {}));
+  const auto& message = body["choices"][0]["message"];
+  EXPECT_TRUE(message["content"].is_null());
+  EXPECT_EQ(message["tool_calls"], calls);
+  EXPECT_EQ(calls[0]["type"], "function");
+  EXPECT_EQ(body["choices"][0]["finish_reason"], "tool_calls");
 }
 
 TEST(CompletionRequest, ReadsPromptsInEveryForm) {

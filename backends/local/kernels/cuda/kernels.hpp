@@ -263,7 +263,8 @@ struct SampleRow {
   float frequency = 0, presence = 0, repetition = 1;
   std::int32_t adjust_from = 0, adjust_count = 0;  // in the step's list of adjustments
   std::int32_t logprobs = 0, top_logprobs = 0;
-  double uniform = 0;  // in [0, 1): the row's random number for this token
+  double uniform = 0;           // in [0, 1): the row's random number for this token
+  std::int32_t mask_from = -1;  // the row's first word in the step's masks; < 0: every token may be chosen
 };
 struct SampleAdjust {
   std::int32_t id, times;  // times: in the generated tokens
@@ -282,6 +283,7 @@ struct Sample {
   int stride = 0, vocab = 0, count = 0;
   const SampleRow* rows = nullptr;
   const SampleAdjust* adjust = nullptr;
+  const std::uint32_t* masks = nullptr;  // one bit a token, (vocab + 31) / 32 words a row
   SampleResult* results = nullptr;
 };
 cudaError_t sample(Queue, const Sample&);

@@ -169,6 +169,14 @@ __device__ int draw(const SampleRow& r, const float* row, int n, std::uint32_t l
   return s.id;
 }
 
+// What the row's grammar does not allow. Log-probabilities have been taken before.
+__device__ __forceinline__ void forbid(const std::uint32_t* mask, float* row, int n) {
+  for (int i = threadIdx.x; i < n; i += kThreads) {
+    if ((mask[i / 32] >> (i % 32) & 1u) == 0) row[i] = -INFINITY;
+  }
+  __syncthreads();
+}
+
 // Biases and penalties, touching only the listed tokens.
 __device__ __forceinline__ void adjust(const SampleRow& r, const SampleAdjust* list, float* row) {
   for (int i = threadIdx.x; i < r.adjust_count; i += kThreads) {
@@ -208,8 +216,9 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(Sample a) {
       if (threadIdx.x == 0) result.top_id[k] = last, result.top_logprob[k] = value - log_sum, result.top_count = k + 1;
     }
   }
-  if (r.adjust_count > 0) {
-    adjust(r, a.adjust, row);
+  if (r.adjust_count > 0) adjust(r, a.adjust, row);
+  if (r.mask_from >= 0) forbid(a.masks + r.mask_from, row, a.vocab);
+  if (r.adjust_count > 0 || r.mask_from >= 0) {
     id = block_best(row, a.vocab, INFINITY, -1, s, top);
     if (id < 0 || !isfinite(top)) {
       if (threadIdx.x == 0) result.ok = 0;

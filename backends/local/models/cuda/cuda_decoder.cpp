@@ -127,6 +127,7 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpo
   if (ok) ok = d.reserve_rows();
   if (ok) ok = d.reserve_general();
   if (ok) ok = d.reserve_meta();
+  if (ok) ok = d.reserve_masks();
   if (!ok) return std::unexpected(ok.error());
   return out;
 }
@@ -211,6 +212,17 @@ Result<void> CudaDecoder::reserve_meta() {
   return {};
 }
 
+// One mask for each row that can be sampled from: 16 KiB for a vocabulary of 128,000.
+Result<void> CudaDecoder::reserve_masks() {
+  const std::size_t bytes = static_cast<std::size_t>(sample_rows(options_.batch_max)) * mask_words() * 4;
+  auto host = PinnedBuffer::make(bytes);
+  if (!host) return core::fail(ErrorKind::overloaded, "no pinned memory for a step's inputs");
+  auto device = arena_.take(bytes, "a step's inputs");
+  if (!device) return std::unexpected(device.error());
+  masks_host_ = std::move(*host), masks_device_ = std::move(*device);
+  return {};
+}
+
 Result<void> CudaDecoder::reserve_pages(std::int64_t pages) {
   cudaSetDevice(options_.device);
   auto buffer = arena_.take(static_cast<std::size_t>(pages * kv_.page_bytes), "keys and values");
@@ -271,6 +283,12 @@ void CudaDecoder::add_sample(Shape& shape, const SampleSpec* sample) {
                 sample->adjust.data(), sample->adjust.size() * sizeof(cuda::SampleAdjust));
     adjust_used_ += row.adjust_count;
   }
+  row.mask_from = -1;
+  if (sample != nullptr && sample->mask != nullptr) {
+    const std::size_t words = mask_words(), from = static_cast<std::size_t>(masks_used_++) * words;
+    row.mask_from = to_int(static_cast<std::int64_t>(from));
+    std::memcpy(masks_host_.data() + from * 4, sample->mask, words * 4);
+  }
   host_->pick[shape.samples] = shape.rows - 1;
   ++shape.samples;
 }
@@ -313,7 +331,7 @@ Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
     if (slices[i].tokens.size() != 1) order_.push_back(static_cast<int>(i));
   }
   result_of_.assign(slices.size(), -1);
-  table_used_ = adjust_used_ = 0;
+  table_used_ = adjust_used_ = masks_used_ = 0;
   if (total > static_cast<std::size_t>(options_.rows_max) ||
       slices.size() > static_cast<std::size_t>(options_.batch_max)) {
     return core::fail(ErrorKind::internal, "a step larger than the device was prepared for");
@@ -350,6 +368,12 @@ Result<void> CudaDecoder::upload() {
     ok = check(cudaMemcpyAsync(adjust_device_.data(), adjust_host_.data(),
                                static_cast<std::size_t>(adjust_used_) * sizeof(cuda::SampleAdjust),
                                cudaMemcpyHostToDevice, stream_.get()),
+               "a step's inputs");
+  }
+  if (ok && masks_used_ > 0) {
+    ok = check(cudaMemcpyAsync(masks_device_.data(), masks_host_.data(),
+                               static_cast<std::size_t>(masks_used_) * mask_words() * 4, cudaMemcpyHostToDevice,
+                               stream_.get()),
                "a step's inputs");
   }
   return ok;

@@ -54,8 +54,9 @@ class CudaDecoder {
   std::uint64_t free_bytes() const;  // of the device, now
 
   struct SampleSpec {
-    cuda::SampleRow row;  // logits_row and adjust_* are filled in here
+    cuda::SampleRow row;  // logits_row, adjust_* and mask_from are filled in here
     std::vector<cuda::SampleAdjust> adjust;
+    const std::uint32_t* mask = nullptr;  // one bit a token: those that may be chosen; null: all
   };
   // Consecutive tokens of one sequence, whose earlier keys and values are in its pages.
   struct Slice {
@@ -89,6 +90,8 @@ class CudaDecoder {
                                                          const CudaOptions& options, std::uint64_t seed);
   core::Result<void> reserve_rows();
   core::Result<void> reserve_meta();
+  core::Result<void> reserve_masks();
+  std::size_t mask_words() const { return static_cast<std::size_t>((config_.vocab_size + 31) / 32); }
 
   core::Result<Shape> plan(std::span<const Slice> slices);
   void add_rows(const Slice& slice, int first_row, int table_from);
@@ -145,13 +148,13 @@ class CudaDecoder {
   int rows_cap_ = 0, width_stride_ = 0, inner_stride_ = 0, heads_stride_ = 0;
 
   // The step's inputs and outcome.
-  PinnedBuffer meta_host_, adjust_host_, results_host_;
-  DeviceBuffer meta_device_, adjust_device_, results_device_;
+  PinnedBuffer meta_host_, adjust_host_, masks_host_, results_host_;
+  DeviceBuffer meta_device_, adjust_device_, masks_device_, results_device_;
   std::unique_ptr<Meta> host_, device_;
   std::vector<int> order_;  // batch order -> slice
   std::vector<cuda::SampleResult> results_;
-  std::vector<int> result_of_;  // slice order -> row of results
-  int table_used_ = 0, adjust_used_ = 0;
+  std::vector<int> result_of_;                             // slice order -> row of results
+  int table_used_ = 0, adjust_used_ = 0, masks_used_ = 0;  // masks: rows
   bool pending_ = false;
 
   struct Captured {

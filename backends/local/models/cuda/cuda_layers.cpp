@@ -293,6 +293,7 @@ Result<void> CudaDecoder::finish(const Shape& shape) {
                             .count = shape.samples,
                             .rows = device_->samples,
                             .adjust = adjust_device_.as<cuda::SampleAdjust>(),
+                            .masks = masks_device_.as<std::uint32_t>(),
                             .results = results_device_.as<cuda::SampleResult>()};
   return check(cuda::sample(queue(), sample), "sampling");
 }

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "backends/local/device/devices.hpp"
+#include "backends/local/grammar/compile.hpp"
 #include "backends/local/kernels/cuda/kernels.hpp"
 #include "tests/unit/backends/local/engine/engine_fixture.hpp"
 
@@ -82,6 +83,47 @@ TEST_F(CudaEngineTest, SeededSamplingWithPenaltiesRepeats) {
     EXPECT_GE(l.top[0].logprob, l.top[1].logprob);
     EXPECT_GE(l.top[0].logprob, l.chosen.logprob - 1e-3f);
   }
+}
+
+// JSON by a schema, many at once beside free neighbours, through graphs and through steps with prompts.
+TEST_F(CudaEngineTest, ConstrainedAnswersAreWhatWasAskedFor) {
+  const auto engine = load(demo());
+  ASSERT_NE(engine, nullptr);
+  grammar::Source source;
+  source.json = grammar::Source::Json::schema;
+  source.schema =
+      R"({"type":"object","properties":{"n":{"type":"integer","minimum":5,"maximum":95},"s":{"type":"string","maxLength":9},"e":{"enum":["x","y"]}},"required":["n","s","e"],"additionalProperties":false})";
+  const auto compiled = engine->grammar(source);
+  ASSERT_TRUE(compiled) << compiled.error().message;
+  const auto prompt = engine->tokenizer().encode("what is a river", true);
+  const auto free_answer = generate(*engine, greedy(prompt, 60));
+  std::vector<std::shared_ptr<KeepingSink>> sinks;
+  for (int i = 0; i < 60; ++i) {
+    auto request = greedy(prompt, i % 3 == 0 ? 60 : 120);
+    if (i % 3 != 0) {
+      request.grammar = *compiled;
+      request.sampling.temperature = i % 2 == 0 ? 1.0f : 0.0f;
+      request.sampling.seed = static_cast<std::uint64_t>(i);
+    }
+    sinks.push_back(std::make_shared<KeepingSink>());
+    ASSERT_TRUE(engine->submit(std::move(request), sinks.back()));
+  }
+  int complete = 0;
+  for (std::size_t i = 0; i < sinks.size(); ++i) {
+    const auto out = sinks[i]->wait();
+    ASSERT_EQ(out.last.kind, GenerateEvent::Kind::done) << out.last.error.message;
+    if (i % 3 == 0) {
+      EXPECT_EQ(out.tokens.size(), free_answer.tokens.size());
+      continue;
+    }
+    if (out.last.finish != FinishReason::stop) continue;
+    ++complete;
+    const auto v = nlohmann::json::parse(out.text, nullptr, false);
+    ASSERT_TRUE(v.is_object() && v.size() == 3) << out.text;
+    EXPECT_TRUE(v["n"] >= 5 && v["n"] <= 95) << out.text;
+    EXPECT_TRUE(v["e"] == "x" || v["e"] == "y") << out.text;
+  }
+  EXPECT_GT(complete, 30);
 }
 
 TEST_F(CudaEngineTest, CancellingFreesThePages) {

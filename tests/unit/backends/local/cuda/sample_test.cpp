@@ -13,10 +13,11 @@ namespace {
 class SampleTest : public DeviceTest {
  protected:
   std::vector<cuda::SampleResult> choose(const std::vector<float>& logits, int vocab, std::vector<cuda::SampleRow> rows,
-                                         const std::vector<cuda::SampleAdjust>& adjust = {}) {
+                                         const std::vector<cuda::SampleAdjust>& adjust = {},
+                                         const std::vector<std::uint32_t>& masks = {}) {
     const auto stride = static_cast<int>(logits.size() / rows.size());
     for (std::size_t i = 0; i < rows.size(); ++i) rows[i].logits_row = static_cast<int>(i);
-    const auto logits_at = up(logits), rows_at = up(rows), adjust_at = up(adjust);
+    const auto logits_at = up(logits), rows_at = up(rows), adjust_at = up(adjust), masks_at = up(masks);
     const auto results = room(rows.size() * sizeof(cuda::SampleResult));
     run(cuda::sample(queue(), {.logits = logits_at.as<float>(),
                                .stride = stride,
@@ -24,6 +25,7 @@ class SampleTest : public DeviceTest {
                                .count = static_cast<int>(rows.size()),
                                .rows = rows_at.as<cuda::SampleRow>(),
                                .adjust = adjust_at.as<cuda::SampleAdjust>(),
+                               .masks = masks_at.as<std::uint32_t>(),
                                .results = results.as<cuda::SampleResult>()}));
     return down<cuda::SampleResult>(results.data(), rows.size());
   }
@@ -134,6 +136,53 @@ TEST_F(SampleTest, PenaltiesBiasAndLogprobs) {
   row = {.temperature = 0.8f, .logprobs = 1, .uniform = 0.37};
   const auto drawn = choose(logits, kVocab, {row}).front();
   EXPECT_NEAR(drawn.logprob, std::log(p[static_cast<std::size_t>(drawn.id)]), 1e-3);
+}
+
+// Rows with a mask draw from what it allows, by the same filtered distribution; their neighbours from everything. The
+// log-probabilities are those of the whole vocabulary.
+TEST_F(SampleTest, MasksAllowWhatTheyName) {
+  constexpr int kVocab = 1003, kDraws = 2000;  // not a multiple of a word
+  const auto logits = normal(kVocab, 2.0f);
+  const std::size_t words = (kVocab + 31) / 32;
+  std::vector<int> allowed;
+  std::vector<std::uint32_t> mask(words, 0);
+  for (int id = 2; id < kVocab; id += 97) allowed.push_back(id);
+  allowed.push_back(kVocab - 1);
+  for (const int id : allowed) mask[static_cast<std::size_t>(id) / 32] |= 1U << (id % 32);
+  const auto p = softmax(logits, 1.0);
+  double left = 0;
+  for (const int id : allowed) left += p[static_cast<std::size_t>(id)];
+  std::vector<float> many;
+  std::vector<cuda::SampleRow> rows;
+  std::vector<std::uint32_t> masks(words, 0);  // one that allows nothing, then the one above
+  masks.insert(masks.end(), mask.begin(), mask.end());
+  for (int i = 0; i < kDraws + 3; ++i) {
+    many.insert(many.end(), logits.begin(), logits.end());
+    rows.push_back({.temperature = 1.0f,
+                    .logprobs = 1,
+                    .uniform = (i + 0.5) / kDraws,
+                    .mask_from = static_cast<std::int32_t>(words)});
+  }
+  rows[kDraws] = {.mask_from = static_cast<std::int32_t>(words)};                         // greedy
+  rows[kDraws + 1] = {.adjust_count = 1, .mask_from = static_cast<std::int32_t>(words)};  // and pushed
+  rows[kDraws + 2] = {.temperature = 1.0f, .uniform = 0.5, .mask_from = 0};               // nothing
+  const int best = *std::max_element(allowed.begin(), allowed.end(), [&](int a, int b) {
+    return logits[static_cast<std::size_t>(a)] < logits[static_cast<std::size_t>(b)];
+  });
+  const int forbidden = 3;
+  const auto got = choose(many, kVocab, rows, {{forbidden, 0, 90.0f, 0}}, masks);
+  std::map<int, int> times;
+  for (int i = 0; i < kDraws; ++i) {
+    const auto& r = got[static_cast<std::size_t>(i)];
+    ASSERT_EQ(r.ok, 1);
+    ++times[r.id];
+    EXPECT_NEAR(r.logprob, std::log(p[static_cast<std::size_t>(r.id)]), 1e-3);
+  }
+  for (const auto& [id, n] : times) EXPECT_TRUE(std::find(allowed.begin(), allowed.end(), id) != allowed.end()) << id;
+  for (const int id : allowed) EXPECT_NEAR(times[id], p[static_cast<std::size_t>(id)] / left * kDraws, 1.6) << id;
+  EXPECT_EQ(got[kDraws].id, best);
+  EXPECT_EQ(got[kDraws + 1].id, best) << "a bias does not bring back what the grammar forbids";
+  EXPECT_EQ(got[kDraws + 2].ok, 0);
 }
 
 }  // namespace

@@ -55,6 +55,9 @@ class OverlappingRunner final : public WrappedRunner {
       c.seed = s.sampling->seed;
       c.index = s.sampling->index;
       c.sampled = true;
+      if (s.sampling->mask != nullptr) {
+        c.mask.assign(s.sampling->mask, s.sampling->mask + (inner_->vocab_size() + 31) / 32);
+      }
     }
     if (in_flight_ != nullptr) *in_flight_ = true;
     done_ = std::async(std::launch::async, [this] { return compute(); });
@@ -75,13 +78,15 @@ class OverlappingRunner final : public WrappedRunner {
     TokenHistory history;
     std::uint64_t seed, index;
     bool sampled;
+    std::vector<std::uint32_t> mask;
   };
   core::Result<void> compute() {
     std::vector<Sampling> samplings;
     samplings.reserve(copies_.size());
     std::vector<Slice> slices;
     for (const Copy& c : copies_) {
-      if (c.sampled) samplings.push_back({c.params, c.history, c.seed, c.index});
+      if (c.sampled)
+        samplings.push_back({c.params, c.history, c.seed, c.index, c.mask.empty() ? nullptr : c.mask.data()});
       slices.push_back({c.tokens, c.pages.data(), c.position, c.sampled ? &samplings.back() : nullptr});
     }
     choices_.assign(samplings.size(), {});

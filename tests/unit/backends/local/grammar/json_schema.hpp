@@ -6,6 +6,7 @@
 #include <pcre2.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
@@ -35,10 +36,16 @@ inline std::size_t characters(const std::string& text) {
   return n;
 }
 
+// 1.0 is an integer, too; grammars reach it only where a constant is spelled so.
+inline bool plain_integers = false;
+
 inline bool is_type(const Json& v, const std::string& type) {
   if (type == "null") return v.is_null();
   if (type == "boolean") return v.is_boolean();
-  if (type == "integer") return v.is_number_integer();  // 1.0 is one, too; grammars spell it without a fraction
+  if (type == "integer") {
+    return v.is_number_integer() ||
+           (!plain_integers && v.is_number() && std::floor(v.get<double>()) == v.get<double>());
+  }
   if (type == "number") return v.is_number();
   if (type == "string") return v.is_string();
   if (type == "array") return v.is_array();
@@ -77,7 +84,8 @@ inline bool valid(const Json& root, const Json& s, const Json& v, bool open = tr
     if (has("exclusiveMinimum") && x <= s["exclusiveMinimum"].get<long double>()) return false;
     if (has("exclusiveMaximum") && x >= s["exclusiveMaximum"].get<long double>()) return false;
     if (has("multipleOf") && s["multipleOf"].is_number_integer() &&
-        (!v.is_number_integer() || v.get<std::int64_t>() % s["multipleOf"].get<std::int64_t>() != 0)) {
+        (v.is_number_integer() ? v.get<std::int64_t>() % s["multipleOf"].get<std::int64_t>() != 0
+                               : std::fmod(v.get<double>(), s["multipleOf"].get<double>()) != 0)) {
       return false;
     }
   }

@@ -102,6 +102,7 @@ TEST(GrammarMasks, RandomAnswersOfRandomSchemasAreValid) {
 
 TEST(GrammarMasks, RandomValidValuesAreReachable) {
   int reached = 0;
+  plain_integers = true;
   for (int i = 0; i < kSchemas; ++i) {
     RandomSchemas random(seed() + 1'000'003 + static_cast<std::uint64_t>(i));
     const Json schema = random.schema();
@@ -136,6 +137,7 @@ TEST(GrammarMasks, RandomValidValuesAreReachable) {
       ASSERT_TRUE(has(mask_of(m), kEnd));
     }
   }
+  plain_integers = false;
   std::cout << reached << " values\n";
   EXPECT_GT(reached, kSchemas * 3);
 }
@@ -261,6 +263,73 @@ TEST_P(GrammarTokenizers, RandomAnswersDecodeToValidJson) {
     ASSERT_TRUE(again.complete()) << text;
   }
   EXPECT_GT(complete, 20);
+}
+
+// A special token is only where a grammar names it, and single bytes do not spell it.
+TEST(GrammarSpecialTokens, AreNamedOrAbsent) {
+  const auto tokenizer = Tokenizer::load(std::string(GANGLION_SOURCE_DIR) + "/tests/data/local/mistral_tiny");
+  ASSERT_TRUE(tokenizer);
+  const auto vocabulary =
+      std::make_shared<const Vocabulary>(*tokenizer, tokenizer->vocab_size(), std::vector{*tokenizer->eos_id()});
+  const std::int32_t mark = tokenizer->token_to_id("[TOOL_CALLS]").value();
+  Source source;
+  source.calls = Source::Calls::must;
+  source.functions = {{"f", "", false}};
+  source.syntax = {.opening = Vocabulary::special(mark),
+                   .begin = "{\"name\": \"",
+                   .arguments = "\", \"arguments\": ",
+                   .end = "}",
+                   .between = "",
+                   .closing = "",
+                   .several = false};
+  const auto grammar = compile(source, vocabulary);
+  ASSERT_TRUE(grammar) << grammar.error().message;
+  Matcher m(*grammar);
+  EXPECT_EQ(allowed(m), std::vector{mark});
+  ASSERT_TRUE(m.advance(mark));
+  for (const char c : std::string("{\"name\": \"f\", \"arguments\": {\"a\": \"")) {
+    char name[8];
+    std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned>(c));
+    ASSERT_TRUE(m.advance(tokenizer->token_to_id(name).value())) << name;
+  }
+  const auto inside = allowed(m);
+  EXPECT_GT(inside.size(), 300U);
+  for (const std::int32_t id : inside) EXPECT_FALSE(tokenizer->is_special(id)) << tokenizer->id_to_token(id);
+}
+
+// Any text, and calls behind the mark: text that only begins like the mark is text.
+TEST(GrammarFreeText, IsFreeUntilTheMark) {
+  Source source;
+  source.calls = Source::Calls::after;
+  source.functions = {{"f", R"({"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]})", true}};
+  source.syntax = {.opening = "",
+                   .begin = "<call>{\"name\": \"",
+                   .arguments = "\", \"arguments\": ",
+                   .end = "}</call>",
+                   .between = "\n",
+                   .closing = "",
+                   .several = true};
+  source.trigger = "<call>";
+  source.parallel = true;
+  const auto grammar = grammar_of(source);
+  ASSERT_NE(grammar, nullptr);
+  const std::string call = R"(<call>{"name": "f", "arguments": {"a": 1}}</call>)";
+  for (const std::string& good : {std::string(""), std::string("plain \xc3\xa9\n"), std::string("a <ca <<call"), call,
+                                  "first " + call, "<<" + call, call + "\n" + call, "<ca" + call}) {
+    EXPECT_TRUE(accepts(grammar, good)) << good;
+  }
+  for (const std::string& bad :
+       {std::string("<call>"), std::string("<call>x"),
+        std::string(R"(<call>{"name": "f", "arguments": {"a": "x"}}</call>)"),
+        std::string(R"(<call>{"name": "g", "arguments": {"a": 1}}</call>)"), call + " more", std::string("\xc3(")}) {
+    EXPECT_FALSE(accepts(grammar, bad)) << bad;
+  }
+  Matcher m(grammar);
+  for (const char c : std::string("x <cal")) {
+    expect_brute_force(m, "text");
+    ASSERT_TRUE(m.advance(static_cast<unsigned char>(c)));
+  }
+  expect_brute_force(m, "text");
 }
 
 }  // namespace
