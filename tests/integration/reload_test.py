@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Reloads of the configuration under load: keys, limits, budgets, weights and routes change, some files are invalid.
+
+  reload_test.py [--reloads 40] [--rate 60] [--seed N]
+
+No request fails that should pass, a revoked key is refused within a second, a refused file changes nothing and is counted, old
+configurations are let go of (resident memory and descriptors stay), and streams that run over many reloads end as they should. At
+the end SIGTERM: streams that fit the drain's window end normally, longer ones get an error event, and all are billed."""
+
+import argparse
+import pathlib
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "soak"), str(HERE.parent / "faults")]
+import judge  # noqa: E402
+import lab  # noqa: E402
+import soak  # noqa: E402
+from gateway_process import Gateway, check  # noqa: E402
+
+MIB = 1024 * 1024
+
+
+class Test:
+    def __init__(self, options, directory):
+        self.options, self.directory, self.version = options, directory, 0
+        self.upstream = lab.Upstream()
+        self.provider = soak.script("upstream.py", directory / "upstream.jsonl")
+        self.port = int(self.provider.stdout.readline().split()[1])
+        self.limits = {"budget": 10_000_000, "budget_s": 60, "rate": 1000, "burst": 1000, "bursts": 0, "seconds": 600}
+        self.gateway = Gateway(self.text(), directory=directory)
+        self.head = self.gateway.file.read_text(encoding="utf-8").split("providers:")[0]
+
+    def text(self, revoked=False):
+        """Of a version. The second provider is there in odd ones only; so is a route to it."""
+        text = soak.yaml(self.port, None, self.options.rate, self.limits, self.version)
+        other = f'  - {{name: other, base_url: "http://127.0.0.1:{self.upstream.port}/v1", models: [long{", odd" if self.version % 2 else ""}]}}\n'
+        text = text.replace("gateways:\n", other + "gateways:\n", 1)
+        text = text.replace("keys:\n", f"keys:\n  - {{id: door, secret: sk-door{', revoked: true' if revoked else ''}}}\n", 1)
+        return text.replace("shutdown: {drain: 20s}", "shutdown: {drain: 3s}")
+
+    def write(self, text):
+        fresh = self.directory / "fresh.yaml"
+        fresh.write_text(self.head + text, encoding="utf-8")
+        fresh.rename(self.gateway.file)
+        self.gateway.process.send_signal(signal.SIGHUP)
+
+    def applied(self):
+        return lab.metric(self.gateway, "ganglion_config_reloads_total", result="ok") or 0
+
+    def reload(self, revoked=False):
+        self.version += 1
+        before = self.applied()
+        self.write(self.text(revoked))
+        lab.wait_until(lambda: self.applied() > before, 10, f"version {self.version} was not applied")
+
+    def refuse(self):
+        before = lab.metric(self.gateway, "ganglion_config_reloads_total", result="failed") or 0
+        self.write("keys: [no configuration\n")
+        lab.wait_until(lambda: (lab.metric(self.gateway, "ganglion_config_reloads_total", result="failed") or 0) > before, 10,
+                       "an invalid file was not refused")
+
+    def memory(self):
+        pid = self.gateway.process.pid
+        with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * 4096, soak.descriptors(self.gateway)
+
+    def doors(self):
+        """A key that is revoked, and one that is there again."""
+        proxy = self.gateway.ports["proxy"]
+        check(lab.ask(proxy, {"nonce": "d"}, model="long", key="sk-door").status == 200, "the key is refused before it was revoked")
+        began = time.monotonic()
+        self.reload(revoked=True)
+        while lab.ask(proxy, {"nonce": "d"}, model="long", key="sk-door").status != 401:
+            check(time.monotonic() - began < 3, "a revoked key is accepted 3 s later")
+        took = time.monotonic() - began
+        self.reload()
+        lab.wait_until(lambda: lab.ask(proxy, {"nonce": "d"}, model="long", key="sk-door").status == 200, 2, "the key is not accepted again")
+        return took
+
+    def routes(self):
+        """A model that exists in odd versions only."""
+        for _ in range(4):
+            self.reload()
+            wanted = 200 if self.version % 2 else 404
+            lab.wait_until(lambda wanted=wanted: lab.ask(self.gateway.ports["proxy"], {"nonce": "o"}, model="odd", key="sk-door").status == wanted, 2,
+                           f"version {self.version}: the route is not as configured")
+
+    def run(self):
+        self.gateway.start()
+        load = soak.script("clients.py", "--port", self.gateway.ports["proxy"], "--rate", self.options.rate, "--seed", self.options.seed,
+                           "--faults", 0, "--long", 0.2, "--journal", self.directory / "clients.jsonl")
+        streams = []
+        proxy = self.gateway.ports["proxy"]
+
+        def stream():
+            streams.append(lab.ask(proxy, {"nonce": f"s{len(streams)}", "deltas": 60, "gap_ms": 100}, stream=True, model="long", key="sk-door"))
+
+        threads = [threading.Thread(target=stream) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        time.sleep(2)
+        for _ in range(10):  # caches of the configuration are warm
+            self.reload()
+        before = self.memory()
+        for i in range(self.options.reloads):
+            self.refuse() if i % 5 == 4 else self.reload()
+        after = self.memory()
+        took = self.doors()
+        self.routes()
+        load.send_signal(signal.SIGTERM)
+        check(load.wait(timeout=60) == 0, "the clients failed")
+        for thread in threads:
+            thread.join()
+        check(all(s.whole for s in streams), f"{sum(not s.whole for s in streams)} of {len(streams)} streams were cut by reloads")
+        seen = judge.lines(self.directory / "clients.jsonl")
+        failed = [s for s in seen if not s["whole"]]
+        check(not failed, f"{len(failed)} of {len(seen)} requests failed: {failed[:2]}")
+        check(after[0] - before[0] <= 8 * MIB, f"{(after[0] - before[0]) / MIB:.1f} MiB more after {self.options.reloads} reloads")
+        check(after[1] - before[1] <= 25, f"{before[1]} descriptors before, {after[1]} after")  # the load's own come and go
+        print(f"{self.version} reloads, {len(seen)} requests and {len(streams)} streams, 0 failed; resident {before[0] / MIB:.1f} to {after[0] / MIB:.1f} MiB; "
+              f"a revoked key refused after {took * 1e3:.0f} ms", flush=True)
+        self.drain()
+
+    def drain(self):
+        """SIGTERM while streams run: of 1.5 s and of a minute, with a window of 3 s."""
+        proxy, seen = self.gateway.ports["proxy"], []
+
+        def stream(name, deltas):
+            answer = lab.ask(proxy, {"nonce": name, "deltas": deltas, "gap_ms": 100}, stream=True, model="long", key="sk-door")
+            seen.append((name, answer))
+
+        threads = [threading.Thread(target=stream, args=(f"{kind}{i}", deltas)) for kind, deltas in (("short", 15), ("endless", 600)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.6)
+        began = time.monotonic()
+        self.gateway.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        check(self.gateway.process.wait(timeout=30) == 0, "the drain ended with an error")
+        took = time.monotonic() - began
+        check(took < 3 + 3, f"the drain took {took:.1f} s")
+        self.gateway.command("ledger", "verify", "--dir", self.gateway.ledger)
+        records = {r["id"]: r for r in self.gateway.records()}
+        for name, answer in seen:
+            record = records[answer.request_id]
+            if name.startswith("short"):
+                check(answer.whole and record["outcome"] == "completed" and record["output_tokens"] == 15, f"{name}: {record['outcome']}")
+            else:
+                check(not answer.whole and b'"error"' in answer.body and b"[DONE]" not in answer.body, f"{name} was not told: {answer.body[-200:]}")
+                check(record["outcome"] == "cancelled" and answer.events <= record["output_tokens"] and float(record["neurons"]) > 0,
+                      f"{name}: {answer.events} events delivered, billed {record['output_tokens']} as {record['outcome']}")
+        print(f"SIGTERM: {len(seen)} streams, those within the window whole, the others told and billed; ended after {took:.1f} s", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reloads", type=int, default=40)
+    parser.add_argument("--rate", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="ganglion-reload-") as directory:
+        try:
+            Test(options, pathlib.Path(directory)).run()
+        except lab.Broken as error:
+            print(f"FAILED: {error}", file=sys.stderr)
+            sys.exit(1)
+        finally:
+            for process in Gateway.started:
+                if process.poll() is None:
+                    process.kill()
+
+
+if __name__ == "__main__":
+    main()
