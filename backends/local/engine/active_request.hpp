@@ -9,6 +9,7 @@
 
 #include "backends/local/engine/sampler.hpp"
 #include "backends/local/engine/scheduler.hpp"
+#include "backends/local/engine/speculation.hpp"
 #include "backends/local/engine/text_stream.hpp"
 #include "backends/local/grammar/matcher.hpp"
 
@@ -24,7 +25,9 @@ struct ActiveRequest final : Sequence {
   std::shared_ptr<GenerateSink> sink;
   TextStream text;
   TokenHistory history;
-  std::optional<grammar::Matcher> matcher;      // of a constrained text
+  std::optional<grammar::Matcher> matcher;  // of a constrained text
+  PromptLookup lookup;
+  GuessLength guess_length;
   bool stuck = false;                           // the vocabulary has no token that the grammar allows
   std::unordered_set<std::int32_t> end_tokens;  // stop ids, and the model's own unless ignored
   std::uint64_t seed = 0;

@@ -26,7 +26,7 @@ class CpuRunner final : public Runner {
     for (const AdapterOptions& adapter : options_.adapters) {
       if (auto added = decoder_->load_adapter(adapter.dir); !added) return added;
     }
-    logits_.resize(static_cast<std::size_t>(decoder_->vocab_size() * options_.batch_max));
+    logits_.resize(static_cast<std::size_t>(decoder_->vocab_size() * options_.samples_max()));
     return {};
   }
 
@@ -36,6 +36,7 @@ class CpuRunner final : public Runner {
   std::int64_t page_bytes() const override { return shape().page_bytes(); }
   std::uint64_t kv_bytes_max() const override { return options_.kv_bytes; }
   std::string device() const override { return "cpu"; }
+  bool verifies() const override { return true; }
 
   Result<void> reserve_pages(std::int64_t pages) override {
     kv_ = KvStore(shape(), pages);
@@ -49,7 +50,8 @@ class CpuRunner final : public Runner {
     std::vector<const Sampling*> wanted;
     for (const Slice& s : slices) {
       work.push_back({s.tokens, s.pages, s.position, s.sampling != nullptr, s.kept, s.adapter, s.long_positions});
-      if (s.sampling != nullptr) wanted.push_back(s.sampling);
+      work.back().wanted = s.samples;
+      for (int i = 0; s.sampling != nullptr && i < s.samples; ++i) wanted.push_back(s.sampling + i);
     }
     if (auto done = decoder_->forward(kv_, work, logits_.data(), give_up); !done) return done;
     const auto vocab = static_cast<std::size_t>(decoder_->vocab_size());

@@ -72,6 +72,8 @@ Result<void> Engine::Impl::load() {
   options_.batch_max = std::clamp(options_.batch_max, 1, 1024);
   options_.step_tokens_max = std::clamp(options_.step_tokens_max, options_.batch_max, 16384);
   options_.queue_max = std::max(options_.queue_max, 1);
+  options_.speculation_tokens = std::clamp(options_.speculation_tokens, 1, 32);
+  options_.speculation_batch_max = std::clamp(options_.speculation_batch_max, 1, options_.batch_max);
   auto runner = make_runner(device_);
   if (!runner) return std::unexpected(runner.error());
   runner_ = std::move(*runner);
@@ -103,7 +105,7 @@ Result<void> Engine::Impl::load() {
       WorkShare(config_, {.weight_bytes = static_cast<double>(runner_->weight_bytes()),
                           .kv_token_bytes = static_cast<double>(page_bytes) / kPageTokens,
                           .operations_byte = runner_->device() == "cpu" ? kCpuOperationsByte : kGpuOperationsByte});
-  choices_.resize(static_cast<std::size_t>(options_.batch_max));
+  choices_.resize(static_cast<std::size_t>(options_.samples_max()));
   stats_.kv_pages_total = pages;
   stats_.step_tokens_max = static_cast<std::uint64_t>(options_.step_tokens_max);
   stats_.weight_bytes = runner_->weight_bytes();
@@ -190,6 +192,7 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
   }
   active->seed =
       r.sampling.seed ? *r.sampling.seed : std::random_device{}() | std::uint64_t{std::random_device{}()} << 32;
+  active->guess_length = GuessLength(options_.speculation_tokens);
   active->queued_at = std::chrono::steady_clock::now();
 
   Handle handle;

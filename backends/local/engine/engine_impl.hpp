@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -50,7 +51,7 @@ struct Engine::Impl {
 
  private:
   struct StepCounts {
-    int steps = 0, prompt_tokens = 0, sampled = 0;
+    int steps = 0, prompt_tokens = 0, sampled = 0, guessed = 0, right = 0;
     int tokens[kPriorityCount] = {0, 0};
     double seconds = 0, plan_seconds = 0, text_seconds = 0, device_seconds = 0;
   };
@@ -62,6 +63,7 @@ struct Engine::Impl {
   struct Untold {
     ActiveRequest* request;
     Choice choice;
+    int number;  // of the request's tokens
   };
 
   // The loop and its parts; engine thread only.
@@ -71,9 +73,15 @@ struct Engine::Impl {
   // The slices of a plan; they point into it, into its sequences and into samplings_.
   std::span<const Runner::Slice> slices_of(std::span<const Scheduler::Work> work, StepCounts& counts);
   core::Result<void> compute(std::span<const Runner::Slice> slices, StepCounts& counts);
-  const std::uint32_t* mask_of(ActiveRequest& request);  // into masks_; null: all tokens
+  void guess();  // what may follow, for those who run
+  bool may_guess(const ActiveRequest& request) const;
+  void keep_allowed(ActiveRequest& request);               // of its guesses, those that could be sampled
+  void sample_after(ActiveRequest& request, int guessed);  // its samplings of a step
+  const std::uint32_t* mask_of(ActiveRequest& request,
+                               const grammar::Matcher* matcher);  // into masks_; null: all tokens
   void charge(std::span<const Scheduler::Work> work, double device_seconds);
-  void advance(std::span<const Scheduler::Work> work);
+  void advance(std::span<const Scheduler::Work> work, StepCounts& counts);
+  int accept_all(ActiveRequest& request, int guessed, std::size_t first);
   // What a sampled token's id alone decides; none: the request goes on. `told`: the token has text.
   FinishReason accept(ActiveRequest& request, const Choice& choice, bool& told);
   void end_stopped();
@@ -115,7 +123,9 @@ struct Engine::Impl {
   std::vector<WorkShare::Part> parts_;
   std::vector<Runner::Sampling> samplings_;
   std::vector<Runner::Slice> slices_;
-  std::vector<std::uint32_t> masks_;  // of a step, one after the other; the samplings point into it
+  std::vector<std::uint32_t> masks_;    // of a step, one after the other; the samplings point into it
+  std::deque<TokenHistory> histories_;  // with guesses, where penalties look back on them; likewise
+  std::vector<std::int32_t> guessing_;  // last tokens and guesses of a step; the slices point into it
   std::vector<Choice> choices_;
   std::vector<Untold> untold_;
   std::vector<std::uint64_t> stopped_;  // whose text has completed a stop string, and who may still be in the scheduler

@@ -69,42 +69,53 @@ bool Engine::Impl::take_mail() {
 }
 
 std::span<const Runner::Slice> Engine::Impl::slices_of(std::span<const Scheduler::Work> work, StepCounts& counts) {
+  const auto most = static_cast<std::size_t>(options_.samples_max());
   samplings_.clear();
-  samplings_.reserve(work.size());  // the slices point into it
+  samplings_.reserve(most);  // the slices point into it
   masks_.clear();
-  masks_.reserve(work.size() * vocabulary_->words());  // and the samplings into this
+  masks_.reserve(most * vocabulary_->words());  // and the samplings into this
+  histories_.clear();
+  guessing_.clear();
+  guessing_.reserve(2 * most);
   slices_.clear();
-  for (const auto& [sequence, some] : work) {
-    const auto from = static_cast<std::size_t>(sequence->computed), count = static_cast<std::size_t>(some);
-    auto& r = static_cast<ActiveRequest&>(*sequence);
-    const bool last = from + count == sequence->tokens.size();
-    if (last) {
-      samplings_.push_back(
-          {r.request.sampling, r.history, r.seed, static_cast<std::uint64_t>(r.generated), mask_of(r)});
+  for (const Scheduler::Work& w : work) {
+    const auto from = static_cast<std::size_t>(w.sequence->computed), count = static_cast<std::size_t>(w.tokens);
+    auto& r = static_cast<ActiveRequest&>(*w.sequence);
+    const bool last = from + count >= r.tokens.size();
+    const int guessed = w.guessed();
+    std::span<const std::int32_t> tokens;
+    if (guessed == 0) {
+      tokens = std::span(r.tokens).subspan(from, count);
+    } else {  // one token, and what may follow it
+      const std::size_t at = guessing_.size();
+      guessing_.push_back(r.tokens.back());
+      guessing_.insert(guessing_.end(), r.guesses.begin(), r.guesses.end());
+      tokens = std::span(guessing_).subspan(at, count);
     }
-    slices_.push_back({std::span(sequence->tokens).subspan(from, count), sequence->pages.data(), sequence->computed,
-                       last ? &samplings_.back() : nullptr, Scheduler::Work{sequence, some}.kept(), r.adapter,
-                       r.long_positions});
-    counts.prompt_tokens += std::clamp(r.prompt_tokens - sequence->computed, 0, some);
-    counts.sampled += last ? 1 : 0;
-    counts.tokens[static_cast<std::size_t>(sequence->priority)] += some;
+    const std::size_t first = samplings_.size();
+    if (last) sample_after(r, guessed);
+    slices_.push_back({tokens, r.pages.data(), r.computed, last ? samplings_.data() + first : nullptr, w.kept(),
+                       r.adapter, r.long_positions, guessed + 1});
+    counts.prompt_tokens += std::clamp(r.prompt_tokens - r.computed, 0, w.tokens);
+    counts.tokens[static_cast<std::size_t>(r.priority)] += w.tokens;
   }
   return slices_;
 }
 
 // Made before the step is queued: what may follow a token is known only with the token. The tokens of the last step are
 // all known by now (they were collected), whatever of their text is still to be told.
-const std::uint32_t* Engine::Impl::mask_of(ActiveRequest& request) {
-  if (!request.matcher) return nullptr;
+const std::uint32_t* Engine::Impl::mask_of(ActiveRequest& request, const grammar::Matcher* matcher) {
+  if (matcher == nullptr) return nullptr;
   const std::size_t words = vocabulary_->words(), from = masks_.size();
   masks_.resize(from + words);
-  request.stuck = !request.matcher->fill(std::span(masks_).subspan(from, words));
+  request.stuck = !matcher->fill(std::span(masks_).subspan(from, words));
   return masks_.data() + from;
 }
 
 void Engine::Impl::step() {
   const Stopwatch whole;
   StepCounts counts;
+  guess();
   const auto work = scheduler_->plan(cost_.free_tokens());
   publish({});  // who was admitted no longer counts as queued
   const auto slices = slices_of(work, counts);
@@ -121,7 +132,7 @@ void Engine::Impl::step() {
   failures_ = 0;
   charge(work, counts.device_seconds);
   const Stopwatch text;
-  advance(work);
+  advance(work, counts);
   if (!runner_->overlaps()) tell();
   end_stopped();
   if (scheduler_->empty()) {  // there is no next step to do it beside
@@ -169,29 +180,56 @@ void Engine::Impl::charge(std::span<const Scheduler::Work> work, double device_s
   }
 }
 
-void Engine::Impl::advance(std::span<const Scheduler::Work> work) {
-  std::vector<ActiveRequest*> sampled;
-  for (const auto& [sequence, tokens] : work) {
-    sequence->computed += tokens;
-    if (sequence->computed == static_cast<int>(sequence->tokens.size())) {
-      sampled.push_back(static_cast<ActiveRequest*>(sequence));
-    }
+void Engine::Impl::advance(std::span<const Scheduler::Work> work, StepCounts& counts) {
+  struct Sampled {
+    ActiveRequest* request;
+    int guessed;
+    std::size_t first;  // of its choices
+  };
+  std::vector<Sampled> sampled;
+  std::size_t choices = 0;
+  for (const Scheduler::Work& w : work) {
+    const int guessed = w.guessed();
+    w.sequence->computed += w.tokens - guessed;
+    if (w.sequence->computed < static_cast<int>(w.sequence->tokens.size())) continue;
+    sampled.push_back({static_cast<ActiveRequest*>(w.sequence), guessed, choices});
+    choices += static_cast<std::size_t>(guessed) + 1;
   }
-  for (std::size_t i = 0; i < sampled.size(); ++i) {
-    ActiveRequest& request = *sampled[i];
-    if (request.stopped) continue;
+  for (const auto& [request, guessed, first] : sampled) {
+    if (request->stopped) continue;
+    const int taken = accept_all(*request, guessed, first);
+    counts.sampled += taken;
+    counts.guessed += guessed;
+    counts.right += std::max(taken - 1, 0);
+  }
+}
+
+// The sampled tokens, as long as each is the guess that the next one was computed behind; how many. The request may be
+// at its end, and out of the scheduler.
+int Engine::Impl::accept_all(ActiveRequest& request, int guessed, std::size_t first) {
+  const std::vector<std::int32_t> guesses = std::move(request.guesses);
+  request.guesses.clear();
+  for (int i = 0;; ++i) {
+    Choice& choice = choices_[first + static_cast<std::size_t>(i)];
+    const std::int32_t id = choice.id;
     bool told = false;
-    const FinishReason reason = accept(request, choices_[i], told);
-    if (told) {
-      untold_.push_back({&request, std::move(choices_[i])});
-    }
+    const FinishReason reason = accept(request, choice, told);
+    if (told) untold_.push_back({&request, std::move(choice), request.generated});
     if (reason != FinishReason::none) {
       endings_.push_back({scheduler_->remove(request.id), reason});
-    } else if (is_long(request.tokens.size()) && !request.long_positions) {
+      return i + 1;
+    }
+    const bool turns = is_long(request.tokens.size()) && !request.long_positions;
+    if (turns) {
       // From here on the model rotates by other angles: what lies in the pages is computed anew.
       request.long_positions = true;
       scheduler_->restart(request.id, space_for(request.request.prefix_space, request.adapter, true));
     }
+    if (turns || i == guessed || guesses[static_cast<std::size_t>(i)] != id) {
+      if (guessed > 0) request.guess_length.learn(guessed, i);
+      return i + 1;
+    }
+    ++request.computed;  // the guess: it was right
   }
 }
 
@@ -237,6 +275,8 @@ void Engine::Impl::publish(const StepCounts& counts) {
   stats_.text_seconds += counts.text_seconds;
   stats_.device_seconds += counts.device_seconds;
   stats_.generated_tokens += static_cast<std::uint64_t>(counts.sampled);
+  stats_.guessed_tokens += static_cast<std::uint64_t>(counts.guessed);
+  stats_.guessed_right_tokens += static_cast<std::uint64_t>(counts.right);
   stats_.prompt_tokens += static_cast<std::uint64_t>(counts.prompt_tokens);
 }
 

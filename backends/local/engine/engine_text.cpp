@@ -17,6 +17,7 @@ void Engine::Impl::tell() {
     auto release = r.text.push(token.choice.id, std::move(logprobs));
     if (release.stopped) {
       r.stopped = true;
+      r.generated = token.number;  // what was sampled since does not count
       stopped_.push_back(r.id);
     }
     send(r, std::move(release));

@@ -136,6 +136,8 @@ struct EngineStats {
   std::uint64_t prompt_tokens = 0;                     // computed, work redone after a preemption included
   std::uint64_t prefix_tokens = 0;                     // of prompts, found computed
   std::uint64_t generated_tokens = 0;
+  std::uint64_t guessed_tokens = 0;        // by speculation; of them:
+  std::uint64_t guessed_right_tokens = 0;  //   those that were sampled, too
   std::uint64_t accepted = 0;
   std::uint64_t finished = 0;  // done or error, cancelled included
   std::uint64_t cancelled = 0;

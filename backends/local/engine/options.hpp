@@ -1,6 +1,7 @@
 #pragma once
 // Plain settings of the local engine: no includes beyond std, so that config tables can fill them.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -29,6 +30,12 @@ struct AdapterOptions {
   std::string id, dir;
 };
 
+// Where guesses at the next tokens come from, which one step then checks together. Answers are the same without.
+enum class Speculation : std::uint8_t {
+  none,
+  prompt_lookup,  // from what followed the last few tokens earlier in the text
+};
+
 struct EngineOptions {
   std::string dir;             // a Hugging Face style model folder
   std::string device = "cpu";  // "cpu", "auto" (a GPU where there is one) or "cuda:<number>"
@@ -46,6 +53,15 @@ struct EngineOptions {
   int fast_slowdown_percent = 20;
   int restart_ms = 1'000;  // a failed device that does not come back is tried again so much later, then after twice ...
   std::vector<AdapterOptions> adapters = {};
+  Speculation speculation = Speculation::none;
+  int speculation_tokens = 6;     // guesses for a request in one step, at most
+  int speculation_batch_max = 8;  // with more requests running than this nobody guesses: the steps are full as it is
+
+  // Tokens that one step can sample, at most.
+  int samples_max() const {
+    const int guessing = speculation == Speculation::none ? 0 : std::min(batch_max, speculation_batch_max);
+    return batch_max + guessing * speculation_tokens;
+  }
 };
 
 struct EmbeddingOptions {

@@ -38,6 +38,7 @@ class Runner {
     bool kept = false;  // one token whose keys and values lie there too, in a page of others: nothing is written
     int adapter = -1;   // number in EngineOptions::adapters; all of a sequence's slices have the same
     bool long_positions = false;  // see DecoderSlice; likewise
+    int samples = 1;              // with sampling: behind each of so many last tokens, by sampling[0], sampling[1] ...
   };
 
   virtual ~Runner() = default;
@@ -54,7 +55,10 @@ class Runner {
   // Makes the KV store; once. Error: no memory.
   virtual core::Result<void> reserve_pages(std::int64_t pages) = 0;
 
-  // Computes a step. Writes one choice for each slice that asks, in order; a choice that is not `ok` means that its
+  // Whether slices may ask for more than one sample.
+  virtual bool verifies() const { return false; }
+
+  // Computes a step. Writes the choices of each slice that asks, in order; a choice that is not `ok` means that its
   // logits were not numbers. On failure nothing of the step counts.
   // Error cancelled: `give_up` came true and the runner, which need not look at it, broke off; the same call can be
   // made again.

@@ -176,6 +176,7 @@ bool Scheduler::admit(Priority priority) {
     tree_.release(next.pages);
     return false;
   }
+  next.guesses.clear();
   next.known = static_cast<int>(next.pages.size());
   // The last token is computed in any case: what follows it is wanted.
   next.computed = std::min(next.known * kPageTokens, all - 1);
@@ -203,6 +204,26 @@ bool Scheduler::admit_one() {
   return true;
 }
 
+// Gives back the pages that only guesses needed. Nobody else has seen them.
+void Scheduler::trim(Sequence& s) {
+  for (const auto most = static_cast<std::size_t>(pages_for(static_cast<int>(s.tokens.size())));
+       s.pages.size() > most;) {
+    pages_.release(s.pages.back());
+    s.pages.pop_back();
+  }
+}
+
+// How many of a sequence's guesses find a place, in its own pages or in free ones.
+int Scheduler::room_for_guesses(Sequence& s, int left) {
+  if (s.computed < s.known * kPageTokens) return 0;  // the last token is looked up, not computed
+  const int tokens = static_cast<int>(s.tokens.size());
+  const int wanted = std::min(left, static_cast<int>(s.guesses.size()));
+  while (static_cast<int>(s.pages.size()) < pages_for(tokens + wanted) && pages_.free() > 0) {
+    s.pages.push_back(*pages_.take());
+  }
+  return std::clamp(static_cast<int>(s.pages.size()) * kPageTokens - tokens, 0, std::max(wanted, 0));
+}
+
 // Tokens for running_[begin, end), single ones before chunks of prompts, beginning with the turn-th; what was taken.
 int Scheduler::plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget) {
   const std::size_t count = end - begin;
@@ -217,6 +238,15 @@ int Scheduler::plan_some(std::size_t begin, std::size_t end, std::size_t turn, i
       left -= takes[at];
     }
   }
+  // Guesses have what is left when everybody has taken.
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t at = (i + turn) % count;
+    Sequence& s = *running_[begin + at];
+    const int more = takes[at] == 1 && pending(s) == 1 ? room_for_guesses(s, left) : 0;
+    s.guesses.resize(static_cast<std::size_t>(more));
+    takes[at] += more;
+    left -= more;
+  }
   for (std::size_t i = 0; i < count; ++i) {
     if (takes[i] > 0) work_.push_back({running_[begin + i].get(), takes[i]});
   }
@@ -228,6 +258,7 @@ std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
   for (const auto& s : running_) {
     if (!s->space.empty()) publish(*s);
   }
+  for (const auto& s : running_) trim(*s);
   // Growth first, in order: whoever gives way here must not be in the step.
   for (std::size_t i = 0; i < running_.size(); ++i) {
     if (!make_room(*running_[i], static_cast<int>(running_[i]->tokens.size()))) break;

@@ -16,6 +16,7 @@
 // step, taken in turn; after kPassedOverMax fast admissions a regular one is admitted first; and one that gave way to
 // an admission kGaveWayMax times does not again.
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -40,6 +41,10 @@ struct Sequence {
   int known = 0;      // of its pages, those that are in the tree: the first ones
   int reused = 0;     // tokens that others had computed when it was first admitted
   bool admitted = false;
+  // What may follow `tokens`, set before a plan: the plan computes as many of them behind the last token as there is
+  // room for, takes nobody's pages for them, and leaves here those that it did take. The next one gives their pages
+  // back.
+  std::vector<std::int32_t> guesses;
 };
 
 class Scheduler {
@@ -54,7 +59,8 @@ class Scheduler {
   static constexpr int kGaveWayMax = 3;
   struct Work {
     Sequence* sequence;
-    int tokens;  // compute tokens [computed, computed + tokens)
+    int tokens;  // compute tokens [computed, computed + tokens), the last guessed() of them being guesses
+    int guessed() const { return std::max(sequence->computed + tokens - static_cast<int>(sequence->tokens.size()), 0); }
     // The one token of it lies in a page that is others' too: what follows it is wanted, its keys and values are there.
     bool kept() const { return sequence->computed < sequence->known * kPageTokens; }
   };
@@ -76,6 +82,7 @@ class Scheduler {
   std::span<const Work> plan(double free_tokens = 0);
 
   int running() const { return static_cast<int>(running_.size()); }
+  std::span<const std::unique_ptr<Sequence>> sequences() const { return running_; }  // those that run, in order
   int running(Priority priority) const;
   int waiting(Priority priority) const { return static_cast<int>(waiting_[index(priority)].size()); }
   bool empty() const { return running_.empty() && waiting_[0].empty() && waiting_[1].empty(); }
@@ -98,6 +105,8 @@ class Scheduler {
   bool admit_one();
   bool admit(Priority priority);
   void make_way(int pages);
+  void trim(Sequence& sequence);
+  int room_for_guesses(Sequence& sequence, int left);
   int plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget);
 
   PagePool& pages_;

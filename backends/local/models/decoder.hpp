@@ -30,6 +30,7 @@ struct DecoderSlice {
   bool kept = false;                    // keys and values of these tokens are there too: none are written
   int adapter = -1;                     // a number that load_adapter() gave; all of a sequence's slices have the same
   bool long_positions = false;          // longrope: the sequence is longer than the model was first made for; likewise
+  int wanted = 1;                       // with logits: of so many last tokens, a row each
 };
 
 class Decoder {

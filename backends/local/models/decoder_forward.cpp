@@ -240,12 +240,13 @@ bool Decoder::head(std::span<const DecoderSlice> slices, float* logits) {
   for (const DecoderSlice& slice : slices) {
     row += static_cast<int>(slice.tokens.size());
     if (!slice.logits) continue;
-    const float* from = hidden_ + static_cast<std::int64_t>(row - 1) * width;
-    float* to = normed_ + static_cast<std::int64_t>(wanted++) * width;
+    const float* from = hidden_ + static_cast<std::int64_t>(row - slice.wanted) * width;
+    float* to = normed_ + static_cast<std::int64_t>(wanted) * width;
+    wanted += slice.wanted;
     if (final_norm_.empty()) {
-      std::copy_n(from, width, to);
+      std::copy_n(from, slice.wanted * width, to);
     } else {
-      normalise(final_norm_, from, to, 1);
+      normalise(final_norm_, from, to, slice.wanted);
     }
   }
   const float* x = normed_;

@@ -23,6 +23,7 @@ class WrappedRunner : public Runner {
   std::int64_t page_bytes() const override { return inner_->page_bytes(); }
   std::uint64_t kv_bytes_max() const override { return inner_->kv_bytes_max(); }
   std::string device() const override { return inner_->device(); }
+  bool verifies() const override { return inner_->verifies(); }
   core::Result<void> reserve_pages(std::int64_t pages) override { return inner_->reserve_pages(pages); }
   core::Result<void> step(std::span<const Slice> slices, std::span<Choice> choices,
                           const std::atomic<bool>* give_up) override {
@@ -46,17 +47,12 @@ class OverlappingRunner final : public WrappedRunner {
     copies_.clear();
     for (const Slice& s : slices) {
       const int pages = (s.position + static_cast<int>(s.tokens.size()) + 15) / 16;
-      copies_.push_back(
-          {{s.tokens.begin(), s.tokens.end()}, {s.pages, s.pages + pages}, s.position, {}, {}, 0, 0, false});
-      if (s.sampling == nullptr) continue;
-      Copy& c = copies_.back();
-      c.params = s.sampling->params;
-      c.history = s.sampling->history;
-      c.seed = s.sampling->seed;
-      c.index = s.sampling->index;
-      c.sampled = true;
-      if (s.sampling->mask != nullptr) {
-        c.mask.assign(s.sampling->mask, s.sampling->mask + (inner_->vocab_size() + 31) / 32);
+      copies_.push_back({s, {s.tokens.begin(), s.tokens.end()}, {s.pages, s.pages + pages}, {}});
+      for (int i = 0; s.sampling != nullptr && i < s.samples; ++i) {
+        const Sampling& from = s.sampling[i];
+        copies_.back().samples.push_back({from.params, from.history, from.seed, from.index, {}});
+        if (from.mask == nullptr) continue;
+        copies_.back().samples.back().mask.assign(from.mask, from.mask + (inner_->vocab_size() + 31) / 32);
       }
     }
     if (in_flight_ != nullptr) *in_flight_ = true;
@@ -71,23 +67,31 @@ class OverlappingRunner final : public WrappedRunner {
   }
 
  private:
-  struct Copy {
-    std::vector<std::int32_t> tokens, pages;
-    int position;
+  struct SampleCopy {
     SamplingParams params;
     TokenHistory history;
     std::uint64_t seed, index;
-    bool sampled;
     std::vector<std::uint32_t> mask;
+  };
+  struct Copy {
+    Slice slice;
+    std::vector<std::int32_t> tokens, pages;
+    std::vector<SampleCopy> samples;
   };
   core::Result<void> compute() {
     std::vector<Sampling> samplings;
-    samplings.reserve(copies_.size());
+    std::size_t count = 0;
+    for (const Copy& c : copies_) count += c.samples.size();
+    samplings.reserve(count);
     std::vector<Slice> slices;
     for (const Copy& c : copies_) {
-      if (c.sampled)
-        samplings.push_back({c.params, c.history, c.seed, c.index, c.mask.empty() ? nullptr : c.mask.data()});
-      slices.push_back({c.tokens, c.pages.data(), c.position, c.sampled ? &samplings.back() : nullptr});
+      Slice& slice = slices.emplace_back(c.slice);
+      slice.tokens = c.tokens;
+      slice.pages = c.pages.data();
+      slice.sampling = c.samples.empty() ? nullptr : samplings.data() + samplings.size();
+      for (const SampleCopy& s : c.samples) {
+        samplings.push_back({s.params, s.history, s.seed, s.index, s.mask.empty() ? nullptr : s.mask.data()});
+      }
     }
     choices_.assign(samplings.size(), {});
     return inner_->step(slices, choices_, nullptr);

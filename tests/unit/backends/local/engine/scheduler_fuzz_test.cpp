@@ -53,7 +53,7 @@ class Schedule {
     ASSERT_EQ(pages_.used(), 0) << "a page has leaked";
   }
 
-  static inline std::uint64_t preempted = 0, evicted = 0, reused = 0, steps = 0;
+  static inline std::uint64_t preempted = 0, evicted = 0, reused = 0, steps = 0, guessed_ = 0, right_ = 0;
   ~Schedule() {
     preempted += scheduler_.preempted();
     evicted += scheduler_.tree().evicted();
@@ -152,6 +152,11 @@ class Schedule {
   void step(bool fails) {
     ++steps;
     for (const auto& [id, s] : alive_) note_computed(*s);
+    for (const auto& [id, s] : alive_) {
+      s->guesses.clear();
+      const int longest = pages_.total() * kPageTokens - static_cast<int>(s->tokens.size());
+      for (int n = guesses_ ? pick(std::min(longest, 24) + 1) : 0; n > 0; --n) s->guesses.push_back(pick(2));
+    }
     const auto work = scheduler_.plan(pick(8));
     if (scheduler_.empty()) return;
     ASSERT_FALSE(work.empty()) << "stuck";
@@ -160,11 +165,24 @@ class Schedule {
     std::vector<std::uint64_t> done;
     for (const auto& [sequence, tokens] : work) {
       auto& s = static_cast<Tracked&>(*sequence);
-      for (int i = 0; i < tokens; ++i, ++s.computed)
+      const int guessed = Scheduler::Work{sequence, tokens}.guessed();
+      for (int i = 0; i < tokens - guessed; ++i, ++s.computed)
         slot(s, s.computed) = s.meaning[static_cast<std::size_t>(s.computed)];
       if (s.computed < static_cast<int>(s.tokens.size())) continue;
-      append(s, pick(2));
-      if (s.tokens.size() >= s.goal) done.push_back(s.id);
+      const auto guesses = s.guesses;
+      std::uint64_t meaning = s.meaning.back();
+      for (int i = 0; i < guessed; ++i) {  // all guesses are computed, whatever becomes of them
+        meaning = mix(meaning, static_cast<std::uint64_t>(guesses[static_cast<std::size_t>(i)]));
+        slot(s, s.computed + i) = meaning;
+      }
+      guessed_ += static_cast<std::uint64_t>(guessed);
+      for (int i = 0;; ++i) {
+        append(s, pick(2));
+        if (s.tokens.size() >= s.goal) done.push_back(s.id);
+        if (s.tokens.size() >= s.goal || i == guessed || guesses[static_cast<std::size_t>(i)] != s.tokens.back()) break;
+        ++s.computed;
+        ++right_;
+      }
     }
     for (const std::uint64_t id : done) end(id);
   }
@@ -183,7 +201,10 @@ class Schedule {
     for (const auto& [sequence, tokens] : work) {
       const auto& s = static_cast<const Tracked&>(*sequence);
       ASSERT_GT(tokens, 0);
-      ASSERT_LE(s.computed + tokens, static_cast<int>(s.tokens.size()));
+      ASSERT_LE(s.computed + tokens, static_cast<int>(s.tokens.size() + s.guesses.size()));
+      if (Scheduler::Work{sequence, tokens}.guessed() > 0) {
+        ASSERT_EQ(s.computed + 1, static_cast<int>(s.tokens.size())) << "guesses behind more than the last token";
+      }
       ASSERT_LE(s.computed + tokens, static_cast<int>(s.pages.size()) * kPageTokens);
       for (int i = 0; i < s.computed; ++i) {
         ASSERT_EQ(slot(s, i), s.meaning[static_cast<std::size_t>(i)]) << "wrong keys at " << i;
@@ -241,6 +262,7 @@ class Schedule {
   std::set<std::uint64_t> fresh_;  // not admitted yet
   std::set<std::uint64_t> known_;  // meanings of the ends of pages that are computed
   std::uint64_t next_ = 1;
+  bool guesses_ = pick(2) == 0;  // half of the schedules guess ahead
 };
 
 TEST(SchedulerFuzz, PagesNeverLeakAndAreNeverSharedWrongly) {
@@ -253,10 +275,13 @@ TEST(SchedulerFuzz, PagesNeverLeakAndAreNeverSharedWrongly) {
     ASSERT_FALSE(HasFatalFailure()) << "schedule " << i << " of seed " << seed;
   }
   std::cout << Schedule::steps << " steps, " << Schedule::preempted << " preemptions, " << Schedule::evicted
-            << " evictions, " << Schedule::reused << " tokens reused\n";
+            << " evictions, " << Schedule::reused << " tokens reused, " << Schedule::guessed_ << " guessed, "
+            << Schedule::right_ << " right\n";
   EXPECT_GT(Schedule::preempted, 1'000U);
   EXPECT_GT(Schedule::evicted, 1'000U);
   EXPECT_GT(Schedule::reused, 100'000U);
+  EXPECT_GT(Schedule::guessed_, 1'000'000U);
+  EXPECT_GT(Schedule::right_, 100'000U);
 }
 
 }  // namespace
