@@ -1,5 +1,6 @@
-// GPTQ keeps eight consecutive columns of a row in a word, [columns / 8][rows]; AWQ eight rows of a column, in its own
-// order, [columns][rows / 8]; zero points are packed like AWQ's in both, GPTQ's in plain order. fp8 is row-major bytes.
+// GPTQ keeps eight consecutive columns of a row in a word, [columns / 8][rows], compressed-tensors too, but
+// [rows][columns / 8]; AWQ eight rows of a column, in its own order, [columns][rows / 8]. Zero points are packed like
+// AWQ's, GPTQ's in plain order. fp8 is row-major bytes.
 
 #include "backends/local/models/packed_weights.hpp"
 
@@ -55,6 +56,10 @@ Result<const TensorView*> typed(const Checkpoint& checkpoint, const std::string&
                                                 ", which this kind of quantisation does not");
 }
 
+const char* values_suffix(PackedScheme scheme) {
+  return scheme == PackedScheme::fp8 ? ".weight" : scheme == PackedScheme::rows ? ".weight_packed" : ".qweight";
+}
+
 std::int64_t up(std::int64_t n, std::int64_t by) {
   return (n + by - 1) / by;
 }
@@ -72,7 +77,7 @@ Result<std::optional<PackedTensor>> PackedTensor::find(const Checkpoint& checkpo
   const bool fp8 = config.scheme == PackedScheme::fp8;
   const std::string* prefix = nullptr;
   for (const std::string& p : prefixes) {
-    if (checkpoint.find(p + name + (fp8 ? ".weight" : ".qweight")) != nullptr) {
+    if (checkpoint.find(p + name + values_suffix(config.scheme)) != nullptr) {
       prefix = &p;
       break;
     }
@@ -109,6 +114,16 @@ Result<std::optional<PackedTensor>> PackedTensor::find(const Checkpoint& checkpo
     return core::fail(ErrorKind::invalid_value, full + ": int4 needs rows and columns in multiples of 8");
   }
   const std::int64_t groups = out.groups();
+  if (config.scheme == PackedScheme::rows) {
+    for (const char* suffix : {".weight_zero_point", ".weight_g_idx"}) {
+      if (checkpoint.find(full + suffix) == nullptr) continue;
+      return core::fail(ErrorKind::unsupported, "tensor " + full + suffix + " is of a kind that is not implemented");
+    }
+    auto taken = take(".weight_packed", {rows, cols / 8}, kWords, out.values_);
+    if (taken) taken = take(".weight_scale", {rows, groups}, kFloats, out.scales_);
+    if (!taken) return std::unexpected(taken.error());
+    return out;
+  }
   auto ok =
       take(".qweight", gptq ? std::vector<std::int64_t>{cols / 8, rows} : std::vector<std::int64_t>{cols, rows / 8},
            kWords, out.values_);
@@ -137,10 +152,11 @@ std::int64_t PackedTensor::groups() const {
 }
 
 float PackedTensor::scale_of(std::int64_t row, std::int64_t group) const {
-  return float_at(*scales_, group * rows_ + row);
+  return float_at(*scales_, config_.scheme == PackedScheme::rows ? row * groups() + group : group * rows_ + row);
 }
 
 int PackedTensor::zero_of(std::int64_t row, std::int64_t group) const {
+  if (zeros_ == nullptr) return 0;
   const int place = config_.scheme == PackedScheme::awq ? kAwqPlace[row % 8] : static_cast<int>(row % 8);
   const auto stored = static_cast<int>(word_at(*zeros_, group * (rows_ / 8) + row / 8) >> (4 * place) & 15);
   // Stored less one in a nibble: 15 stands for what was 0 before.
@@ -156,6 +172,7 @@ int PackedTensor::int4_group() const {
 }
 
 bool PackedTensor::symmetric() const {
+  if (zeros_ == nullptr) return true;
   const std::uint32_t eight = config_.zero_add == 0 ? 0x88888888u : 0x77777777u;
   for (std::int64_t i = 0; i < zeros_->numel(); ++i) {
     if (word_at(*zeros_, i) != eight) return false;
@@ -171,10 +188,12 @@ void PackedTensor::int4_values(std::int64_t first, std::int64_t count, std::int8
   };
   for (std::int64_t block = 0; block < count; block += kRows) {
     const std::int64_t end = std::min(count, block + kRows);
-    if (config_.scheme == PackedScheme::gptq) {
+    if (config_.scheme != PackedScheme::awq) {
+      const bool by_row = config_.scheme == PackedScheme::rows;
       for (std::int64_t c = 0; c < cols_; c += 8) {
         for (std::int64_t r = block; r < end; ++r) {
-          const std::uint32_t word = word_at(*values_, c / 8 * rows_ + first + r);
+          const std::uint32_t word =
+              word_at(*values_, by_row ? ((first + r) * cols_ + c) / 8 : c / 8 * rows_ + first + r);
           for (int i = 0; i < 8; ++i) values[r * cols_ + c + i] = nibble(word, i);
         }
       }

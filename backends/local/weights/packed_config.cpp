@@ -71,11 +71,40 @@ PackedConfig read_fp8(ConfigFields& f) {
   return out;
 }
 
+// One group's weights in compressed-tensors.
+void read_float_weights(ConfigFields& w, PackedConfig& out) {
+  const std::string type = w.string("type").value_or("int"), strategy = w.string("strategy").value_or("tensor");
+  if (type != "float" || w.integer_or("num_bits", 8, 1, 64) != 8) {
+    w.fail(ErrorKind::unsupported, "type", "other than 8-bit float is not implemented in this format");
+  }
+  if (strategy == "block") {
+    read_block(w, "block_structure", out);
+  } else if (strategy != "tensor" && strategy != "channel") {
+    w.fail(ErrorKind::unsupported, "strategy",
+           "\"" + strategy + "\" is not implemented (tensor, channel and block are)");
+  }
+}
+
+void read_int_weights(ConfigFields& w, PackedConfig& out) {
+  const std::string type = w.string("type").value_or("int"), strategy = w.string("strategy").value_or("tensor");
+  if (type != "int" || w.integer_or("num_bits", 8, 1, 64) != 4) {
+    w.fail(ErrorKind::unsupported, "type", "other than 4-bit int is not implemented in this format");
+  }
+  if (!w.boolean_or("symmetric", true)) w.fail(ErrorKind::unsupported, "symmetric", "false is not implemented");
+  if (strategy == "group") {
+    out.group = group_of(w, "group_size");
+  } else if (strategy != "channel") {
+    w.fail(ErrorKind::unsupported, "strategy", "\"" + strategy + "\" is not implemented (group and channel are)");
+  }
+}
+
 PackedConfig read_compressed(ConfigFields& f) {
-  PackedConfig out{.scheme = PackedScheme::fp8};
   const std::string format = lower(f.string("format").value_or("unnamed"));
-  if (format != "float-quantized" && format != "naive-quantized") {
-    f.fail(ErrorKind::unsupported, "format", "\"" + format + "\" is not implemented (float-quantized is)");
+  const bool rows = format == "pack-quantized";
+  PackedConfig out{.scheme = rows ? PackedScheme::rows : PackedScheme::fp8};
+  if (!rows && format != "float-quantized" && format != "naive-quantized") {
+    f.fail(ErrorKind::unsupported, "format",
+           "\"" + format + "\" is not implemented (float-quantized and pack-quantized are)");
     return out;
   }
   auto groups = f.object("config_groups");
@@ -87,18 +116,8 @@ PackedConfig read_compressed(ConfigFields& f) {
     auto group = groups->object(item.key());
     auto weights = group ? group->object("weights") : std::nullopt;
     if (!weights) continue;
-    ConfigFields& w = *weights;
-    const std::string type = w.string("type").value_or("int"), strategy = w.string("strategy").value_or("tensor");
-    if (type != "float" || w.integer_or("num_bits", 8, 1, 64) != 8) {
-      w.fail(ErrorKind::unsupported, "type", "other than 8-bit float is not implemented");
-    }
-    if (strategy == "block") {
-      read_block(w, "block_structure", out);
-    } else if (strategy != "tensor" && strategy != "channel") {
-      w.fail(ErrorKind::unsupported, "strategy",
-             "\"" + strategy + "\" is not implemented (tensor, channel and block are)");
-    }
-    groups->absorb(w);
+    rows ? read_int_weights(*weights, out) : read_float_weights(*weights, out);
+    groups->absorb(*weights);
   }
   f.absorb(*groups);
   return out;

@@ -8,7 +8,13 @@ namespace ganglion::local {
 
 class ConfigFields;
 
-enum class PackedScheme : std::uint8_t { none, gptq, awq, fp8 };
+enum class PackedScheme : std::uint8_t {
+  none,
+  gptq,
+  awq,
+  rows,  // compressed-tensors' int4: words along a row, no zero points
+  fp8,
+};
 
 struct PackedConfig {
   PackedScheme scheme = PackedScheme::none;

@@ -4,6 +4,9 @@
 #include "backends/local/models/packed_weights.hpp"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "tests/unit/backends/local/models/goldens.hpp"
 
@@ -101,6 +104,50 @@ TEST(PackedTensor, TakesFp8ApartWithoutLoss) {
     EXPECT_EQ(t->fp8_by_row(), std::string_view(model) != "fp8_block_tiny");
     EXPECT_EQ(t->int4_group(), 0);
   }
+}
+
+// gptq_tiny's down projection as compressed-tensors would have written it.
+TEST(PackedTensor, ReadsWordsAlongARow) {
+  const auto config = load_model_config(data_dir("gptq_tiny"));
+  const auto checkpoint = Checkpoint::open(data_dir("gptq_tiny"));
+  ASSERT_TRUE(config && checkpoint);
+  const std::int64_t rows = config->hidden_size, cols = config->intermediate_size, groups = cols / 128;
+  const auto gptq = tensor_of(*checkpoint, *config, "layers.0.mlp.down_proj", rows, cols);
+  ASSERT_TRUE(gptq);
+  std::vector<std::int8_t> values(static_cast<std::size_t>(rows * cols));
+  std::vector<float> scales(static_cast<std::size_t>(rows * groups)), zeros(scales.size());
+  gptq->int4_rows(0, rows, 128, values.data(), scales.data(), zeros.data());
+  std::vector<std::uint32_t> words(values.size() / 8, 0);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    words[i / 8] |= static_cast<std::uint32_t>(values[i] + 8) << (4 * (i % 8));
+  }
+  const std::size_t word_bytes = words.size() * 4, scale_bytes = scales.size() * 4;
+  nlohmann::json header;
+  header["x.weight_packed"] = {{"dtype", "I32"}, {"shape", {rows, cols / 8}}, {"data_offsets", {0, word_bytes}}};
+  header["x.weight_scale"] = {
+      {"dtype", "F32"}, {"shape", {rows, groups}}, {"data_offsets", {word_bytes, word_bytes + scale_bytes}}};
+  const auto file = std::filesystem::temp_directory_path() / ("rows." + std::to_string(::getpid()) + ".safetensors");
+  {
+    std::ofstream out(file, std::ios::binary);
+    const std::string text = header.dump();
+    const std::uint64_t size = text.size();
+    out.write(reinterpret_cast<const char*>(&size), 8);
+    out << text;
+    out.write(reinterpret_cast<const char*>(words.data()), static_cast<std::streamsize>(word_bytes));
+    out.write(reinterpret_cast<const char*>(scales.data()), static_cast<std::streamsize>(scale_bytes));
+  }
+  const auto written = Checkpoint::open(file);
+  std::filesystem::remove(file);
+  ASSERT_TRUE(written) << written.error().message;
+  const std::vector<std::string> none{""};
+  const auto found = PackedTensor::find(*written, none, "x", rows, cols, {.scheme = PackedScheme::rows, .group = 128});
+  ASSERT_TRUE(found && *found);
+  EXPECT_TRUE((*found)->symmetric());
+  EXPECT_EQ((*found)->int4_group(), 128);
+  std::vector<float> got(values.size()), want(values.size());
+  (*found)->dequantise(0, rows, got.data());
+  gptq->dequantise(0, rows, want.data());
+  EXPECT_EQ(got, want);
 }
 
 TEST(PackedTensor, PlainProjectionsAreNotFound) {

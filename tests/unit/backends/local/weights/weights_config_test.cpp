@@ -281,6 +281,11 @@ TEST(ModelConfig, SaysHowACheckpointWasQuantised) {
                    R"({"weights":{"num_bits":8,"type":"float","strategy":"channel"}}}})")
                 .block_rows,
             0);
+  const PackedConfig rows =
+      packed(R"({"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"group_0":)"
+             R"({"weights":{"num_bits":4,"type":"int","strategy":"group","group_size":64,"symmetric":true}}}})");
+  EXPECT_EQ(rows.scheme, PackedScheme::rows);
+  EXPECT_EQ(rows.group, 64);
 }
 
 TEST(ModelConfig, NamesWhatOfAQuantisationIsNotImplemented) {
@@ -290,8 +295,12 @@ TEST(ModelConfig, NamesWhatOfAQuantisationIsNotImplemented) {
   EXPECT_THAT(packed_error(R"({"quant_method":"gptq","bits":4,"group_size":12})"), HasSubstr("multiple of 8"));
   EXPECT_THAT(packed_error(R"({"quant_method":"awq","bits":4,"version":"gemv"})"), HasSubstr("\"gemv\""));
   EXPECT_THAT(packed_error(R"({"quant_method":"fp8","fmt":"e5m2"})"), HasSubstr("\"e5m2\""));
-  EXPECT_THAT(packed_error(R"({"quant_method":"compressed-tensors","format":"pack-quantized"})"),
-              HasSubstr("\"pack-quantized\""));
+  EXPECT_THAT(packed_error(R"({"quant_method":"compressed-tensors","format":"int-quantized"})"),
+              HasSubstr("\"int-quantized\""));
+  EXPECT_THAT(packed_error(R"({"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":)"
+                           R"({"group_0":{"weights":{"num_bits":4,"type":"int","strategy":"group","group_size":128,)"
+                           R"("symmetric":false}}}})"),
+              HasSubstr("symmetric"));
   EXPECT_THAT(packed_error(R"({"quant_method":"compressed-tensors","format":"float-quantized","config_groups":)"
                            R"({"group_0":{"weights":{"num_bits":8,"type":"float","strategy":"group"}}}})"),
               HasSubstr("\"group\""));
