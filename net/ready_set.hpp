@@ -1,21 +1,22 @@
 #pragma once
-// Which sockets can be read, written, or have been left by their peer: an epoll set of our own per io_context, in which
-// a socket is registered once, edge-triggered, for all of it. Waiting on a socket is then a pointer that is set, where
-// Asio's async_wait costs a system call each; the loop pays one system call a batch of events instead. An Asio service;
-// its thread only.
+// Which sockets can be read, written, or have been left by their peer: a set of our own per io_context (of epoll, or of
+// io_uring: ready_source.hpp), in which a socket is registered once, edge-triggered, for all of it. Waiting on a socket
+// is then a pointer that is set, where Asio's async_wait costs a system call each; the loop pays one system call a
+// batch of events instead. An Asio service; its thread only.
 
-#include <sys/epoll.h>
-
-#include <array>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
 namespace ganglion::net {
+
+class ReadySource;
+struct ReadyEvent;
 
 class ReadySet final : public boost::asio::execution_context::service {
  public:
@@ -36,18 +37,20 @@ class ReadySet final : public boost::asio::execution_context::service {
    private:
     friend class ReadySet;
     std::size_t place_ = 0;
+    std::uint64_t key_ = 0;  // the source's
     bool told_ = false;
   };
 
   static ReadySet& of(const boost::asio::any_io_executor& executor);
   explicit ReadySet(boost::asio::execution_context& context);
-  ~ReadySet() override = default;
+  ~ReadySet() override;
 
   // False where the kernel refuses (out of memory or watches). After true, remove() is called once, before the
   // descriptor is closed. What is ready already is told as well.
   bool add(int fd, Member& member);
   void remove(int fd, Member& member);
-  // Grows whenever the kernel was asked and all that it had to tell was taken down (Member::told()).
+  // Grows whenever the kernel was asked and all that it had to tell was taken down (Member::told()); with io_uring,
+  // which tells when it likes, never.
   std::uint64_t turn() const { return turn_; }
 
  private:
@@ -55,10 +58,13 @@ class ReadySet final : public boost::asio::execution_context::service {
   void wait();
   void dispatch();
 
-  std::optional<boost::asio::posix::stream_descriptor> epoll_;
+  static constexpr int kBatch = 64;
+
+  std::unique_ptr<ReadySource> source_;
+  std::optional<boost::asio::posix::stream_descriptor> descriptor_;  // the source's own, only to wait on
   std::vector<Member*> members_;
   bool waiting_ = false;
-  std::array<epoll_event, 64> batch_{};
+  std::unique_ptr<ReadyEvent[]> batch_;
   int batch_size_ = 0;
   std::uint64_t turn_ = 0;
 };
