@@ -118,16 +118,17 @@ class Proxy:
 class Nginx(Proxy):
     name = "nginx"
     cache = False
+    workers = 1
 
     def command(self):
         cache_path = "proxy_cache_path cache keys_zone=c:10m;" if self.cache else ""
         cache_use = ('proxy_cache c; proxy_cache_methods POST; proxy_cache_key "$request_uri|$request_body"; '
-                     "proxy_cache_valid 200 10m; client_body_buffer_size 128k;") if self.cache else ""
+                     "proxy_cache_valid 200 10m;") if self.cache else ""
         (self.directory / "nginx.conf").write_text(f"""
-{"user root;" if os.geteuid() == 0 else ""} worker_processes 1; daemon off; pid nginx.pid; error_log stderr crit;
+{"user root;" if os.geteuid() == 0 else ""} worker_processes {self.workers}; daemon off; pid nginx.pid; error_log stderr crit;
 events {{ worker_connections 16384; }}
 http {{ access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
-  keepalive_requests 1000000000; {cache_path}
+  keepalive_requests 1000000000; client_body_buffer_size 256k; {cache_path}
   upstream up {{ server 127.0.0.1:{self.upstream}; keepalive 512; keepalive_requests 1000000000; }}
   server {{ listen 127.0.0.1:{self.port};
     location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering {"on" if self.cache else "off"}; {cache_use} }} }} }}
@@ -142,11 +143,12 @@ class NginxCached(Nginx):
 
 class Haproxy(Proxy):
     name = "haproxy"
+    workers = 1
 
     def command(self):
         (self.directory / "haproxy.cfg").write_text(f"""
 global
-  nbthread 1
+  nbthread {self.workers}
   maxconn 9000
 defaults
   mode http
@@ -167,12 +169,14 @@ backend b
 class Ganglion(Proxy):
     name = "ganglion (features on)"
     build = None
+    workers = 1
+    config = ROOT / "bench/config/bar.yaml"
 
     def command(self):
-        return [self.build / "ganglion", "serve", ROOT / "bench/config/bar.yaml"]
+        return [self.build / "ganglion", "serve", self.config]
 
     def environment(self):
-        return {"UPSTREAM_PORT": str(self.upstream), "PROXY_PORT": str(self.port), "ADMIN_PORT": str(free_port()),
+        return {"PROXY_WORKERS": str(self.workers), "UPSTREAM_PORT": str(self.upstream), "PROXY_PORT": str(self.port), "ADMIN_PORT": str(free_port()),
                 "LEDGER_DIR": str(self.directory / "ledger")}
 
 
