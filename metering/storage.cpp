@@ -2,7 +2,7 @@
 // ext4 fdatasync takes 66 us (p99 128) instead of 112 (p99 269) on a growing file. The zeros are written 4 KiB at a
 // time because larger writes make large page-cache folios, which every later small commit walks (29 us of CPU instead
 // of 16; bench/ledger_commit.cpp). Segments are written by pwrite, not mapped: a page that a sync has cleaned costs a
-// fault at the next store and a shoot-down at the next sync, more than the call (ADR 12).
+// fault at the next store and a shoot-down at the next sync, more than the call (ADR 14).
 
 #include "metering/storage.hpp"
 

@@ -1,5 +1,5 @@
 // Readiness by io_uring: one multishot poll a socket, whose events lie in memory that is shared with the kernel, so
-// that taking them is no system call. Data still moves by recv and sendmsg (docs/adr/0013-io-uring.md).
+// that taking them is no system call. Data still moves by recv and sendmsg (docs/adr/0015-io-uring.md).
 
 #if defined(GANGLION_IO_URING)
 
