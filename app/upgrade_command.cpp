@@ -32,14 +32,24 @@ int failed(const std::string& why) {
   return 1;
 }
 
-// Without a handler the signal would end it.
-bool handles_upgrades(const std::string& pid) {
+// What /proc says of a process; "" where it does not run.
+std::string status_of(const std::string& pid, std::string_view what) {
   std::ifstream in("/proc/" + pid + "/status");
   for (std::string line; std::getline(in, line);) {
-    if (!line.starts_with("SigCgt:")) continue;
-    return (std::stoull(line.substr(7), nullptr, 16) >> (SIGUSR2 - 1) & 1) != 0;
+    if (line.starts_with(what)) return line.substr(what.size());
   }
-  return false;
+  return {};
+}
+
+bool runs(const std::string& pid) {
+  const std::string state = pid.empty() ? "" : status_of(pid, "State:");
+  return !state.empty() && !state.contains('Z');
+}
+
+// Without a handler the signal would end it.
+bool handles_upgrades(const std::string& pid) {
+  const std::string caught = status_of(pid, "SigCgt:");
+  return !caught.empty() && (std::stoull(caught, nullptr, 16) >> (SIGUSR2 - 1) & 1) != 0;
 }
 
 // The directory that the words name, or that of their configuration.
@@ -66,7 +76,7 @@ int upgrade_command(const Words& words) {
     return 2;
   }
   const std::string pid = first_line(*directory + "/lock");
-  if (pid.empty() || !std::filesystem::exists("/proc/" + pid)) {
+  if (!runs(pid)) {
     return failed("no gateway runs on the ledger in " + *directory + "; start one");
   }
   if (!handles_upgrades(pid)) {
@@ -86,7 +96,7 @@ int upgrade_command(const Words& words) {
       return 0;
     }
     if (status.starts_with("failed ")) return failed(status.substr(7) + " (process " + pid + " goes on serving)");
-    if (!std::filesystem::exists("/proc/" + pid)) return failed("process " + pid + " ended");
+    if (!runs(pid)) return failed("process " + pid + " ended");
     std::this_thread::sleep_for(kPoll);
   }
   return failed("no news from process " + pid + " in time; its log says more");

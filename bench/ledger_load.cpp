@@ -2,6 +2,7 @@
 // request, and how long recovery of a large ledger takes. Build target: bench_ledger.
 //   bench_ledger DIRECTORY [SECONDS]             closed loop with 1, 32 and 256 waiting at a time on two workers
 //   bench_ledger DIRECTORY recover GIB           writes GIB of records, then opens and verifies
+//   bench_ledger DIRECTORY fill GIB              writes GIB of records into DIRECTORY itself and leaves them there
 //   bench_ledger DIRECTORY rollup REQUESTS       sums that many requests of 200 keys up, then asks for a month by key
 
 #include <sys/resource.h>
@@ -129,27 +130,30 @@ void append_cost(const std::string& directory) {
               seconds(Clock::now() - start) / kCount * 1e6, (cpu_seconds() - cpu) / kCount * 1e6);
 }
 
-void recovery(const std::string& directory, double gib) {
+void fill(const std::string& directory, double gib) {
   LedgerHooks hooks;
-  {
-    const auto ledger = open(directory, hooks);
-    const auto bytes_of = [&] {
-      std::uint64_t total = 0;
-      for (const auto& entry : std::filesystem::directory_iterator(directory)) total += entry.file_size();
-      return static_cast<double>(total);
-    };
-    while (bytes_of() < gib * 1024 * 1024 * 1024) {
-      for (int i = 0; i < 10'000; ++i) {
-        const auto id = ledger->intent(kSubject, "openai");
-        if (id)
-          ledger->terminal_async(*id, terminal());
-        else
-          std::this_thread::sleep_for(std::chrono::milliseconds{1});
-      }
-      static_cast<void>(ledger->flush());
+  const auto ledger = open(directory, hooks);
+  const auto bytes_of = [&] {
+    std::uint64_t total = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) total += entry.file_size();
+    return static_cast<double>(total);
+  };
+  while (bytes_of() < gib * 1024 * 1024 * 1024) {
+    for (int i = 0; i < 10'000; ++i) {
+      const auto id = ledger->intent(kSubject, "openai");
+      if (id)
+        ledger->terminal_async(*id, terminal());
+      else
+        std::this_thread::sleep_for(std::chrono::milliseconds{1});
     }
-    for (int i = 0; i < 500; ++i) static_cast<void>(ledger->intent(kSubject, "openai"));  // left open
+    static_cast<void>(ledger->flush());
   }
+  for (int i = 0; i < 500; ++i) static_cast<void>(ledger->intent(kSubject, "openai"));  // left open
+}
+
+void recovery(const std::string& directory, double gib) {
+  fill(directory, gib);
+  LedgerHooks hooks;
   auto start = Clock::now();
   const auto ledger = open(directory, hooks);
   const auto& report = ledger->recovery();
@@ -198,6 +202,10 @@ void rollup(const std::string& directory, int requests) {
 int main(int argc, char** argv) {
   const std::string directory = std::string{argc > 1 ? argv[1] : "."} + "/bench_ledger.tmp";
   std::filesystem::remove_all(directory);
+  if (argc > 3 && std::string{argv[2]} == "fill") {
+    fill(argv[1], std::atof(argv[3]));
+    return 0;
+  }
   if (argc > 3 && std::string{argv[2]} == "recover") {
     recovery(directory, std::atof(argv[3]));
   } else if (argc > 3 && std::string{argv[2]} == "rollup") {

@@ -19,8 +19,8 @@ namespace {
 using core::ErrorKind;
 using metering::Outcome;
 
-// Of a stream without usage, so much is kept for counting; past it an event with text counts as one token.
-constexpr std::size_t kTapeBytesMax = 64 * 1024;
+// Of a stream, handed out at once: what lies here for a client that does not read is memory.
+constexpr std::size_t kPieceBytesMax = 16 * 1024;
 
 // Statuses by which an upstream refuses the client's own request; anything else is between us and the upstream.
 constexpr std::array kClientStatuses{400, 404, 409, 413, 415, 422, 429};
@@ -203,12 +203,15 @@ void BilledCall::count_usage(bool answered) noexcept {
     return;
   }
   if (!answered) return;
-  bill_.usage = own_count({.view = spec_.view,
-                           .body = spec_.body,
-                           .answer = body_,
-                           .tape = !tape_full_ ? std::optional<std::string_view>{tape_} : std::nullopt,
-                           .text_events = inspector_.text_events()},
-                          services_.token_counter);
+  std::optional<std::string> taped;
+  try {
+    if (!tape_.full()) taped = tape_.events();
+  } catch (const std::exception& error) {  // then its events are counted
+    tell("token_count_failed", spec_.id, error.what());
+  }
+  bill_.usage = own_count(
+      {.view = spec_.view, .body = spec_.body, .answer = body_, .tape = taped, .text_events = inspector_.text_events()},
+      services_.token_counter);
 }
 
 // Of an answer that is there.
@@ -319,7 +322,7 @@ void BilledCall::annotate(const api::SseEvent& event, const api::ChunkFacts& fac
 StreamPiece BilledCall::take_events() {
   StreamPiece piece;
   out_.clear();
-  while (usage_event_.empty() && done_event_.empty() && !cut_ && out_.size() < core::kStreamBufferBytesMax) {
+  while (usage_event_.empty() && done_event_.empty() && !cut_ && out_.size() < kPieceBytesMax) {
     const auto event = parser_.next();
     if (!event) {
       ended_ = true;  // one event over the maximum: next() reports it
@@ -340,32 +343,17 @@ StreamPiece BilledCall::take_events() {
       annotate(**event, facts);
     } else {
       out_ += (*event)->raw;
-      if (facts.text_bytes > 0) keep((*event)->raw);
+      if (facts.text_bytes > 0) tape_.keep((*event)->raw);
     }
   }
   piece.bytes = out_;
   return piece;
 }
 
-// A tape that is full counts nothing any more: of it only the first event stays, for the form of an end, and the stream
-// holds 64 KiB less from then on.
-void BilledCall::keep(std::string_view event) {
-  if (tape_full_) return;
-  if (tape_.empty()) {
-    tape_first_bytes_ = event.size();
-  } else if (tape_.size() + event.size() > kTapeBytesMax) {
-    tape_full_ = true;
-    tape_.resize(tape_first_bytes_);
-    tape_.shrink_to_fit();
-    return;
-  }
-  tape_ += event;
-}
-
 // What has just been read may be handed out; else the stream is cut before it.
 bool BilledCall::within_budget() {
   const auto count = [this] {
-    return !tape_full_ ? count_stream_tokens(tape_, services_.token_counter) : inspector_.text_events();
+    return !tape_.full() ? count_stream_tokens(tape_.events(), services_.token_counter) : inspector_.text_events();
   };
   auto fits = spec_.budget.go_on(inspector_, count);
   if (!fits) {
@@ -398,7 +386,7 @@ boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::end_cut() {
   answer_.reset();  // the upstream stops at once
   if (!durable) co_return std::unexpected(std::move(durable.error()));
   if (tape_.empty()) co_return std::unexpected(*cut_);
-  out_ = budget_end(spec_.view.endpoint, tape_, spec_.id.view(), spec_.model->name, inspector_);
+  out_ = budget_end(spec_.view.endpoint, tape_.first(), spec_.id.view(), spec_.model->name, inspector_);
   co_return StreamPiece{.bytes = out_};
 }
 
@@ -409,7 +397,7 @@ boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
     if (cut_ && !co_await found_room()) co_return co_await end_cut();
     if (!held_back_.empty()) {
       out_ = std::exchange(held_back_, {});
-      keep(out_);
+      tape_.keep(out_);
       co_return StreamPiece{.bytes = out_, .text = inspector_.text_events() == 1};
     }
     if (ended_)

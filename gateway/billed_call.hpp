@@ -18,6 +18,7 @@
 #include "core/ids.hpp"
 #include "gateway/call_budget.hpp"
 #include "gateway/runtime.hpp"
+#include "gateway/tape.hpp"
 #include "metering/record.hpp"
 #include "metrics/worker_metrics.hpp"
 
@@ -105,7 +106,6 @@ class BilledCall {
   core::Error broken(core::Error error);
   StreamPiece take_events();
   void annotate(const api::SseEvent& event, const api::ChunkFacts& facts);
-  void keep(std::string_view event);
   bool within_budget();
   boost::asio::awaitable<core::Result<StreamPiece>> end_cut();
   boost::asio::awaitable<bool> found_room();
@@ -130,9 +130,7 @@ class BilledCall {
   std::string out_;
   std::string usage_event_;
   std::string done_event_;
-  std::string tape_;  // the first text events, kept to count tokens if the provider reports none
-  std::size_t tape_first_bytes_ = 0;
-  bool tape_full_ = false;  // there were more
+  Tape tape_;
   bool ended_ = false;
   std::optional<core::Error> cut_;  // by a budget
   std::string held_back_;           // the event before which it was cut

@@ -92,7 +92,8 @@ class UpstreamConnection final : private Stream::PeerListener {
   BufferPool::Buffer in_;
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
-  std::uint64_t received_ = 0;  // bytes of this exchange
+  std::size_t read_max_ = SIZE_MAX;  // bytes taken off the socket at once
+  std::uint64_t received_ = 0;       // bytes of this exchange
   http1::ResponseParser parser_;
   http1::BodyKind kind_ = http1::BodyKind::none;
   http1::ChunkDecoder chunks_;

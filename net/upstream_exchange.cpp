@@ -17,6 +17,7 @@ namespace {
 
 constexpr int kInterimAnswersMax = 8;
 constexpr unsigned kReadsInARowMax = 16;
+constexpr std::size_t kEventBytesAtOnce = 16UL * 1024;
 
 bool is_ours(std::string_view name) {
   return iequals(name, "host") || iequals(name, "content-length") || iequals(name, "connection") ||
@@ -113,6 +114,7 @@ asio::awaitable<core::Result<void>> UpstreamConnection::send(const UpstreamReque
 asio::awaitable<core::Result<void>> UpstreamConnection::receive_head() {
   if (!in_) in_ = pool_.buffers.take();
   begin_ = end_ = 0;
+  read_max_ = pool_.buffers.buffer_bytes();
   parser_.reset();
   int interim = 0;
   limit(pool_.options.first_byte_timeout, Stop::first_byte);
@@ -160,7 +162,7 @@ asio::awaitable<core::Result<std::size_t>> UpstreamConnection::receive(Stop why,
       if (!co_await wait(io.kind)) co_return closed("the upstream connection broke");
     }
     try_first = false;
-    io = stream_->read_now(in_.get() + end_, pool_.buffers.buffer_bytes() - end_);
+    io = stream_->read_now(in_.get() + end_, std::min(pool_.buffers.buffer_bytes() - end_, read_max_));
     if (io.kind == Io::Kind::failed) co_return closed("the upstream reset the connection");
     if (io.kind == Io::Kind::want_read || io.kind == Io::Kind::want_write) continue;
     if (why != Stop::none) timer_.disarm();
@@ -174,6 +176,11 @@ core::Result<void> UpstreamConnection::begin_body(bool head_request) {
   kind_ = parser_.body_kind(head_request);
   left_ = kind_ == BodyKind::length ? parser_.content_length() : 0;
   chunks_.reset();
+  // Events come in small pieces; where they come faster than the client reads, what lies here is memory for nothing.
+  const bool events = std::ranges::any_of(parser_.headers(), [](const Header& header) {
+    return iequals(header.name, "content-type") && header.value.starts_with("text/event-stream");
+  });
+  read_max_ = events ? kEventBytesAtOnce : pool_.buffers.buffer_bytes();
   ended_ = kind_ == BodyKind::none;
   return {};
 }

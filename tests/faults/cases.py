@@ -14,6 +14,7 @@ import time
 
 import lab
 from lab import NO_CACHE, Gateway, Load, Upstream, ask, metric, must, provider, verify, wait_until
+from restart import restart
 
 
 class Mounted:
@@ -697,5 +698,5 @@ def redis(run):
     return f"{turns} turns, {facts}"
 
 
-ALL = {f.__name__: f for f in (kill, power, syscalls, disk_full, cuts, disconnects, usage, retries, keys, clock, isolation, limits, redis)}
+ALL = {f.__name__: f for f in (kill, power, syscalls, disk_full, cuts, disconnects, usage, retries, keys, clock, isolation, limits, redis, restart)}
 NEEDS_FUSE = {"power", "disk_full"}

@@ -4,8 +4,8 @@ process while the old one ends its streams.
 
   upgrade_test.py [--upgrades 3] [--kills 4] [--rate 60] [--seed N]
 
-1  every upgrade: no request refused, reset or failed, long streams included; `ganglion upgrade` says so; the old process ends by
-   itself with 0;
+1  an upgrade to a wrong configuration changes nothing; with every other no request is refused, reset or failed, long streams included;
+   `ganglion upgrade` says which it was; the old process ends by itself with 0;
 2  kill -9 of the new process in the middle: the old one goes on, or, if the new one served already, the next start does;
 3  kill -9 of the old process in the middle: the new one goes on;
 then the journals of clients, provider and ledger against each other: one record for each request, nothing lost, nothing twice, the
@@ -107,9 +107,19 @@ class Test:
     def load(self, name, long):
         return Load(self.gateway.ports["proxy"], self.directory, self.options.rate, f"{self.rng.randrange(1 << 30)}", long, name)
 
+    def refused(self):
+        """A configuration that is wrong, found by the new process."""
+        good = self.gateway.file.read_text(encoding="utf-8")
+        self.gateway.file.write_text(good + "nonsense: [\n", encoding="utf-8")
+        before = self.gateway.pid()
+        done = self.gateway.upgrade()
+        check(done.returncode == 1 and "goes on serving" in done.stderr and self.gateway.pid() == before, f"not refused: {done.stdout}{done.stderr}")
+        self.gateway.file.write_text(good, encoding="utf-8")
+
     def upgrades(self):
         """Case 1."""
         load = self.load("smooth", 0.3)
+        self.refused()
         for i in range(self.options.upgrades):
             time.sleep(1.0)
             before = self.gateway.pid()
