@@ -31,6 +31,8 @@ void scrape_engine(metrics::Scrape& out, std::string_view model, const local::En
   out.set(Family::engine_step_tokens_max, {model}, static_cast<double>(stats.step_tokens_max));
   out.set(Family::engine_tokens_total, {model, "prompt"}, static_cast<double>(stats.prompt_tokens));
   out.set(Family::engine_tokens_total, {model, "generated"}, static_cast<double>(stats.generated_tokens));
+  out.set(Family::engine_tokens_total, {model, "guessed"}, static_cast<double>(stats.guessed_tokens));
+  out.set(Family::engine_tokens_total, {model, "guessed_right"}, static_cast<double>(stats.guessed_right_tokens));
   out.set(Family::engine_requests_total, {model, "done"},
           static_cast<double>(stats.finished - stats.cancelled - stats.failed));
   out.set(Family::engine_requests_total, {model, "cancelled"}, static_cast<double>(stats.cancelled));

@@ -240,6 +240,14 @@ Table<backends::LocalModelOptions> local_table() {
                "Whose requests find computed what an earlier prompt began with: those of the same tenant, all, or "
                "nobody's. `all` lets a tenant tell by the time an answer takes whether another has asked the same.",
                kRestart),
+      entry<T>("speculation", &T::speculation, choice({"off", "prompt_lookup"}),
+               "Whether a step checks guesses at the next tokens, with the same answers: `prompt_lookup` guesses what "
+               "followed the last few tokens earlier in the text. For texts that quote or repeat.",
+               kRestart),
+      entry<T>("speculation_tokens", &T::speculation_tokens, integer(1, 32),
+               "Guesses for a request in one step, at most.", kRestart),
+      entry<T>("speculation_batch_max", &T::speculation_batch_max, integer(1, 1024),
+               "With more requests running than this nobody guesses.", kRestart),
       entry<T>("threads", &T::threads, integer_or("auto", 0, 0, 1024), "Compute threads; `auto`: one per core.",
                kRestart),
       entry<T>("kv_memory", &T::kv_bytes, size(1 << 20, 1ULL << 42),

@@ -323,7 +323,8 @@ constexpr FamilySpec kCatalog[] = {
     gauge(engine_step_tokens_max, "ganglion_engine_step_tokens_max", "tokens", {"model"},
           "Tokens that one step may compute: its budget."),
     counter(engine_tokens_total, "ganglion_engine_tokens_total", "tokens", {"model", "phase"},
-            "Tokens computed (phase: prompt or generated), work redone after a preemption included."),
+            "Tokens computed (phase: prompt or generated), work redone after a preemption included; and tokens that "
+            "speculation guessed (guessed), and those of them that were then generated (guessed_right)."),
     counter(engine_requests_total, "ganglion_engine_requests_total", "", {"model", "result"},
             "Requests that ended in the engine (done, cancelled, failed)."),
     counter(engine_rejected_total, "ganglion_engine_rejected_total", "", {"model", "reason"},

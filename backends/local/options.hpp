@@ -29,6 +29,9 @@ struct LocalModelOptions {
   std::uint32_t weight = 1;
   std::uint32_t fast_reserved_percent = 20;  // of the batch and the queue: not for regular requests; from `tiers`
   std::vector<LocalAdapterOptions> adapters;
+  std::string speculation = "off";  // where guesses ahead come from: "off", "prompt_lookup"
+  std::uint32_t speculation_tokens = 6;
+  std::uint32_t speculation_batch_max = 8;
 };
 
 }  // namespace ganglion::backends

@@ -79,6 +79,7 @@ class CudaRunner final : public Runner {
     return std::max(kv_bytes_, free > 2 * kSpareBytes ? free - kSpareBytes : free / 2);
   }
   std::string device() const override { return device_; }
+  bool verifies() const override { return true; }
   bool broken() const override { return broken_; }
 
   Result<void> reserve_pages(std::int64_t pages) override { return decoder_->reserve_pages(pages); }
@@ -94,12 +95,16 @@ class CudaRunner final : public Runner {
 
   Result<void> submit(std::span<const Slice> slices) override {
     std::vector<CudaDecoder::SampleSpec> specs;
-    specs.reserve(slices.size());  // the slices point into it
+    std::size_t samples = 0;
+    for (const Slice& s : slices) samples += static_cast<std::size_t>(s.samples);
+    specs.reserve(samples);  // the slices point into it
     std::vector<CudaDecoder::Slice> work;
     for (const Slice& s : slices) {
-      if (s.sampling != nullptr) specs.push_back(spec_of(*s.sampling));
+      const std::size_t first = specs.size();
+      for (int i = 0; s.sampling != nullptr && i < s.samples; ++i) specs.push_back(spec_of(s.sampling[i]));
       work.push_back({s.tokens, s.pages, s.position, s.sampling != nullptr,
-                      s.sampling != nullptr ? &specs.back() : nullptr, s.kept, s.adapter, s.long_positions});
+                      s.sampling != nullptr ? specs.data() + first : nullptr, s.kept, s.adapter, s.long_positions});
+      if (s.sampling != nullptr) work.back().samples = s.samples;
     }
     if (auto queued = decoder_->submit(work); !queued) return failed(queued.error());
     return {};
@@ -151,6 +156,7 @@ Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, c
                                     .kv_fp8 = options.kv_type == KvType::f8,
                                     .rows_max = options.step_tokens_max,
                                     .batch_max = options.batch_max,
+                                    .samples_max = options.samples_max(),
                                     .context_max = options.context_max,
                                     .adapters = std::move(adapters)});
   if (!decoder) return std::unexpected(decoder.error());

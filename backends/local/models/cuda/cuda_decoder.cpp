@@ -136,7 +136,8 @@ Result<void> CudaDecoder::reserve_rows() {
   const auto& layer = weights_.layers.front();
   width_stride_ = layer.qkv.cols, heads_stride_ = layer.out.cols, inner_stride_ = layer.down.cols;
   rows_cap_ = to_int(cuda::padded(options_.rows_max, 64));
-  const int dim = to_int(config_.head_dim), width = cuda::head_width(dim), samples = sample_rows(options_.batch_max);
+  const int dim = to_int(config_.head_dim), width = cuda::head_width(dim),
+            samples = sample_rows(std::max(options_.batch_max, options_.samples_max));
   kv_ = {.layers = to_int(config_.layers),
          .kv_heads = to_int(config_.kv_heads),
          .head_dim = dim,
@@ -192,7 +193,7 @@ Result<void> CudaDecoder::reserve_rows() {
 
 Result<void> CudaDecoder::reserve_meta() {
   const int pages_each = to_int((context_max_ + cuda::kPageTokens - 1) / cuda::kPageTokens);
-  const MetaSizes sizes{rows_cap_, sample_rows(options_.batch_max),
+  const MetaSizes sizes{rows_cap_, sample_rows(std::max(options_.batch_max, options_.samples_max)),
                         rows_cap_ / cuda::kPrefillRows + options_.batch_max + 1,
                         static_cast<std::int64_t>(options_.batch_max + 8) * pages_each};
   const std::size_t bytes = Meta::bytes(sizes);
@@ -214,7 +215,8 @@ Result<void> CudaDecoder::reserve_meta() {
 
 // One mask for each row that can be sampled from: 16 KiB for a vocabulary of 128,000.
 Result<void> CudaDecoder::reserve_masks() {
-  const std::size_t bytes = static_cast<std::size_t>(sample_rows(options_.batch_max)) * mask_words() * 4;
+  const int rows = sample_rows(std::max(options_.batch_max, options_.samples_max));
+  const std::size_t bytes = static_cast<std::size_t>(rows) * mask_words() * 4;
   auto host = PinnedBuffer::make(bytes);
   if (!host) return core::fail(ErrorKind::overloaded, "no pinned memory for a step's inputs");
   auto device = arena_.take(bytes, "a step's inputs");
@@ -271,11 +273,12 @@ void CudaDecoder::add_tiles(Shape& shape, const Slice& slice) {
   }
 }
 
-void CudaDecoder::add_sample(Shape& shape, const SampleSpec* sample) {
+// For the row so many before the last one so far.
+void CudaDecoder::add_sample(Shape& shape, const SampleSpec* sample, int from_last) {
   if (sample != nullptr) shape.sampled = true;
   cuda::SampleRow& row = host_->samples[shape.samples];
   row = sample != nullptr ? sample->row : cuda::SampleRow{};
-  row.logits_row = shape.fused ? shape.rows - 1 : shape.samples;
+  row.logits_row = shape.fused ? shape.rows - 1 - from_last : shape.samples;
   row.adjust_from = adjust_used_, row.adjust_count = 0;
   if (sample != nullptr && adjust_used_ + sample->adjust.size() <= kAdjustMax) {
     row.adjust_count = static_cast<int>(sample->adjust.size());
@@ -289,7 +292,7 @@ void CudaDecoder::add_sample(Shape& shape, const SampleSpec* sample) {
     row.mask_from = to_int(static_cast<std::int64_t>(from));
     std::memcpy(masks_host_.data() + from * 4, sample->mask, words * 4);
   }
-  host_->pick[shape.samples] = shape.rows - 1;
+  host_->pick[shape.samples] = shape.rows - 1 - from_last;
   ++shape.samples;
 }
 
@@ -331,6 +334,7 @@ Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
     if (slices[i].tokens.size() != 1) order_.push_back(static_cast<int>(i));
   }
   result_of_.assign(slices.size(), -1);
+  result_count_.assign(slices.size(), 0);
   table_used_ = adjust_used_ = masks_used_ = 0;
   if (total > static_cast<std::size_t>(options_.rows_max) ||
       slices.size() > static_cast<std::size_t>(options_.batch_max)) {
@@ -351,8 +355,13 @@ Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
     table_used_ += pages;
     shape.rows += count;
     if (!s.logits && !pure) continue;
-    if (s.logits) result_of_[static_cast<std::size_t>(index)] = shape.samples;
-    add_sample(shape, s.sample);
+    if (s.logits) {
+      result_of_[static_cast<std::size_t>(index)] = shape.samples;
+      result_count_[static_cast<std::size_t>(index)] = s.samples;
+    }
+    for (int i = 0; i < s.samples; ++i) {
+      add_sample(shape, s.sample != nullptr ? s.sample + i : nullptr, s.samples - 1 - i);
+    }
   }
   shape.context = context_class(shape.context);
   shape.graph = (pure || shape.mixed) && options_.graphs && shape.sampled;
@@ -431,8 +440,8 @@ Result<std::span<const cuda::SampleResult>> CudaDecoder::collect() {
   if (auto ok = check(cudaEventSynchronize(ended_.get()), "a step"); !ok) return std::unexpected(ok.error());
   const auto* rows = reinterpret_cast<const cuda::SampleResult*>(results_host_.data());
   results_.clear();
-  for (const int row : result_of_) {
-    if (row >= 0) results_.push_back(rows[row]);
+  for (std::size_t i = 0; i < result_of_.size(); ++i) {
+    for (int k = 0; k < result_count_[i]; ++k) results_.push_back(rows[result_of_[i] + k]);
   }
   return std::span<const cuda::SampleResult>(results_);
 }

@@ -32,6 +32,7 @@ struct CudaOptions {
   bool kv_fp8 = false;
   int rows_max = 2048;  // tokens in one step
   int batch_max = 64;   // sequences in one step
+  int samples_max = 0;  // tokens sampled in one step, if that may be more than sequences
   int context_max = 0;  // tokens of one sequence; 0: the model's
   bool graphs = true;
   bool sleep = true;                            // collect() sleeps instead of spinning
@@ -68,10 +69,11 @@ class CudaDecoder {
     bool kept = false;                   // keys and values of these tokens are in the pages too: none are written
     int adapter = -1;                    // the same in all slices of a sequence
     bool long_positions = false;         // likewise; see DecoderSlice
+    int samples = 1;                     // with logits: of so many last tokens, by sample[0], sample[1] ...
   };
   // Queues the step and returns. The slices are not needed after that.
   core::Result<void> submit(std::span<const Slice> slices);
-  // Waits for it. One result for each slice that asked for logits, in order; valid until the next submit.
+  // Waits for it. The results of each slice that asked for logits, in order; valid until the next submit.
   core::Result<std::span<const cuda::SampleResult>> collect();
   // The last step's logits where nothing was sampled, one row for each slice that asked; for tests.
   core::Result<std::vector<float>> logits();
@@ -96,7 +98,7 @@ class CudaDecoder {
   core::Result<Shape> plan(std::span<const Slice> slices);
   void add_rows(const Slice& slice, int first_row, int table_from);
   void add_tiles(Shape& shape, const Slice& slice);
-  void add_sample(Shape& shape, const SampleSpec* sample);
+  void add_sample(Shape& shape, const SampleSpec* sample, int from_last);
   void pad(Shape& shape);
   bool is_few(int count) const;
   core::Result<void> upload();
@@ -153,7 +155,8 @@ class CudaDecoder {
   std::unique_ptr<Meta> host_, device_;
   std::vector<int> order_;  // batch order -> slice
   std::vector<cuda::SampleResult> results_;
-  std::vector<int> result_of_;                             // slice order -> row of results
+  std::vector<int> result_of_;                             // slice order -> first row of results
+  std::vector<int> result_count_;                          // likewise, how many
   int table_used_ = 0, adjust_used_ = 0, masks_used_ = 0;  // masks: rows
   bool pending_ = false;
 
