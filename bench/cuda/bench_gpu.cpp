@@ -2,7 +2,8 @@
 // first, then each kernel of a step with its bytes and operations counted, then whole steps of a model with
 // Llama-2-7B's shapes and random weights, and continuous batching through the scheduler.
 //
-//   bench_gpu [ceilings] [kernels] [decode] [prefill] [batch] [--layers N] [--batch N] [--requests N] [--format F]
+//   bench_gpu [ceilings] [kernels | ladder | products | attention | library] [decode] [prefill] [batch] [--layers N]
+//   [--batch N] [--requests N]
 //
 // Times are medians of device events; lengths are fixed and nothing stops early. Text from random weights means
 // nothing and is not looked at.
@@ -547,14 +548,16 @@ int main(int argc, char** argv) {
     ceilings(b);
     read = b.read_gb, bf16 = b.bf16_tflop, fp8 = b.fp8_tflop;
   }
-  if (wants("kernels")) {
+  const auto wants_kernels = [&](const char* part) { return wants("kernels") || parts.contains(part); };
+  {
     Bench b;
     b.read_gb = read, b.bf16_tflop = bf16, b.multiprocessors = devices.front().multiprocessors;
-    ladder(b);
-    for (auto f : {cuda::Format::int8, cuda::Format::int4, cuda::Format::bf16, cuda::Format::fp8}) product_rates(b, f);
-    attention_rates(b, false);
-    attention_rates(b, true);
-    linear_rates(b);
+    if (wants_kernels("ladder")) ladder(b);
+    for (auto f : {cuda::Format::int8, cuda::Format::int4, cuda::Format::bf16, cuda::Format::fp8}) {
+      if (wants_kernels("products")) product_rates(b, f);
+    }
+    if (wants_kernels("attention")) attention_rates(b, false), attention_rates(b, true);
+    if (wants_kernels("library")) linear_rates(b);
   }
   Bench b;
   b.read_gb = read, b.bf16_tflop = bf16, b.fp8_tflop = fp8;

@@ -106,7 +106,8 @@ struct Product {
 // rows <= kSmallRowsMax; residual and `squares` only for rows <= kFusedRowsMax.
 cudaError_t product(Queue, const Product&);
 // The same through a ring of bulk copies: compute capability 9.0, rows <= kFusedRowsMax, and columns whose activations
-// fit in registers; `stream_product_fits` says so. `stages`: of the ring, 0: the usual number.
+// fit in registers; `stream_product_fits` says so. `stages`: of the ring, with the
+// activations in registers; 0: whatever is usual for the shape.
 bool stream_product_fits(const Product&);
 cudaError_t stream_product(Queue, const Product&, int multiprocessors, int stages);
 

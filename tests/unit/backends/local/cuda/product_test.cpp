@@ -164,10 +164,10 @@ TEST_F(ProductTest, EveryFormatAndRowCountAgreesWithDouble) {
             << "format " << static_cast<int>(c.format) << " group " << c.group << " rows " << rows << " columns " << k;
         if (capability < 90 || !cuda::stream_product_fits(p)) continue;
         // Few blocks with many row blocks each, and a short ring, so that it goes round often.
-        for (int stages : {2, 5, 0}) {
+        for (const auto& [stages, blocks] : {std::pair{2, 3}, {5, 3}, {0, 3}, {0, multiprocessors}}) {
           cudaMemset(y_at.data(), 0xff, y_at.size());
           cudaDeviceSynchronize();
-          run(cuda::stream_product(queue(), p, stages == 0 ? multiprocessors : 3, stages));
+          run(cuda::stream_product(queue(), p, blocks, stages));
           ASSERT_LT(relative_l2(down<float>(y_at.data(), want.size()), want), 2e-6 * std::sqrt(k))
               << "ring of " << stages << ", format " << static_cast<int>(c.format) << " group " << c.group << " rows "
               << rows << " columns " << k;
