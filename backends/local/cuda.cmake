@@ -21,11 +21,13 @@ target_link_libraries(ganglion_local_cuda_kernels PUBLIC CUDA::cudart_static)
 ganglion_library(local_cuda SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/device/arena.cpp
   ${CMAKE_CURRENT_LIST_DIR}/device/blas.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/device/collective.cpp
   ${CMAKE_CURRENT_LIST_DIR}/device/devices.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_adapters.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_decoder.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_general.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_layers.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_ranks.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_weights.cpp
   DEPS core local_weights local_models
   LINK ganglion_local_cuda_kernels)

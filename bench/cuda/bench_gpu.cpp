@@ -396,9 +396,10 @@ std::pair<double, double> decode_ms(CudaDecoder& d, int batch, int context, int 
   return {median(ms), median(wall)};
 }
 
-void decode(Bench& b, cuda::Format format, int layers, bool kv8) {
+void decode(Bench& b, cuda::Format format, int layers, bool kv8, int ring) {
   auto d = must(CudaDecoder::random(
-      llama_2_7b(layers), {.format = format, .kv_fp8 = kv8, .rows_max = 2048, .batch_max = 64, .sleep = false}, 7));
+      llama_2_7b(layers),
+      {.format = format, .kv_fp8 = kv8, .rows_max = 2048, .batch_max = 64, .sleep = false, .ring_stages = ring}, 7));
   must(d->reserve_pages(64 * 20 + 300));
   for (const auto& [batch, context] : {std::pair{1, 128}, {1, 2048}, {4, 128}, {8, 128}, {16, 128}, {64, 128}}) {
     const auto [ms, wall] = decode_ms(*d, batch, context, batch == 1 ? 120 : 40);
@@ -524,13 +525,15 @@ void batching(const std::vector<BatchCase>& cases, int layers) {
 
 int main(int argc, char** argv) {
   std::set<std::string> parts;
-  int layers = 32, batch = 512, requests = 1536;
+  int layers = 32, batch = 512, requests = 1536, ring = 0;
   for (int i = 1; i < argc; ++i) {
     const std::string key = argv[i];
     if (key == "--layers") {
       layers = std::atoi(argv[++i]);
     } else if (key == "--batch") {
       batch = std::atoi(argv[++i]);
+    } else if (key == "--ring") {
+      ring = std::atoi(argv[++i]);
     } else if (key == "--requests") {
       requests = std::atoi(argv[++i]);
     } else {
@@ -562,10 +565,10 @@ int main(int argc, char** argv) {
   Bench b;
   b.read_gb = read, b.bf16_tflop = bf16, b.fp8_tflop = fp8;
   if (wants("decode")) {
-    decode(b, cuda::Format::int8, layers, false);
-    decode(b, cuda::Format::int4, layers, false);
-    decode(b, cuda::Format::bf16, layers, false);
-    decode(b, cuda::Format::fp8, layers, false);
+    decode(b, cuda::Format::int8, layers, false, ring);
+    decode(b, cuda::Format::int4, layers, false, ring);
+    decode(b, cuda::Format::bf16, layers, false, ring);
+    decode(b, cuda::Format::fp8, layers, false, ring);
   }
   if (wants("prefill")) {
     for (auto f : {cuda::Format::bf16, cuda::Format::fp8, cuda::Format::int8}) prefill(b, f, layers);

@@ -75,6 +75,26 @@ bool is_llama_kind(const ModelConfig& c) {
 
 }  // namespace
 
+Result<ModelConfig> share_of(const ModelConfig& config, int ranks) {
+  if (ranks <= 1) return config;
+  const DecoderNames names = decoder_names(config);
+  if (!is_llama_kind(config) || !names.qkv.empty() || !names.gate_up.empty()) {
+    return core::fail(ErrorKind::unsupported, "models of this family run on one GPU");
+  }
+  ModelConfig out = config;
+  for (auto* const part : {&out.heads, &out.kv_heads, &out.intermediate_size}) {
+    if (*part % ranks != 0) {
+      return core::fail(ErrorKind::unsupported, "a model with " + std::to_string(config.heads) + " query heads, " +
+                                                    std::to_string(config.kv_heads) +
+                                                    " key heads and an inner width of " +
+                                                    std::to_string(config.intermediate_size) + " cannot be cut into " +
+                                                    std::to_string(ranks) + " equal parts");
+    }
+    *part /= ranks;
+  }
+  return out;
+}
+
 CudaDecoder::CudaDecoder(const ModelConfig& config, const CudaOptions& options)
     : config_(config), options_(options), arena_(options.device) {}
 
@@ -95,7 +115,9 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::random(const ModelConfig& conf
 Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpoint, const ModelConfig& config,
                                                        const CudaOptions& options, std::uint64_t seed) {
   if (auto ok = supported(config); !ok) return std::unexpected(ok.error());
-  std::unique_ptr<CudaDecoder> out(new CudaDecoder(config, options));
+  auto share = share_of(config, options.shard.ranks);
+  if (!share) return std::unexpected(share.error());
+  std::unique_ptr<CudaDecoder> out(new CudaDecoder(*share, options));
   CudaDecoder& d = *out;
   d.options_.batch_max = std::clamp(options.batch_max, 1, 4096);
   d.options_.rows_max = std::clamp(options.rows_max, std::max(d.options_.batch_max, 16), 65536);
@@ -118,7 +140,9 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpo
   auto blas = Blas::make(d.arena_);
   if (!blas) return std::unexpected(blas.error());
   d.blas_ = std::move(*blas);
-  auto weights = CudaWeightLoader(d.arena_, checkpoint, config, options.format, options.int4_group, seed).load();
+  auto weights = CudaWeightLoader(d.arena_, checkpoint, d.config_, options.format, options.int4_group, options.shard,
+                                  seed + static_cast<std::uint64_t>(options.shard.rank) * 1'000'003)
+                     .load();
   if (!weights) return std::unexpected(weights.error());
   d.weights_ = std::move(*weights);
   // The fused kernels know no zero points either.
@@ -178,7 +202,7 @@ Result<void> CudaDecoder::reserve_rows() {
       {sin_, rows * of(dim / 2) * 4},
       {eight_, rows * of(widest)},
       {eight_scales_, rows * 4},
-      {logits_, of(samples) * of(weights_.head.rows) * 4},
+      {logits_, std::max<std::size_t>(of(samples) * of(weights_.head.rows) * 4, 1)},
       {partial_, parts},
       {arrived_, of(std::max(samples, kFewTilesMax)) * of(config_.heads) * 4},
       {unpacked_, std::max<std::size_t>(unpacked, 1)},
@@ -341,7 +365,8 @@ Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
     return core::fail(ErrorKind::internal, "a step larger than the device was prepared for");
   }
   const bool pure = shape.decode == static_cast<int>(slices.size());
-  shape.fused = total <= static_cast<std::size_t>(cuda::kFusedRowsMax) && !general_ && !shape.adapted;
+  shape.fused = total <= static_cast<std::size_t>(cuda::kFusedRowsMax) && !general_ && !shape.adapted &&
+                options_.group == nullptr;
   adapted_step_ = shape.adapted;
   shape.mixed = !pure && few && total <= static_cast<std::size_t>(kMixedRowsMax);
   if (shape.mixed) shape.decode = 0;
@@ -397,7 +422,7 @@ Result<void> CudaDecoder::submit(std::span<const Slice> slices) {
   auto ok = check(cudaEventRecord(begun_.get(), stream_.get()), "a step");
   if (ok) ok = upload();
   if (ok) ok = run(*shape);
-  if (ok && shape->sampled) {
+  if (ok && shape->sampled && leads()) {
     ok = check(cudaMemcpyAsync(results_host_.data(), results_device_.data(),
                                static_cast<std::size_t>(shape->samples) * sizeof(cuda::SampleResult),
                                cudaMemcpyDeviceToHost, stream_.get()),
@@ -440,10 +465,17 @@ Result<std::span<const cuda::SampleResult>> CudaDecoder::collect() {
   if (auto ok = check(cudaEventSynchronize(ended_.get()), "a step"); !ok) return std::unexpected(ok.error());
   const auto* rows = reinterpret_cast<const cuda::SampleResult*>(results_host_.data());
   results_.clear();
-  for (std::size_t i = 0; i < result_of_.size(); ++i) {
+  for (std::size_t i = 0; i < result_of_.size() && leads(); ++i) {
     for (int k = 0; k < result_count_[i]; ++k) results_.push_back(rows[result_of_[i] + k]);
   }
   return std::span<const cuda::SampleResult>(results_);
+}
+
+Result<bool> CudaDecoder::done() const {
+  const auto status = cudaEventQuery(ended_.get());
+  if (status == cudaErrorNotReady) return false;
+  if (auto ok = check(status, "a step"); !ok) return std::unexpected(ok.error());
+  return true;
 }
 
 double CudaDecoder::last_step_ms() const {

@@ -15,6 +15,7 @@
 
 #include "backends/local/device/arena.hpp"
 #include "backends/local/device/blas.hpp"
+#include "backends/local/device/collective.hpp"
 #include "backends/local/device/stream.hpp"
 #include "backends/local/kernels/cuda/kernels.hpp"
 #include "backends/local/models/cuda/cuda_adapters.hpp"
@@ -35,9 +36,17 @@ struct CudaOptions {
   int samples_max = 0;  // tokens sampled in one step, if that may be more than sequences
   int context_max = 0;  // tokens of one sequence; 0: the model's
   bool graphs = true;
-  bool sleep = true;                            // collect() sleeps instead of spinning
+  bool sleep = true;    // collect() sleeps instead of spinning
+  int ring_stages = 0;  // of the streaming products, for measurements; 0: what is usual for each shape
   std::vector<std::filesystem::path> adapters;  // numbered from 0
+  // One of several devices that share the model: it has its part of every layer, and all take every step. The first
+  // one alone makes logits and samples.
+  Shard shard;
+  Collective* group = nullptr;
 };
+
+// A device's share of the model. Error unsupported: it cannot be cut into so many parts.
+core::Result<ModelConfig> share_of(const ModelConfig& config, int ranks);
 
 class CudaDecoder {
  public:
@@ -75,6 +84,8 @@ class CudaDecoder {
   core::Result<void> submit(std::span<const Slice> slices);
   // Waits for it. The results of each slice that asked for logits, in order; valid until the next submit.
   core::Result<std::span<const cuda::SampleResult>> collect();
+  // Whether the submitted step is through, or its error; does not wait.
+  core::Result<bool> done() const;
   // The last step's logits where nothing was sampled, one row for each slice that asked; for tests.
   core::Result<std::vector<float>> logits();
 
@@ -121,6 +132,9 @@ class CudaDecoder {
   // y = w x for rows past the fused kernels. `wide`: fp32.
   core::Result<void> multiply(const cuda::Matrix& w, const void* x, int x_stride, int rows, void* y, int y_stride,
                               bool wide);
+  // Adds up what the devices of a group have each for itself.
+  core::Result<void> sum_up(int rows);
+  bool leads() const { return options_.shard.rank == 0; }
   bool small(const cuda::Matrix& w, int rows) const;
   bool eight_bit(const cuda::Matrix& w, int rows) const;
   cuda::Queue queue() { return {stream_.get(), overlap_}; }

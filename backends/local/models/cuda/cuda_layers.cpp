@@ -138,8 +138,9 @@ Result<void> CudaDecoder::fused_layers(const Shape& shape) {
   };
   const auto stream = [&](const cuda::Product& p) {
     const bool ring = capability_ >= 90 && cuda::stream_product_fits(p);
-    return check(ring ? cuda::stream_product(queue(), p, multiprocessors_, 0) : cuda::product(queue(), p),
-                 "a projection");
+    return check(
+        ring ? cuda::stream_product(queue(), p, multiprocessors_, options_.ring_stages) : cuda::product(queue(), p),
+        "a projection");
   };
   const auto residual = [&](cuda::Product p, const float* next_norm) {
     p.epilogue = Epilogue::residual;
@@ -198,7 +199,10 @@ Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride,
                           .y = y,
                           .y_stride = y_stride,
                           .y_cols = w.rows};
-    auto ok = check(cuda::product(queue(), p), "a projection");
+    const bool ring = capability_ >= 90 && w.zeros == nullptr && cuda::stream_product_fits(p);
+    auto ok = check(
+        ring ? cuda::stream_product(queue(), p, multiprocessors_, options_.ring_stages) : cuda::product(queue(), p),
+        "a projection");
     if (ok && w.zeros != nullptr) {
       ok = check(cuda::correct_zeros(queue(), w, x, x_stride, rows, y, y_stride, wide), "zero points");
     }
@@ -223,6 +227,13 @@ Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride,
   if (auto ok = blas_->multiply(stream_.get(), call); !ok) return ok;
   if (w.bias == nullptr) return {};
   return check(cuda::add_bias(queue(), w.bias, w.rows, rows, y, y_stride), "a bias");
+}
+
+Result<void> CudaDecoder::sum_up(int rows) {
+  if (options_.group == nullptr) return {};
+  return options_.group->sum(
+      stream_.get(), added_.data(),
+      static_cast<std::size_t>(rows) * static_cast<std::size_t>(weights_.layers.front().out.rows));
 }
 
 Result<void> CudaDecoder::layers(const Shape& shape) {
@@ -251,6 +262,7 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
                  "quantising activations");
     }
     if (ok) ok = multiply(layer.out, attended_.data(), heads_stride_, rows, added_.data(), layer.out.rows, false);
+    if (ok) ok = sum_up(rows);
     if (ok) ok = normalise(added_.data(), layer.post_norm, layer.gate_up);
     if (ok)
       ok = multiply(layer.gate_up, normed_.data(), width_stride_, rows, gate_up_.data(), layer.gate_up.rows, false);
@@ -263,11 +275,12 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
     if (eight_bit(layer.down, rows)) gate.out = eight_.data(), gate.out_scales = eight_scales_.as<float>();
     if (ok) ok = check(cuda::gate(queue(), gate), "the gated activation");
     if (ok) ok = multiply(layer.down, gated_.data(), inner_stride_, rows, added_.data(), layer.down.rows, false);
+    if (ok) ok = sum_up(rows);
     const bool last = i + 1 == weights_.layers.size();
     const float* next = last ? weights_.final_norm : weights_.layers[i + 1].input_norm;
     if (ok) ok = normalise(added_.data(), next, last ? weights_.head : weights_.layers[i + 1].qkv);
   }
-  if (!ok || shape.samples == 0) return ok;
+  if (!ok || shape.samples == 0 || !leads()) return ok;
   // Only the rows that are sampled from go through the head.
   cuda::Normalise chosen{.hidden = hidden_.as<float>(),
                          .width = width,
@@ -286,7 +299,7 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
 }
 
 Result<void> CudaDecoder::finish(const Shape& shape) {
-  if (!shape.sampled) return {};
+  if (!shape.sampled || !leads()) return {};
   const cuda::Sample sample{.logits = logits_.as<float>(),
                             .stride = weights_.head.rows,
                             .vocab = to_int(config_.vocab_size),

@@ -45,13 +45,14 @@ Result<cuda::Source> source_of(const TensorView& tensor) {
 }  // namespace
 
 CudaWeightLoader::CudaWeightLoader(Arena& arena, const Checkpoint* checkpoint, const ModelConfig& config, Format format,
-                                   int int4_group, std::uint64_t seed)
+                                   int int4_group, Shard shard, std::uint64_t seed)
     : arena_(arena),
       checkpoint_(checkpoint),
       config_(config),
       names_(decoder_names(config)),
       format_(format),
       group_(int4_group),
+      shard_(shard),
       seed_(seed),
       pool_(checkpoint == nullptr ? 1 : std::clamp(to_int(std::thread::hardware_concurrency()), 1, kThreadsMax)) {}
 
@@ -98,7 +99,7 @@ Result<CudaWeights> CudaWeightLoader::load() {
   for (int i = 0; i < to_int(config_.layers) && ok; ++i) ok = load_layer(i);
   if (ok && config_.final_norm) ok = load_norm(names_.final_norm, out_.last);
   out_.final_norm = out_.last.weight;
-  if (ok) ok = load_head();
+  if (ok && shard_.rank == 0) ok = load_head();
   if (ok) ok = frequencies();
   if (ok) ok = check(cudaDeviceSynchronize(), "loading weights");  // some copies went by the default stream
   if (!ok) return std::unexpected(ok.error());
@@ -147,10 +148,13 @@ Result<void> CudaWeightLoader::load_layer(int index) {
   if (ok && !names_.qkv.empty()) {
     ok = matrix({{prefix + names_.qkv, q + 2 * kv}}, width, config_.attention_bias, false, format_, layer.qkv);
   } else if (ok) {
-    ok = matrix({{prefix + names_.q, q}, {prefix + names_.k, kv}, {prefix + names_.v, kv}}, width,
-                config_.attention_bias, false, format_, layer.qkv);
+    ok = matrix({row_part(prefix + names_.q, q), row_part(prefix + names_.k, kv), row_part(prefix + names_.v, kv)},
+                width, config_.attention_bias, false, format_, layer.qkv);
   }
-  if (ok) ok = matrix({{prefix + names_.out, width}}, q, config_.attention_out_bias, false, format_, layer.out);
+  if (ok) {
+    ok = matrix({column_part(prefix + names_.out, width, q)}, q, config_.attention_out_bias && shard_.rank == 0, false,
+                format_, layer.out);
+  }
   if (ok) ok = load_inner(layer, prefix);
   if (config_.slides(index)) {
     layer.window = to_int(std::min<std::int64_t>(*config_.sliding_window, 1 << 30));
@@ -177,13 +181,16 @@ Result<void> CudaWeightLoader::load_inner(CudaLayer& layer, const std::string& p
     out_.step_bytes = before + (out_.step_bytes - before) * used / all;
     return ok;
   }
-  std::vector<Piece> up{{prefix + names_.up, inner}};
-  if (config_.gated) up = {{prefix + names_.gate, inner}, {prefix + names_.up, inner}};
+  std::vector<Piece> up{row_part(prefix + names_.up, inner)};
+  if (config_.gated) up.insert(up.begin(), row_part(prefix + names_.gate, inner));
   if (!names_.gate_up.empty()) {
     up = {{prefix + names_.gate_up, inner, 0, 2 * inner}, {prefix + names_.gate_up, inner, inner, 2 * inner}};
   }
   auto ok = matrix(up, width, config_.mlp_bias, config_.gated, format_, layer.gate_up);
-  if (ok) ok = matrix({{prefix + names_.down, width}}, inner, config_.mlp_bias, false, format_, layer.down);
+  if (ok) {
+    ok = matrix({column_part(prefix + names_.down, width, inner)}, inner, config_.mlp_bias && shard_.rank == 0, false,
+                format_, layer.down);
+  }
   return ok;
 }
 
@@ -413,9 +420,13 @@ Result<void> CudaWeightLoader::pack(const Piece& piece, const char* suffix, int 
     auto packed = PackedTensor::find(*checkpoint_, names_.prefixes, piece.name, piece.of > 0 ? piece.of : rows, cols,
                                      config_.packed);
     if (!packed) return std::unexpected(packed.error());
+    if (packed->has_value() && shard_.ranks > 1) {
+      return core::fail(ErrorKind::unsupported, "a checkpoint that is quantised already runs on one GPU");
+    }
     if (packed->has_value()) return pack_quantised(piece, **packed, to, place);
   }
-  const std::int64_t shape[] = {piece.of > 0 ? piece.of : rows, cols};
+  const int columns = cols > 0 && piece.columns_of > 0 ? piece.columns_of : cols;
+  const std::int64_t shape[] = {piece.of > 0 ? piece.of : rows, columns};
   const TensorView* tensor = nullptr;
   cuda::Source type = cuda::Source::bf16;
   if (checkpoint_ != nullptr) {
@@ -427,6 +438,8 @@ Result<void> CudaWeightLoader::pack(const Piece& piece, const char* suffix, int 
     type = *source;
   }
   const std::size_t row_bytes = static_cast<std::size_t>(std::max(cols, 1)) * (type == cuda::Source::f32 ? 4 : 2);
+  const std::size_t element = row_bytes / static_cast<std::size_t>(std::max(cols, 1)),
+                    pitch = static_cast<std::size_t>(std::max(columns, 1)) * element;
   const int chunk = std::max(1, static_cast<int>(kStageBytes / row_bytes));
   for (int first = 0; first < rows; first += chunk) {
     const int count = std::min(chunk, rows - first);
@@ -438,7 +451,13 @@ Result<void> CudaWeightLoader::pack(const Piece& piece, const char* suffix, int 
       status = cuda::fill_normal({stream_.get()}, stage.device.data(), type,
                                  static_cast<std::int64_t>(count) * std::max(cols, 1), 0.02f, seed_++);
     } else {
-      copy_in(stage.host.data(), tensor->data.data() + static_cast<std::size_t>(piece.from + first) * row_bytes, bytes);
+      const auto* from = tensor->data.data() + static_cast<std::size_t>(piece.from + first) * pitch +
+                         (pitch > row_bytes ? static_cast<std::size_t>(piece.columns_from) * element : 0);
+      for (int r = 0; pitch > row_bytes && r < count; ++r) {
+        std::memcpy(stage.host.data() + static_cast<std::size_t>(r) * row_bytes,
+                    from + static_cast<std::size_t>(r) * pitch, row_bytes);
+      }
+      if (pitch == row_bytes) copy_in(stage.host.data(), from, bytes);
       status = cudaMemcpyAsync(stage.device.data(), stage.host.data(), bytes, cudaMemcpyHostToDevice, stream_.get());
     }
     place.first = first;
@@ -448,7 +467,7 @@ Result<void> CudaWeightLoader::pack(const Piece& piece, const char* suffix, int 
     if (status == cudaSuccess) status = cudaEventRecord(stage.done.get(), stream_.get());
     if (auto ok = check(status, name); !ok) return ok;
   }
-  if (tensor != nullptr) checkpoint_->drop_pages(*tensor);
+  if (tensor != nullptr && shard_.ranks == 1) checkpoint_->drop_pages(*tensor);
   return {};
 }
 

@@ -43,12 +43,18 @@ struct CudaWeights {
   std::vector<DeviceBuffer> owned;
 };
 
+// Which part of every layer this device has, where several share a model: its share of the heads and of the inner
+// width. The head and the biases of what is summed up over the devices are the first one's alone.
+struct Shard {
+  int rank = 0, ranks = 1;
+};
+
 class CudaWeightLoader {
  public:
-  // `checkpoint` null: random weights, from `seed`. `format` is that of the linear layers; the head is int8 beside
-  // int4 ones, else of the same format.
+  // `checkpoint` null: random weights, from `seed`. `config` is this device's share of the model. `format` is that of
+  // the linear layers; the head is int8 beside int4 ones, else of the same format.
   CudaWeightLoader(Arena& arena, const Checkpoint* checkpoint, const ModelConfig& config, cuda::Format format,
-                   int int4_group, std::uint64_t seed);
+                   int int4_group, Shard shard, std::uint64_t seed);
   core::Result<CudaWeights> load();
 
  private:
@@ -56,7 +62,15 @@ class CudaWeightLoader {
     std::string name;  // "<name>.weight", "<name>.bias"
     int rows;
     int from = 0, of = 0;  // the tensor has `of` rows (0: rows), of which these begin at `from`
+    int columns_from = 0, columns_of = 0;  // and the same of its columns
   };
+  // The shard's rows or columns of a tensor.
+  Piece row_part(const std::string& name, int rows) const {
+    return {name, rows, shard_.rank * rows, shard_.ranks * rows};
+  }
+  Piece column_part(const std::string& name, int rows, int cols) const {
+    return {name, rows, 0, 0, shard_.rank * cols, shard_.ranks * cols};
+  }
   core::Result<void> load_layer(int index);
   core::Result<void> load_inner(CudaLayer& layer, const std::string& prefix);
   core::Result<void> load_head();
@@ -103,6 +117,7 @@ class CudaWeightLoader {
   DecoderNames names_;
   cuda::Format format_;
   int group_;
+  Shard shard_;
   std::uint64_t seed_;
   ThreadPool pool_;
   Stream stream_;
