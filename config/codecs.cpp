@@ -233,13 +233,23 @@ Codec<std::string> model_name() {
 }
 
 Codec<std::string> device() {
-  return checked("device", "auto, cpu or cuda:<number>", "^(auto|cpu|cuda:[0-9]{1,2})$", [](std::string_view t) {
-    if (t == "auto" || t == "cpu") return true;
-    constexpr std::string_view kPrefix = "cuda:";
-    if (!t.starts_with(kPrefix)) return false;
-    t.remove_prefix(kPrefix.size());
-    return !t.empty() && t.size() <= 2 && t.find_first_not_of("0123456789") == std::string_view::npos;
-  });
+  return checked(
+      "device", "auto, cpu, cuda:<number> or cuda:<number>,<number>...",
+      "^(auto|cpu|cuda:[0-9]{1,2}(,[0-9]{1,2}){0,15})$", [](std::string_view t) {
+        if (t == "auto" || t == "cpu") return true;
+        constexpr std::string_view kPrefix = "cuda:";
+        if (!t.starts_with(kPrefix)) return false;
+        t.remove_prefix(kPrefix.size());
+        for (int left = 16; left > 0; --left) {
+          const std::string_view number = t.substr(0, t.find(','));
+          if (number.empty() || number.size() > 2 || number.find_first_not_of("0123456789") != std::string_view::npos) {
+            return false;
+          }
+          if (number.size() == t.size()) return true;
+          t.remove_prefix(number.size() + 1);
+        }
+        return false;
+      });
 }
 
 Codec<std::string> hex64() {

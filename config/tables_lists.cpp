@@ -227,8 +227,17 @@ Table<backends::LocalModelOptions> local_table() {
                "$GANGLION_DATA_DIR, then in ../share/ganglion of the program.",
                {.reloads = Reloads::restart, .required = true}),
       entry<T>("device", &T::device, device(),
-               "Where a text model runs: `cpu`, `cuda:0` and so on, or `auto`: a GPU where the program was built with "
-               "CUDA and finds one, else the CPU. Embedding models run on the CPU.",
+               "Where a text model runs: `cpu`; `cuda:0` and so on; `cuda:0,1`: cut over these GPUs (needs NCCL); or "
+               "`auto`: the GPU with most room where the program was built with CUDA and finds one, the fewest that it "
+               "must be cut over where one is too small, else the CPU. Embedding models run on the CPU.",
+               kRestart),
+      entry<T>("replicas", &T::replicas, integer(1, 64),
+               "Engines of this model. With `auto` each finds a GPU of its own, as long as there is room. A request "
+               "goes where the beginning of its prompt is known, else to the one that has least to do.",
+               kRestart),
+      entry<T>("gpu_memory", &T::gpu_bytes, size(0, 1ULL << 42),
+               "Memory that the model may take of each of its GPUs, keys and values included; 0: what is free. Say it "
+               "where models share a GPU.",
                kRestart),
       entry<T>("quantize", &T::quantize, choice({"none", "int8", "fp8", "int4"}),
                "Weights are quantised when they are loaded: `int8` and `fp8` per channel, `int4` in groups of 64. The "

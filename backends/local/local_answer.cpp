@@ -67,7 +67,7 @@ core::Result<std::unique_ptr<GenerateAnswer>> GenerateAnswer::submit(std::shared
                                                                      GeneratePlan plan, const Call& call) {
   std::unique_ptr<GenerateAnswer> answer(new GenerateAnswer(std::move(model), executor, std::move(plan), call));
   GeneratePlan& p = answer->plan_;
-  local::Engine& engine = *answer->model_->parts().engine;
+  local::Replicas& engine = *answer->model_->parts().engine;
   for (std::size_t i = 0; i < p.choices.size(); ++i) {
     ChoicePlan& choice = p.choices[i];
     const std::size_t prompt_tokens = choice.first_of_prompt ? choice.prompt.size() : 0;

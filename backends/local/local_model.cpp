@@ -39,23 +39,25 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
   auto chat = local::load_chat_template(options.directory);
   if (!chat) return std::unexpected(chat.error());
   parts.chat = std::move(*chat);
-  auto engine =
-      local::Engine::load({.dir = options.directory,
-                           .device = options.device,
-                           .threads = static_cast<int>(options.threads),
-                           .kv_bytes = options.kv_bytes,
-                           .queue_max = static_cast<int>(options.queue_max),
-                           .batch_max = static_cast<int>(options.batch_max),
-                           .quantize = quantize,
-                           .kv_type = options.kv_type == "fp8" ? local::KvType::f8 : local::KvType::automatic,
-                           .context_max = static_cast<int>(options.context_max),
-                           .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent),
-                           .adapters = std::move(adapters),
-                           .speculation = options.speculation == "prompt_lookup" ? local::Speculation::prompt_lookup
-                                                                                 : local::Speculation::none,
-                           .speculation_tokens = static_cast<int>(options.speculation_tokens),
-                           .speculation_batch_max = static_cast<int>(options.speculation_batch_max)},
-                          hooks_of(options.name, std::move(make_runner)));
+  const local::EngineOptions settings{
+      .dir = options.directory,
+      .device = options.device,
+      .threads = static_cast<int>(options.threads),
+      .kv_bytes = options.kv_bytes,
+      .gpu_bytes = options.gpu_bytes,
+      .queue_max = static_cast<int>(options.queue_max),
+      .batch_max = static_cast<int>(options.batch_max),
+      .quantize = quantize,
+      .kv_type = options.kv_type == "fp8" ? local::KvType::f8 : local::KvType::automatic,
+      .context_max = static_cast<int>(options.context_max),
+      .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent),
+       .adapters = std::move(adapters),
+       .speculation = options.speculation == "prompt_lookup" ? local::Speculation::prompt_lookup
+                                                             : local::Speculation::none,
+       .speculation_tokens = static_cast<int>(options.speculation_tokens),
+       .speculation_batch_max = static_cast<int>(options.speculation_batch_max)};
+  auto engine = local::Replicas::load(settings, static_cast<int>(options.replicas),
+                                      hooks_of(options.name, std::move(make_runner)));
   if (!engine) return std::unexpected(engine.error());
   parts.engine = std::move(*engine);
   return {};

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "backends/local/chat/chat_template.hpp"
-#include "backends/local/engine/engine.hpp"
+#include "backends/local/engine/replicas.hpp"
 #include "backends/local/local_backend.hpp"
 #include "backends/local/special_tokens.hpp"
 #include "backends/local/tokenizer/tokenizer.hpp"
@@ -15,7 +15,7 @@ namespace ganglion::backends {
 
 struct LocalModel::Parts {
   LocalModelOptions options;
-  std::unique_ptr<local::Engine> engine;             // generate
+  std::unique_ptr<local::Replicas> engine;           // generate
   std::unique_ptr<local::EmbeddingEngine> embedder;  // embed
   std::optional<local::ChatFormat> chat;
   std::unique_ptr<SpecialTokenGuard> guard;

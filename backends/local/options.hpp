@@ -17,7 +17,9 @@ struct LocalAdapterOptions {
 struct LocalModelOptions {
   std::string name;                       // what clients ask for
   std::string directory;                  // HF-format model folder
-  std::string device = "auto";            // "auto", "cpu" or "cuda:<number>"
+  std::string device = "auto";            // "auto", "cpu", "cuda:<number>" or "cuda:<number>,<number>..."
+  std::uint32_t replicas = 1;             // engines of this model, each on GPUs of its own where there are any
+  std::uint64_t gpu_bytes = 0;            // what it may take of each of its GPUs; 0: what is free
   std::string quantize = "none";          // "none", "int8", and on a GPU "fp8", "int4"
   std::string kv_type = "auto";           // "auto", and on a GPU "fp8"
   std::string prefix_sharing = "tenant";  // who may use what a prompt's beginning has left: "tenant", "all", "off"

@@ -44,33 +44,35 @@ Result<std::vector<DeviceInfo>> find_devices() {
   return out;
 }
 
-Result<int> choose_device(std::string_view setting, std::string& reason) {
-  if (setting == "cpu") return -1;
-  const auto found = find_devices();
-  if (setting == "auto") {
-    if (!found) {
-      reason = found.error().message;
-      return -1;
-    }
-    return std::max_element(found->begin(), found->end(),
-                            [](const auto& a, const auto& b) { return a.free_bytes < b.free_bytes; })
-        ->index;
-  }
-  int index = -1;
+Result<std::vector<int>> parse_devices(std::string_view setting) {
+  std::vector<int> out;
+  if (setting == "cpu") return out;
+  const auto malformed = [&] {
+    return core::fail(
+        ErrorKind::invalid_value,
+        "device must be auto, cpu, cuda:<number> or cuda:<number>,<number>..., not \"" + std::string(setting) + "\"",
+        "device");
+  };
   constexpr std::string_view kPrefix = "cuda:";
-  const char* end = setting.data() + setting.size();
-  if (!setting.starts_with(kPrefix) ||
-      std::from_chars(setting.data() + kPrefix.size(), end, index) != std::from_chars_result{end, std::errc{}} ||
-      index < 0) {
-    return core::fail(ErrorKind::invalid_value,
-                      "device must be auto, cpu or cuda:<number>, not \"" + std::string(setting) + "\"", "device");
+  if (!setting.starts_with(kPrefix)) return malformed();
+  const char *at = setting.data() + kPrefix.size(), *const end = setting.data() + setting.size();
+  for (;;) {
+    int index = -1;
+    const auto [after, failed] = std::from_chars(at, end, index);
+    if (failed != std::errc{} || index < 0 || std::ranges::find(out, index) != out.end()) return malformed();
+    out.push_back(index);
+    if (after == end) break;
+    if (*after != ',') return malformed();
+    at = after + 1;
   }
+  const auto found = find_devices();
   if (!found) return std::unexpected(found.error());
-  const bool there = std::any_of(found->begin(), found->end(), [&](const auto& d) { return d.index == index; });
-  if (!there) {
-    return core::fail(ErrorKind::unsupported, "there is no GPU " + std::string(setting) + " here", "device");
+  for (const int index : out) {
+    if (std::ranges::find(*found, index, &DeviceInfo::index) == found->end()) {
+      return core::fail(ErrorKind::unsupported, "there is no GPU cuda:" + std::to_string(index) + " here", "device");
+    }
   }
-  return index;
+  return out;
 }
 
 }  // namespace ganglion::local

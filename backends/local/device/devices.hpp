@@ -22,8 +22,8 @@ struct DeviceInfo {
 // unsupported: no driver, no GPU, or none that this build has code for (8.0 and later); the message says which.
 core::Result<std::vector<DeviceInfo>> find_devices();
 
-// "cpu" gives -1, "cuda:N" the N, "auto" the GPU with the most free memory or -1 when there is none (`reason` then says
-// why). Errors: invalid_value (another word), unsupported (a GPU that is not there).
-core::Result<int> choose_device(std::string_view setting, std::string& reason);
+// "cpu" gives none, "cuda:N" the N, "cuda:N,M" both. Errors: invalid_value (another word, or one twice), unsupported (a
+// GPU that is not there).
+core::Result<std::vector<int>> parse_devices(std::string_view setting);
 
 }  // namespace ganglion::local

@@ -5,7 +5,7 @@
 #include "backends/local/device/devices.hpp"
 #include "backends/local/device/status.hpp"
 #include "backends/local/engine/runner.hpp"
-#include "backends/local/models/cuda/cuda_decoder.hpp"
+#include "backends/local/models/cuda/cuda_ranks.hpp"
 
 namespace ganglion::local {
 namespace {
@@ -67,22 +67,27 @@ CudaDecoder::SampleSpec spec_of(const Runner::Sampling& s) {
 
 class CudaRunner final : public Runner {
  public:
-  CudaRunner(std::unique_ptr<CudaDecoder> decoder, const EngineOptions& options, std::string device)
-      : decoder_(std::move(decoder)), kv_bytes_(options.kv_bytes), device_(std::move(device)) {}
+  CudaRunner(std::unique_ptr<CudaRanks> ranks, const EngineOptions& options, std::string device)
+      : ranks_(std::move(ranks)),
+        kv_bytes_(options.kv_bytes),
+        gpu_bytes_(options.gpu_bytes),
+        device_(std::move(device)) {}
 
-  std::int64_t vocab_size() const override { return decoder_->vocab_size(); }
-  std::int64_t context_max() const override { return decoder_->context_max(); }
-  std::size_t weight_bytes() const override { return decoder_->weight_bytes(); }
-  std::int64_t page_bytes() const override { return decoder_->page_bytes(); }
+  std::int64_t vocab_size() const override { return ranks_->first().vocab_size(); }
+  std::int64_t context_max() const override { return ranks_->first().context_max(); }
+  std::size_t weight_bytes() const override { return ranks_->first().weight_bytes(); }
+  std::int64_t page_bytes() const override { return ranks_->first().page_bytes(); }
   std::uint64_t kv_bytes_max() const override {
-    const std::uint64_t free = decoder_->free_bytes();
-    return std::max(kv_bytes_, free > 2 * kSpareBytes ? free - kSpareBytes : free / 2);
+    const std::uint64_t free = ranks_->free_bytes(), held = ranks_->device_bytes();
+    std::uint64_t most = free > 2 * kSpareBytes ? free - kSpareBytes : free / 2;
+    if (gpu_bytes_ > 0) most = std::min(most, gpu_bytes_ > held ? gpu_bytes_ - held : 0);
+    return std::max(kv_bytes_ / ranks_->ranks(), most);
   }
   std::string device() const override { return device_; }
   bool verifies() const override { return true; }
   bool broken() const override { return broken_; }
 
-  Result<void> reserve_pages(std::int64_t pages) override { return decoder_->reserve_pages(pages); }
+  Result<void> reserve_pages(std::int64_t pages) override { return ranks_->reserve_pages(pages); }
 
   // A step is queued whole and takes milliseconds: nobody needs it to give up.
   Result<void> step(std::span<const Slice> slices, std::span<Choice> choices, const std::atomic<bool>*) override {
@@ -91,7 +96,7 @@ class CudaRunner final : public Runner {
   }
 
   bool overlaps() const override { return true; }
-  double device_seconds() const override { return decoder_->last_step_ms() / 1e3; }
+  double device_seconds() const override { return ranks_->first().last_step_ms() / 1e3; }
 
   Result<void> submit(std::span<const Slice> slices) override {
     std::vector<CudaDecoder::SampleSpec> specs;
@@ -106,12 +111,12 @@ class CudaRunner final : public Runner {
                       s.sampling != nullptr ? specs.data() + first : nullptr, s.kept, s.adapter, s.long_positions});
       if (s.sampling != nullptr) work.back().samples = s.samples;
     }
-    if (auto queued = decoder_->submit(work); !queued) return failed(queued.error());
+    if (auto queued = ranks_->submit(work); !queued) return failed(queued.error());
     return {};
   }
 
   Result<void> collect(std::span<Choice> choices) override {
-    const auto results = decoder_->collect();
+    const auto results = ranks_->collect();
     if (!results) return failed(results.error());
     for (std::size_t i = 0; i < results->size(); ++i) {
       const cuda::SampleResult& r = (*results)[i];
@@ -128,12 +133,12 @@ class CudaRunner final : public Runner {
  private:
   // Nothing that ran in this context after an error of the device can be trusted.
   Result<void> failed(const core::Error& error) {
-    broken_ = error.kind == ErrorKind::overloaded && is_sticky(cudaPeekAtLastError());
+    broken_ = ranks_->lost() || (error.kind == ErrorKind::overloaded && is_sticky(cudaPeekAtLastError()));
     return std::unexpected(error);
   }
 
-  std::unique_ptr<CudaDecoder> decoder_;
-  std::uint64_t kv_bytes_;
+  std::unique_ptr<CudaRanks> ranks_;
+  std::uint64_t kv_bytes_, gpu_bytes_;
   std::string device_;
   bool broken_ = false;
 };
@@ -141,26 +146,29 @@ class CudaRunner final : public Runner {
 }  // namespace
 
 Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, const ModelConfig& config,
-                                                 const EngineOptions& options, int device) {
-  const auto devices = find_devices();
-  if (!devices) return std::unexpected(devices.error());
-  std::string name = "cuda:" + std::to_string(device);
-  for (const DeviceInfo& info : *devices) {
-    if (info.index == device) name += " (" + info.name + ")";
+                                                 const EngineOptions& options, std::span<const int> devices) {
+  const auto found = find_devices();
+  if (!found) return std::unexpected(found.error());
+  std::string name = "cuda:", model;
+  for (const int device : devices) {
+    name += (name.ends_with(':') ? "" : ",") + std::to_string(device);
+    for (const DeviceInfo& info : *found) {
+      if (info.index == device) model = info.name;
+    }
   }
   std::vector<std::filesystem::path> adapters;
   for (const AdapterOptions& adapter : options.adapters) adapters.emplace_back(adapter.dir);
-  auto decoder = CudaDecoder::load(checkpoint, config,
-                                   {.device = device,
-                                    .format = format_of(options.quantize),
-                                    .kv_fp8 = options.kv_type == KvType::f8,
-                                    .rows_max = options.step_tokens_max,
-                                    .batch_max = options.batch_max,
-                                    .samples_max = options.samples_max(),
-                                    .context_max = options.context_max,
-                                    .adapters = std::move(adapters)});
-  if (!decoder) return std::unexpected(decoder.error());
-  return std::make_unique<CudaRunner>(std::move(*decoder), options, std::move(name));
+  auto ranks = CudaRanks::load(&checkpoint, config,
+                               {.format = format_of(options.quantize),
+                                .kv_fp8 = options.kv_type == KvType::f8,
+                                .rows_max = options.step_tokens_max,
+                                .batch_max = options.batch_max,
+                                .samples_max = options.samples_max(),
+                                .context_max = options.context_max,
+                                .adapters = std::move(adapters)},
+                               devices);
+  if (!ranks) return std::unexpected(ranks.error());
+  return std::make_unique<CudaRunner>(std::move(*ranks), options, name + " (" + model + ")");
 }
 
 }  // namespace ganglion::local

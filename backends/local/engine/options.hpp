@@ -37,13 +37,16 @@ enum class Speculation : std::uint8_t {
 };
 
 struct EngineOptions {
-  std::string dir;             // a Hugging Face style model folder
-  std::string device = "cpu";  // "cpu", "auto" (a GPU where there is one) or "cuda:<number>"
-  int threads = 0;             // compute threads, the engine's own included; 0: one per core
+  std::string dir;  // a Hugging Face style model folder
+  // "cpu", "auto" (one GPU or several, where there are any with room), "cuda:<number>", or "cuda:<number>,<number>..."
+  // (cut over them)
+  std::string device = "cpu";
+  int threads = 0;  // compute threads, the engine's own included; 0: one per core
   std::uint64_t kv_bytes =
-      512ull << 20;     // memory for keys and values of all running requests; a GPU takes what is free
-  int queue_max = 256;  // requests waiting for a place in the batch; past it: queue_full
-  int batch_max = 16;   // requests in one step
+      512ull << 20;             // memory for keys and values of all running requests; a GPU takes what is free
+  std::uint64_t gpu_bytes = 0;  // what the model may take of each of its GPUs, all in all; 0: what is free
+  int queue_max = 256;          // requests waiting for a place in the batch; past it: queue_full
+  int batch_max = 16;           // requests in one step
   Quantize quantize = Quantize::none;
   KvType kv_type = KvType::automatic;
   int context_max = 0;             // cap on prompt + completion tokens; 0: what the model was made for

@@ -6,6 +6,7 @@
 
 #ifdef GANGLION_CUDA
 #include "backends/local/device/devices.hpp"
+#include "backends/local/engine/placement.hpp"
 #endif
 
 namespace ganglion::local {
@@ -17,15 +18,37 @@ core::Result<void> Runner::collect(std::span<Choice>) {
   return core::fail(core::ErrorKind::internal, "this runner computes within step()");
 }
 
+#ifdef GANGLION_CUDA
+namespace {
+
+// The GPUs that the options name or the planner finds; none: the CPU, and `note` says why.
+core::Result<std::vector<int>> choose_gpus(const ModelConfig& config, const EngineOptions& options, std::string& note) {
+  if (options.device != "auto") return parse_devices(options.device);
+  const auto found = find_devices();
+  if (!found) {
+    note = found.error().message;
+    return std::vector<int>{};
+  }
+  std::vector<GpuRoom> rooms;
+  for (const DeviceInfo& gpu : *found) rooms.push_back({gpu.index, gpu.free_bytes});
+  auto placed = place(rooms, need_of(config, options));
+  if (placed) return placed;
+  note = placed.error().message;
+  return std::vector<int>{};
+}
+
+}  // namespace
+#endif
+
 core::Result<std::unique_ptr<Runner>> make_runner(Checkpoint checkpoint, const ModelConfig& config,
                                                   const EngineOptions& options, std::string& note) {
 #ifdef GANGLION_CUDA
-  const auto device = choose_device(options.device, note);
-  if (!device) return std::unexpected(device.error());
-  if (*device >= 0) {
+  const auto devices = choose_gpus(config, options, note);
+  if (!devices) return std::unexpected(devices.error());
+  if (!devices->empty()) {
     EngineOptions wide = options;
     wide.step_tokens_max = std::max(options.step_tokens_max, kGpuStepTokens);
-    auto runner = make_cuda_runner(checkpoint, config, wide, *device);
+    auto runner = make_cuda_runner(checkpoint, config, wide, *devices);
     if (runner || options.device != "auto") return runner;
     note = runner.error().message;
   }

@@ -82,9 +82,9 @@ class Runner {
 // The CPU's, always there.
 core::Result<std::unique_ptr<Runner>> make_cpu_runner(Checkpoint checkpoint, const ModelConfig& config,
                                                       const EngineOptions& options);
-// A GPU's, in builds with CUDA.
+// A GPU's, or several GPUs' together, in builds with CUDA.
 core::Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, const ModelConfig& config,
-                                                       const EngineOptions& options, int device);
+                                                       const EngineOptions& options, std::span<const int> devices);
 
 // By options.device. "auto" means a GPU where there is one that can serve the model, else the CPU; `note` then says
 // why not the GPU, if that is worth telling.

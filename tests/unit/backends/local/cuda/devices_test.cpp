@@ -5,38 +5,23 @@
 namespace ganglion::local {
 namespace {
 
-TEST(ChooseDevice, CpuNeedsNoGpu) {
-  std::string reason;
-  const auto device = choose_device("cpu", reason);
-  ASSERT_TRUE(device);
-  EXPECT_EQ(*device, -1);
-  EXPECT_EQ(reason, "");
+TEST(ParseDevices, CpuNeedsNoGpu) {
+  const auto devices = parse_devices("cpu");
+  ASSERT_TRUE(devices);
+  EXPECT_TRUE(devices->empty());
 }
 
-TEST(ChooseDevice, AutoFallsBackAndSaysWhy) {
-  std::string reason;
-  const auto device = choose_device("auto", reason);
-  ASSERT_TRUE(device);
-  if (find_devices()) {
-    EXPECT_GE(*device, 0);
-    EXPECT_EQ(reason, "");
-  } else {
-    EXPECT_EQ(*device, -1);
-    EXPECT_NE(reason.find("no usable GPU"), std::string::npos) << reason;
+TEST(ParseDevices, RefusesWhatIsNotThere) {
+  for (const char* bad : {"", "gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:0x", " cpu", "auto", "cuda:0,",
+                          "cuda:0,0", "cuda:0 1", "cuda:0;1"}) {
+    const auto devices = parse_devices(bad);
+    ASSERT_FALSE(devices) << bad;
+    EXPECT_EQ(devices.error().kind, core::ErrorKind::invalid_value) << bad;
+    EXPECT_EQ(devices.error().param, "device");
   }
-}
-
-TEST(ChooseDevice, RefusesWhatIsNotThere) {
-  std::string reason;
-  for (const char* bad : {"", "gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:0x", " cpu"}) {
-    const auto device = choose_device(bad, reason);
-    ASSERT_FALSE(device) << bad;
-    EXPECT_EQ(device.error().kind, core::ErrorKind::invalid_value) << bad;
-    EXPECT_EQ(device.error().param, "device");
-  }
-  const auto device = choose_device("cuda:99", reason);
-  ASSERT_FALSE(device);
-  EXPECT_EQ(device.error().kind, core::ErrorKind::unsupported);
+  const auto devices = parse_devices("cuda:98,99");
+  ASSERT_FALSE(devices);
+  EXPECT_EQ(devices.error().kind, core::ErrorKind::unsupported);
 }
 
 class ArenaTest : public DeviceTest {};
