@@ -4,7 +4,9 @@ add_library(ganglion_local_cuda_kernels STATIC
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/adapters.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/attention_append.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/attention_decode.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/attention_encode.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/attention_prefill.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/encoder.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/experts.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/experts_tiles.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/pack.cu
@@ -24,6 +26,7 @@ ganglion_library(local_cuda SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/device/collective.cpp
   ${CMAKE_CURRENT_LIST_DIR}/device/devices.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_adapters.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_bert.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_decoder.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_general.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_layers.cpp

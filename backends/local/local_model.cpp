@@ -71,6 +71,7 @@ core::Result<void> load_embedder(LocalModel::Parts& parts, local::Quantize quant
   }
   auto embedder =
       local::EmbeddingEngine::load({.dir = options.directory,
+                                    .device = quantize == local::Quantize::none ? options.device : "cpu",
                                     .threads = static_cast<int>(options.threads),
                                     .queue_max = static_cast<int>(options.queue_max),
                                     .inputs_max = kEmbeddingInputsMax,
@@ -96,7 +97,7 @@ int LocalModel::context_max() const {
   return parts_->engine ? parts_->engine->context_max() : parts_->embedder->context_max();
 }
 std::string LocalModel::device() const {
-  return parts_->engine ? parts_->engine->device() : "cpu";
+  return parts_->engine ? parts_->engine->device() : parts_->embedder->device();
 }
 bool LocalModel::has_chat_template() const {
   return parts_->chat.has_value();

@@ -2,8 +2,10 @@
 // first, then each kernel of a step with its bytes and operations counted, then whole steps of a model with
 // Llama-2-7B's shapes and random weights, and continuous batching through the scheduler.
 //
-//   bench_gpu [ceilings] [kernels | ladder | products | attention | library] [decode] [prefill] [batch] [--layers N]
-//   [--batch N] [--requests N]
+//   bench_gpu [ceilings] [kernels | ladder | products | attention | library] [decode] [prefill] [batch] [prefix]
+//             [bert] [ranks] [rings] [overlap] [--layers N] [--batch N] [--requests N] [--ring N]
+//
+// --ring N: the streaming products' other ways (kernels.hpp). `ranks` needs two GPUs and runs only where it is named.
 //
 // Times are medians of device events; lengths are fixed and nothing stops early. Text from random weights means
 // nothing and is not looked at.
@@ -413,6 +415,21 @@ void decode(Bench& b, cuda::Format format, int layers, bool kv8, int ring) {
   }
 }
 
+// One and four sequences with every way of the streaming products.
+void rings(Bench& b, cuda::Format format, int layers) {
+  auto d = must(
+      CudaDecoder::random(llama_2_7b(layers), {.format = format, .rows_max = 512, .batch_max = 8, .sleep = false}, 7));
+  must(d->reserve_pages(100));
+  for (const int ring : {0, 10, -1, -2, -3, -12, -13, 0}) {
+    d->set_ring(ring);
+    const auto [one, wall] = decode_ms(*d, 1, 128, 60);
+    const auto [four, wall4] = decode_ms(*d, 4, 128, 30);
+    std::printf("ring %s %3d: batch 1 %6.3f ms, %6.1f tok/s, %3.0f %% of the read rate; batch 4 %6.3f ms\n",
+                name_of(format), ring, one, 1e3 / wall,
+                100 * static_cast<double>(d->weight_bytes()) / one / 1e6 / b.read_gb, four);
+  }
+}
+
 void prefill(Bench& b, cuda::Format format, int layers) {
   auto d = must(
       CudaDecoder::random(llama_2_7b(layers), {.format = format, .rows_max = 2048, .batch_max = 8, .sleep = false}, 7));
@@ -570,6 +587,9 @@ int main(int argc, char** argv) {
     decode(b, cuda::Format::bf16, layers, false, ring);
     decode(b, cuda::Format::fp8, layers, false, ring);
   }
+  if (parts.contains("rings")) {
+    for (auto f : {cuda::Format::int8, cuda::Format::int4, cuda::Format::fp8, cuda::Format::bf16}) rings(b, f, layers);
+  }
   if (wants("prefill")) {
     for (auto f : {cuda::Format::bf16, cuda::Format::fp8, cuda::Format::int8}) prefill(b, f, layers);
   }
@@ -580,6 +600,8 @@ int main(int argc, char** argv) {
   }
   if (wants("families")) families_part(read);
   if (wants("prefix")) prefix_part(layers);
+  if (wants("bert")) bert_part(bf16, read);
+  if (parts.contains("ranks")) ranks_part(layers);
   if (wants("overlap")) overlap_part(GANGLION_SOURCE_DIR "/models/demo-chat");
   return 0;
 }

@@ -3,6 +3,7 @@
 #include "bench/cuda/engine_part.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -139,7 +140,7 @@ void overlap_part(const char* model_dir) {
       if (!checkpoint) return std::unexpected(checkpoint.error());
       EngineOptions wide = o;
       wide.step_tokens_max = std::max(o.step_tokens_max, kGpuStepTokens);
-      auto runner = make_cuda_runner(*checkpoint, config, wide, 0);
+      auto runner = make_cuda_runner(*checkpoint, config, wide, std::array{0});
       if (!runner || beside) return runner;
       return std::make_unique<Serial>(std::move(*runner));
     };

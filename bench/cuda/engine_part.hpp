@@ -6,3 +6,7 @@ void prefix_part(int layers);
 void overlap_part(const char* model_dir);
 // Steps of families that take the separate kernels; `read_gb`: what the memory gives, in GB/s.
 void families_part(double read_gb);
+
+// models_part.cpp: the encoder at BGE-base's shapes; a decoder over two GPUs beside one.
+void bert_part(double bf16_tflop, double read_gb);
+void ranks_part(int layers);

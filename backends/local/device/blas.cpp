@@ -99,7 +99,7 @@ Blas::~Blas() {
 
 Result<const Blas::Plan*> Blas::plan_for(const Call& c) {
   const bool fp8 = c.x_scales != nullptr;
-  auto& slot = plans_[Key{c.m, c.n, c.k, c.y_stride, fp8, c.wide}];
+  auto& slot = plans_[Key{c.m, c.n, c.k, c.y_stride, fp8, c.wide, c.bias != nullptr, c.gelu}];
   if (slot != nullptr) return slot.get();
   auto plan = std::make_unique<Plan>(*library_);
   const cudaDataType_t in = fp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF, out = c.wide ? CUDA_R_32F : CUDA_R_16BF;
@@ -112,6 +112,13 @@ Result<const Blas::Plan*> Blas::plan_for(const Call& c) {
   };
   set(CUBLASLT_MATMUL_DESC_TRANSA, transposed);
   set(CUBLASLT_MATMUL_DESC_TRANSB, plain);
+  if (c.bias != nullptr) {
+    const auto epilogue = c.gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+    const auto type = CUDA_R_16BF;
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
+    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, c.bias);
+  }
   if (fp8) {
     const auto mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
     set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
@@ -153,6 +160,7 @@ Result<void> Blas::multiply(cudaStream_t stream, const Call& c) {
     library_->desc_set(desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &c.w_scales, sizeof c.w_scales);
     library_->desc_set(desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &c.x_scales, sizeof c.x_scales);
   }
+  if (c.bias != nullptr) library_->desc_set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &c.bias, sizeof c.bias);
   const float one = 1.0f, zero = 0.0f;
   const auto status =
       library_->matmul(static_cast<cublasLtHandle_t>(handle_), desc, &one, c.w, (*plan)->w, c.x, (*plan)->x, &zero, c.y,

@@ -29,6 +29,8 @@ class Blas {
     void* y = nullptr;                // [m][y_stride], bf16, or fp32 when `wide`
     int m = 0, n = 0, k = 0, y_stride = 0;
     bool wide = false;
+    const void* bias = nullptr;  // bf16[n], added to each row of y; only where both are bf16
+    bool gelu = false;           // and y = gelu of that, in its tanh form; only with a bias
   };
   // y = x w^T. e4m3 needs compute capability 9.0 and m, n, k in multiples of 16. Plans are kept by shape; the first
   // call of a shape asks the library for one (some tens of microseconds).
@@ -43,7 +45,7 @@ class Blas {
   std::unique_ptr<Library> library_;
   void* handle_ = nullptr;
   DeviceBuffer workspace_;
-  using Key = std::tuple<int, int, int, int, bool, bool>;
+  using Key = std::tuple<int, int, int, int, bool, bool, bool, bool>;
   std::map<Key, std::unique_ptr<Plan>> plans_;
 };
 

@@ -4,7 +4,9 @@
 
 #include "backends/local/device/devices.hpp"
 #include "backends/local/device/status.hpp"
+#include "backends/local/engine/cuda_encoder.hpp"
 #include "backends/local/engine/runner.hpp"
+#include "backends/local/models/cuda/cuda_bert.hpp"
 #include "backends/local/models/cuda/cuda_ranks.hpp"
 
 namespace ganglion::local {
@@ -169,6 +171,24 @@ Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, c
                                devices);
   if (!ranks) return std::unexpected(ranks.error());
   return std::make_unique<CudaRunner>(std::move(*ranks), options, name + " (" + model + ")");
+}
+
+Result<std::unique_ptr<Encoder>> make_cuda_encoder(const Checkpoint& checkpoint, const ModelConfig& config,
+                                                   const std::string& device, int rows_max) {
+  int index = -1;
+  if (device == "auto") {
+    const auto found = find_devices();
+    if (!found) return std::unexpected(found.error());
+    index = std::ranges::max_element(*found, {}, &DeviceInfo::free_bytes)->index;
+  } else {
+    const auto devices = parse_devices(device);
+    if (!devices) return std::unexpected(devices.error());
+    if (devices->size() != 1) {
+      return core::fail(ErrorKind::unsupported, "an embedding model runs on one GPU", "device");
+    }
+    index = devices->front();
+  }
+  return CudaBert::load(&checkpoint, config, {.device = index, .rows_max = rows_max});
 }
 
 }  // namespace ganglion::local

@@ -11,6 +11,9 @@
 #include "backends/local/engine/engine.hpp"
 #include "backends/local/kernels/cpu/dispatch.hpp"
 #include "backends/local/models/bert.hpp"
+#ifdef GANGLION_CUDA
+#include "backends/local/engine/cuda_encoder.hpp"
+#endif
 #include "backends/local/tokenizer/tokenizer.hpp"
 
 namespace ganglion::local {
@@ -20,7 +23,10 @@ using core::Result;
 
 namespace {
 constexpr int kPassedOverMax = 8;
-}
+#ifdef GANGLION_CUDA
+constexpr int kGpuPassTokens = 32'768;  // enough to fill it
+#endif
+}  // namespace
 
 struct EmbeddingEngine::Impl {
   struct Request {
@@ -37,6 +43,7 @@ struct EmbeddingEngine::Impl {
       : options_(options), tokenizer_(std::move(tokenizer)), config_(std::move(config)), pool_(options.threads) {}
   ~Impl();
   Result<void> load();
+  Result<std::unique_ptr<Encoder>> make_encoder();
   Result<Handle> submit(std::vector<std::vector<std::int32_t>> inputs, std::shared_ptr<EmbedSink> sink,
                         Priority priority);
   Result<void> check(const std::vector<std::vector<std::int32_t>>& inputs) const;
@@ -53,7 +60,8 @@ struct EmbeddingEngine::Impl {
   Tokenizer tokenizer_;
   ModelConfig config_;
   ThreadPool pool_;
-  std::unique_ptr<Bert> bert_;
+  std::unique_ptr<Encoder> encoder_;
+  std::string device_;  // where it runs, and why not on a GPU
 
   std::deque<std::unique_ptr<Request>> active_;  // the loop's own; fast ones first
   int passed_over_ = 0;                          // passes in which a regular one waited and none took part
@@ -95,10 +103,13 @@ EngineStats EmbeddingEngine::stats() const {
   return impl_->stats_;
 }
 int EmbeddingEngine::dimensions() const {
-  return impl_->bert_->dimensions();
+  return impl_->encoder_->dimensions();
+}
+const std::string& EmbeddingEngine::device() const {
+  return impl_->device_;
 }
 int EmbeddingEngine::context_max() const {
-  return impl_->bert_->context_max();
+  return impl_->encoder_->context_max();
 }
 const Tokenizer& EmbeddingEngine::tokenizer() const {
   return impl_->tokenizer_;
@@ -107,16 +118,39 @@ const ModelConfig& EmbeddingEngine::config() const {
   return impl_->config_;
 }
 
+// By options_.device; device_ gets why not a GPU, if one was looked for.
+Result<std::unique_ptr<Encoder>> EmbeddingEngine::Impl::make_encoder() {
+  auto checkpoint = Checkpoint::open(options_.dir);
+  if (!checkpoint) return std::unexpected(checkpoint.error());
+#ifdef GANGLION_CUDA
+  if (options_.device != "cpu") {
+    const int rows = std::max(options_.step_tokens_max, kGpuPassTokens);
+    auto encoder = make_cuda_encoder(*checkpoint, config_, options_.device, rows);
+    if (encoder) {
+      options_.step_tokens_max = rows;
+      return encoder;
+    }
+    if (options_.device != "auto") return encoder;
+    device_ = encoder.error().message;
+  }
+#else
+  if (options_.device != "auto" && options_.device != "cpu") {
+    return core::fail(ErrorKind::unsupported, "device " + options_.device + ": this program was built without CUDA",
+                      "device");
+  }
+#endif
+  return Bert::load(std::move(*checkpoint), config_, {&kernels_for(best_isa()), &pool_},
+                    options_.quantize == Quantize::int8, options_.step_tokens_max);
+}
+
 Result<void> EmbeddingEngine::Impl::load() {
   options_.queue_max = std::max(options_.queue_max, 1);
   options_.inputs_max = std::max(options_.inputs_max, 1);
   options_.step_tokens_max = std::clamp(options_.step_tokens_max, 1, 65536);
-  auto checkpoint = Checkpoint::open(options_.dir);
-  if (!checkpoint) return std::unexpected(checkpoint.error());
-  auto bert = Bert::load(std::move(*checkpoint), config_, {&kernels_for(best_isa()), &pool_},
-                         options_.quantize == Quantize::int8, options_.step_tokens_max);
-  if (!bert) return std::unexpected(bert.error());
-  bert_ = std::move(*bert);
+  auto encoder = make_encoder();
+  if (!encoder) return std::unexpected(encoder.error());
+  encoder_ = std::move(*encoder);
+  device_ = device_.empty() ? encoder_->device() : encoder_->device() + ": " + device_;
   thread_ = std::thread([this] { run(); });
   return {};
 }
@@ -137,10 +171,10 @@ Result<void> EmbeddingEngine::Impl::check(const std::vector<std::vector<std::int
   }
   for (const auto& tokens : inputs) {
     if (tokens.empty()) return core::fail(ErrorKind::invalid_value, "an input has no tokens", "input");
-    if (tokens.size() > static_cast<std::size_t>(bert_->context_max())) {
+    if (tokens.size() > static_cast<std::size_t>(encoder_->context_max())) {
       return core::fail(ErrorKind::context_length,
-                        "this model's context is " + std::to_string(bert_->context_max()) + " tokens; an input has " +
-                            std::to_string(tokens.size()),
+                        "this model's context is " + std::to_string(encoder_->context_max()) +
+                            " tokens; an input has " + std::to_string(tokens.size()),
                         "input");
     }
     for (std::int32_t id : tokens) {
@@ -274,7 +308,7 @@ void EmbeddingEngine::Impl::pack() {
 
 void EmbeddingEngine::Impl::compute() {
   const auto begin = std::chrono::steady_clock::now();
-  auto vectors = bert_->encode(pass_);
+  auto vectors = encoder_->encode(pass_);
   std::size_t next = 0, tokens = 0;
   for (const auto& input : pass_) tokens += input.size();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

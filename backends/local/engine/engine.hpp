@@ -74,6 +74,7 @@ class EmbeddingEngine {
   void cancel(Handle handle);
 
   EngineStats stats() const;
+  const std::string& device() const;  // where it runs, for the log; and why not on a GPU, if one was looked for
   int dimensions() const;
   int context_max() const;
   const Tokenizer& tokenizer() const;

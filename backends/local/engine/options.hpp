@@ -69,6 +69,7 @@ struct EngineOptions {
 
 struct EmbeddingOptions {
   std::string dir;             // a BERT-family folder, sentence-transformers files beside it or not
+  std::string device = "cpu";  // "cpu", "auto" or "cuda:<number>"
   int threads = 0;             // as above
   int queue_max = 256;         // requests waiting; past it: queue_full
   int inputs_max = 2048;       // sequences in one request

@@ -1,5 +1,5 @@
 #pragma once
-// The BERT encoder (BGE, MiniLM and kin): token sequences to one pooled vector each. One caller at a time.
+// The BERT encoder (BGE, MiniLM and kin) on the CPU.
 
 #include <memory>
 #include <span>
@@ -8,6 +8,7 @@
 #include "backends/local/kernels/attention.hpp"
 #include "backends/local/kernels/linear.hpp"
 #include "backends/local/models/compute.hpp"
+#include "backends/local/models/encoder.hpp"
 #include "backends/local/models/weight_loader.hpp"
 #include "backends/local/weights/checkpoint.hpp"
 #include "backends/local/weights/model_config.hpp"
@@ -15,18 +16,17 @@
 
 namespace ganglion::local {
 
-class Bert {
+class Bert final : public Encoder {
  public:
   // `rows_max`: most tokens in one encode(). Errors name the tensor at fault.
   static core::Result<std::unique_ptr<Bert>> load(Checkpoint checkpoint, const ModelConfig& config, Compute compute,
                                                   bool quantize_int8, int rows_max);
 
-  // One vector of dimensions() floats per sequence, pooled, and of unit length where the config says so. Sequences
-  // have 1 to context_max() tokens in [0, vocab_size); together at most rows_max. Error: no memory.
-  core::Result<std::vector<std::vector<float>>> encode(std::span<const std::span<const std::int32_t>> sequences);
-
-  int dimensions() const { return static_cast<int>(config_.hidden_size); }
-  int context_max() const;
+  core::Result<std::vector<std::vector<float>>> encode(
+      std::span<const std::span<const std::int32_t>> sequences) override;
+  int dimensions() const override { return static_cast<int>(config_.hidden_size); }
+  int context_max() const override;
+  std::string device() const override { return "cpu"; }
   int rows_max() const { return rows_max_; }
 
  private:

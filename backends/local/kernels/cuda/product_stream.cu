@@ -363,7 +363,7 @@ __device__ __forceinline__ void fetch_x(const Product& p, char* x, float* invers
 }
 
 template <Format F>
-__global__ void __launch_bounds__(kThreads, 2) light_kernel(Product p, int stages) {
+__global__ void __launch_bounds__(kThreads, 2) light_kernel(Product p, int stages, bool late) {
   extern __shared__ __align__(128) char shared[];
   char* barriers = shared + stages * kLightStage<F>;
   float* inverse = reinterpret_cast<float*>(barriers + kLightStagesMax * 16);
@@ -375,11 +375,12 @@ __global__ void __launch_bounds__(kThreads, 2) light_kernel(Product p, int stage
                   stages};
   if (threadIdx.x == 0) ring.begin();
   __syncthreads();
-  let_next_start();
+  if (!late) let_next_start();
   const int panels = p.w.rows / kRowBlock, row_bytes = static_cast<int>(matrix_bytes(F, 1, p.w.cols));
   const int row_stages = (row_bytes + kStageRowBytes - 1) / kStageRowBytes, steps = row_bytes / kStepBytes;
   if (warp >= kWarps) {
     produce<kLightStage<F>>(p, ring, panels, row_stages, row_bytes);
+    if (late) let_next_start();  // the next one's ring fills from where this one's is no longer filled
     return;
   }
   wait_for_previous();
@@ -432,23 +433,30 @@ cudaError_t launch_stream(Queue queue, const Product& p, int multiprocessors, in
                 stages);
 }
 
+// `alone`: the block takes the whole multiprocessor.
 template <Format F>
-cudaError_t launch_light(Queue queue, const Product& p, int multiprocessors, int stages) {
+cudaError_t launch_light(Queue queue, const Product& p, int multiprocessors, int stages, bool late, bool alone) {
   const auto status = cudaFuncSetAttribute(light_kernel<F>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            static_cast<int>(kWholeShared));
   if (status != cudaSuccess) return status;
   const int blocks = min(p.w.rows / kRowBlock, multiprocessors);
+  const std::size_t bytes = light_bytes<F>(p.rows, p.w.cols, stages);
   return launch(queue, light_kernel<F>, static_cast<unsigned>(blocks), kThreads,
-                light_bytes<F>(p.rows, p.w.cols, stages), p, stages);
+                alone ? max(bytes, kHalfShared + 2048) : bytes, p, stages, late);
 }
 
 template <Format F>
 cudaError_t stream_of(Queue queue, const Product& p, int multiprocessors, int stages) {
-  if (stages <= 0) {
-    const int light = light_stages<F>(p.rows, p.w.cols);
-    if (light > 0 && p.rows <= kLightRowsMax) return launch_light<F>(queue, p, multiprocessors, light);
-    stages = kStagesUsual;
+  // Measurements of the other kernel: -1 next block early, -2 late, -3 alone on its multiprocessor; -12, -13: the same
+  // for long rows only.
+  if (stages < 0) {
+    const int light = p.rows <= kLightRowsMax ? light_stages<F>(p.rows, p.w.cols) : 0, way = -stages % 10;
+    const bool is_long = matrix_bytes(F, 1, p.w.cols) > std::int64_t{kShort<F>} * kStageRowBytes;
+    if (light > 0 && (stages > -10 || is_long)) {
+      return launch_light<F>(queue, p, multiprocessors, light, way == 2, way == 3);
+    }
   }
+  if (stages <= 0) stages = kStagesUsual;
   const bool is_short = matrix_bytes(F, 1, p.w.cols) <= std::int64_t{kShort<F>} * kStageRowBytes;
   return is_short ? launch_stream<F, kShort<F>>(queue, p, multiprocessors, stages)
                   : launch_stream<F, kLong<F>>(queue, p, multiprocessors, stages);

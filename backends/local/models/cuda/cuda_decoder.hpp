@@ -89,6 +89,12 @@ class CudaDecoder {
   // The last step's logits where nothing was sampled, one row for each slice that asked; for tests.
   core::Result<std::vector<float>> logits();
 
+  // For measurements: the streaming products' other ways, from the next step on.
+  void set_ring(int stages) {
+    options_.ring_stages = stages;
+    graphs_.clear();
+  }
+
   std::int64_t vocab_size() const { return config_.vocab_size; }
   std::int64_t context_max() const { return context_max_; }
   std::size_t weight_bytes() const { return weights_.step_bytes; }
