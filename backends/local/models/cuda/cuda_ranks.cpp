@@ -46,6 +46,9 @@ class CudaRanks::Hand {
 Result<std::unique_ptr<CudaRanks>> CudaRanks::load(const Checkpoint* checkpoint, const ModelConfig& config,
                                                    const CudaOptions& options, std::span<const int> devices) {
   if (auto share = share_of(config, static_cast<int>(devices.size())); !share) return std::unexpected(share.error());
+  if (devices.size() > 1 && !options.adapters.empty()) {
+    return core::fail(ErrorKind::unsupported, "adapters are for a model on one GPU");
+  }
   std::unique_ptr<CudaRanks> out(new CudaRanks);
   if (devices.size() > 1) {
     auto group = Collective::make(devices);
