@@ -23,7 +23,7 @@ import time
 import urllib.request
 
 CONFIG = """
-server: {{listen: "127.0.0.1:{port}"}}
+server: {{listen: "127.0.0.1:{port}", workers: {workers}}}
 admin: {{listen: "127.0.0.1:{admin}"}}
 local:
   - {{name: m, path: "{model}", device: {device}, quantize: {quantize}, kv_type: {kv}, max_batch: {batch},
@@ -127,7 +127,7 @@ class Gateway:
         self.program = options.ganglion.split()
         self.port, self.admin = free_port(), free_port()
         path = options.dir / "rows.yaml"
-        path.write_text(CONFIG.format(port=self.port, admin=self.admin, model=model, device=options.device,
+        path.write_text(CONFIG.format(port=self.port, admin=self.admin, model=model, device=options.device, workers=options.workers,
                                       quantize=options.quantize, kv=options.kv, batch=options.batch,
                                       directory=options.dir))
         began = time.monotonic()
@@ -159,6 +159,17 @@ class Gateway:
             out[key] = out.get(key, 0) + float(value)
         return out
 
+    def threads(self):
+        """Seconds of CPU by thread."""
+        out = {}
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            try:
+                fields = (task / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            out[task.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return out
+
     def start_load(self, prompt, output, *arguments):
         return subprocess.Popen([*self.program, "bench", "load", "--json", "--stream", "--model", "m", "--port",
                                  str(self.port), "--pid", str(self.process.pid), "--body-bytes",
@@ -175,10 +186,11 @@ def ms(result, histogram, quantile):
 
 
 def throughput(gateway, prompt, output, connections, requests):
-    before = gateway.counters()
+    before, threads = gateway.counters(), gateway.threads()
     result = outcome(gateway.start_load(prompt, output, "--unique", "--connections", connections, "--count", requests,
                                         "--seconds", 600))
     after = gateway.counters()
+    spent = sorted((cpu - threads.get(name, 0) for name, cpu in gateway.threads().items()), reverse=True)
     made = {key: after[key] - before.get(key, 0) for key in after}
     tokens, seconds = made["tokens_total_generated"], result["seconds"]
     row = {"row": f"{prompt}/{output}", "connections": connections, "requests": result["answered"],
@@ -188,12 +200,14 @@ def throughput(gateway, prompt, output, connections, requests):
            "ttft_ms": {q: ms(result, "first_byte_us", q) for q in ("p50", "p99")},
            "tpot_ms": {q: ms(result, "token_us", q) for q in ("p50", "p99")},
            "cpu_us_per_token": result["cpu_us_per_request"] * result["answered"] / tokens,
+           "cpu_us_per_token_by_thread": [cpu / tokens * 1e6 for cpu in spent[:4]] + [sum(spent[4:]) / tokens * 1e6],
            "device_busy": made["device_seconds_total"] / seconds,
            "step_ms": made["step_seconds_total"] / max(made["steps_total"], 1) * 1e3}
     print(f"{row['row']:>9}, {connections} connections, {row['requests']} requests ({row['errors']} errors): "
           f"{row['output_tok_s']:.0f} output tok/s, {row['prompt_tok_s']:.0f} prompt tok/s; first token p50 "
           f"{row['ttft_ms']['p50']:.0f} p99 {row['ttft_ms']['p99']:.0f} ms; a token p50 {row['tpot_ms']['p50']:.2f} p99 "
-          f"{row['tpot_ms']['p99']:.2f} ms; CPU {row['cpu_us_per_token']:.1f} us a token; device busy "
+          f"{row['tpot_ms']['p99']:.2f} ms; CPU {row['cpu_us_per_token']:.1f} us a token (threads "
+          f"{' '.join(f'{cpu:.1f}' for cpu in row['cpu_us_per_token_by_thread'])}); device busy "
           f"{100 * row['device_busy']:.0f} %, a step {row['step_ms']:.1f} ms; {row['tokens_each']:.1f} tokens each "
           f"({row['prompt_each']:.0f} of prompt)", flush=True)
     return row
@@ -241,6 +255,7 @@ def main():
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--quantize", default="fp8")
     parser.add_argument("--kv", default="fp8")
+    parser.add_argument("--workers", default="auto", help="of the gateway")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--shape", default="32,4096,11008,32,32000", help="layers, width, inner width, heads, vocabulary")
