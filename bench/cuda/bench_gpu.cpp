@@ -3,7 +3,7 @@
 // Llama-2-7B's shapes and random weights, and continuous batching through the scheduler.
 //
 //   bench_gpu [ceilings] [kernels | ladder | products | attention | library] [decode] [prefill] [batch] [prefix]
-//             [bert] [ranks] [rings] [overlap] [--layers N] [--batch N] [--requests N] [--ring N]
+//             [roofline] [bert] [ranks] [rings] [overlap] [--layers N] [--batch N] [--requests N] [--ring N]
 //
 // --ring N: the streaming products' other ways (kernels.hpp). `ranks` needs two GPUs and runs only where it is named.
 //
@@ -600,6 +600,7 @@ int main(int argc, char** argv) {
   }
   if (wants("families")) families_part(read);
   if (wants("prefix")) prefix_part(layers);
+  if (wants("roofline")) roofline_part(devices.front().multiprocessors, read, bf16, fp8);
   if (wants("bert")) bert_part(bf16, read);
   if (parts.contains("ranks")) ranks_part(layers);
   if (wants("overlap")) overlap_part(GANGLION_SOURCE_DIR "/models/demo-chat");

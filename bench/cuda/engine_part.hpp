@@ -10,3 +10,5 @@ void families_part(double read_gb);
 // models_part.cpp: the encoder at BGE-base's shapes; a decoder over two GPUs beside one.
 void bert_part(double bf16_tflop, double read_gb);
 void ranks_part(int layers);
+// roofline_part.cpp: every kernel of a step against its floor.
+void roofline_part(int multiprocessors, double read_gb, double bf16_tflop, double fp8_tflop);

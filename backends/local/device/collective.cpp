@@ -4,8 +4,10 @@
 
 #include <dlfcn.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <string>
+#include <thread>
 
 namespace ganglion::local {
 
@@ -46,6 +48,28 @@ struct Collective::Library {
   }
 };
 
+struct Collective::Meeting {
+  explicit Meeting(int threads) : count(threads) {}
+  const int count;
+  std::atomic<int> arrived{0};
+  std::atomic<unsigned> round{0};
+  std::atomic<bool> failed{false};
+
+  // Until all have come; false: one will not.
+  bool wait() {
+    const unsigned mine = round.load();
+    if (arrived.fetch_add(1) + 1 == count) {
+      arrived.store(0);
+      round.store(mine + 1);
+    }
+    while (round.load() == mine) {
+      if (failed.load()) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
+};
+
 Result<std::vector<std::unique_ptr<Collective>>> Collective::make(std::span<const int> devices) {
   auto library = std::make_shared<Library>();
   if (!library->load()) {
@@ -56,9 +80,10 @@ Result<std::vector<std::unique_ptr<Collective>>> Collective::make(std::span<cons
       status != kSuccess) {
     return core::fail(ErrorKind::unsupported, std::string("NCCL could not join the GPUs: ") + library->text(status));
   }
+  const auto meeting = std::make_shared<Meeting>(static_cast<int>(devices.size()));
   std::vector<std::unique_ptr<Collective>> out;
   for (void* communicator : communicators) {
-    out.emplace_back(new Collective(library));
+    out.emplace_back(new Collective(library, meeting));
     out.back()->communicator_ = communicator;
   }
   return out;
@@ -71,8 +96,15 @@ Collective::~Collective() {
 Result<void> Collective::sum(cudaStream_t stream, void* values, std::size_t count) {
   if (communicator_ == nullptr) return core::fail(ErrorKind::overloaded, "the group of GPUs was given up");
   const int status = library_->all_reduce(values, values, count, kBfloat16, kSum, communicator_, stream);
-  if (status == kSuccess) return {};
-  return core::fail(ErrorKind::overloaded, std::string("a sum over the GPUs failed: ") + library_->text(status));
+  if (status != kSuccess) {
+    return core::fail(ErrorKind::overloaded, std::string("a sum over the GPUs failed: ") + library_->text(status));
+  }
+  if (!meeting_->wait()) return core::fail(ErrorKind::overloaded, "another GPU of the group failed");
+  return {};
+}
+
+void Collective::fail() {
+  meeting_->failed.store(true);
 }
 
 void Collective::give_up() {

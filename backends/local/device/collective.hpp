@@ -22,15 +22,21 @@ class Collective {
   Collective(const Collective&) = delete;
   Collective& operator=(const Collective&) = delete;
 
-  // Replaces `count` bf16 values by their sums over the group; queued on `stream`.
+  // Replaces `count` bf16 values by their sums over the group; queued on `stream`. Returns when every device's has been
+  // queued: a kernel that is loaded while another device's sum waits for this one could wait for it in turn.
   core::Result<void> sum(cudaStream_t stream, void* values, std::size_t count);
-  // Ends what waits for the others. Nothing more will come of this group.
+  // This device cannot take part: the others' threads need not wait in sum(). Any thread.
+  void fail();
+  // Ends what waits on the devices, when no thread is in sum() any more. Nothing more will come of this group.
   void give_up();
 
  private:
   struct Library;
-  explicit Collective(std::shared_ptr<Library> library) : library_(std::move(library)) {}
+  struct Meeting;  // of the threads
+  Collective(std::shared_ptr<Library> library, std::shared_ptr<Meeting> meeting)
+      : library_(std::move(library)), meeting_(std::move(meeting)) {}
   std::shared_ptr<Library> library_;
+  std::shared_ptr<Meeting> meeting_;
   void* communicator_ = nullptr;
 };
 

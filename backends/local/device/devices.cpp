@@ -20,6 +20,8 @@ Result<std::vector<DeviceInfo>> find_devices() {
                                                   (status == cudaSuccess ? "none found" : cudaGetErrorString(status)));
   }
   std::vector<DeviceInfo> out;
+  int current = 0;  // of the caller's thread; looking around does not change it
+  if (cudaGetDevice(&current) != cudaSuccess) cudaGetLastError();
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties{};
     if (cudaGetDeviceProperties(&properties, i) != cudaSuccess || properties.major < 8) {
@@ -38,6 +40,7 @@ Result<std::vector<DeviceInfo>> find_devices() {
     cudaGetLastError();
     out.push_back(std::move(info));
   }
+  if (cudaSetDevice(current) != cudaSuccess) cudaGetLastError();
   if (out.empty()) {
     return core::fail(ErrorKind::unsupported, "no usable GPU: compute capability 8.0 or later is needed");
   }

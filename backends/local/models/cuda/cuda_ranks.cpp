@@ -113,9 +113,12 @@ std::uint64_t CudaRanks::device_bytes() const {
 }
 
 Result<void> CudaRanks::submit(std::span<const CudaDecoder::Slice> slices) {
-  auto queued = everywhere([&](std::size_t rank) { return decoders_[rank]->submit(slices); });
-  // A step that is refused as it stands is refused by all of them alike.
-  if (!queued && !group_.empty() && queued.error().kind != ErrorKind::internal) give_up();
+  auto queued = everywhere([&](std::size_t rank) {
+    auto mine = decoders_[rank]->submit(slices);
+    if (!mine && !group_.empty()) group_[rank]->fail();
+    return mine;
+  });
+  if (!queued && !group_.empty()) give_up();
   return queued;
 }
 
