@@ -2,6 +2,7 @@
 
 #include "backends/local/event_inbox.hpp"
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -9,6 +10,18 @@
 #include <utility>
 
 namespace ganglion::backends {
+
+namespace {
+
+constexpr std::size_t kGatheredMax = 256;
+
+struct Gathered {
+  bool on = false;
+  std::vector<std::shared_ptr<EventInbox>> inboxes;
+};
+thread_local Gathered gathered;
+
+}  // namespace
 
 class EventInbox::ChoiceSink final : public local::GenerateSink {
  public:
@@ -41,6 +54,7 @@ std::shared_ptr<local::EmbedSink> EventInbox::embed_sink() {
 }
 
 void EventInbox::deliver(std::size_t choice, local::GenerateEvent&& event) {
+  if (gathered.inboxes.size() >= kGatheredMax) wake_together();
   const std::lock_guard lock(mutex_);
   if (closed_) return;
   ChoiceNews& news = news_.choices[choice];
@@ -68,13 +82,52 @@ void EventInbox::deliver(core::Result<local::EmbedResult>&& result) {
 void EventInbox::wake() {
   arrived_ = true;
   if (std::exchange(posted_, true)) return;
-  boost::asio::post(executor_, [self = shared_from_this()] {
-    {
-      const std::lock_guard lock(self->mutex_);
-      self->posted_ = false;
+  if (gathered.on) {
+    gathered.inboxes.push_back(shared_from_this());
+    return;
+  }
+  boost::asio::post(executor_, [self = shared_from_this()] { self->woken(); });
+}
+
+void EventInbox::woken() {
+  {
+    const std::lock_guard lock(mutex_);
+    posted_ = false;
+  }
+  if (waiter_ != nullptr) waiter_->timer_.cancel();
+}
+
+void EventInbox::gather_wakes(bool begins) {
+  gathered.on = begins;
+  if (!begins) wake_together();
+}
+
+// One handler for each worker, which is there as long as one of its inboxes is open.
+void EventInbox::wake_together() {
+  struct Worker {
+    const void* context;
+    std::vector<std::shared_ptr<EventInbox>> inboxes;
+  };
+  std::vector<Worker> workers;
+  for (auto& inbox : std::exchange(gathered.inboxes, {})) {
+    const std::lock_guard lock(inbox->mutex_);
+    if (inbox->closed_) continue;
+    const void* context = &boost::asio::query(inbox->executor_, boost::asio::execution::context);
+    auto at = std::ranges::find(workers, context, &Worker::context);
+    if (at == workers.end()) at = workers.insert(at, {context, {}});
+    at->inboxes.push_back(inbox);
+  }
+  for (auto& [context, inboxes] : workers) {
+    for (std::size_t i = 0; i < inboxes.size(); ++i) {
+      const auto one = inboxes[i];
+      const std::lock_guard lock(one->mutex_);
+      if (one->closed_) continue;  // the next one may still be there
+      boost::asio::post(one->executor_, [all = std::move(inboxes)] {
+        for (const auto& inbox : all) inbox->woken();
+      });
+      break;
     }
-    if (self->waiter_ != nullptr) self->waiter_->timer_.cancel();
-  });
+  }
 }
 
 News EventInbox::take() {

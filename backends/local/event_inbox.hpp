@@ -2,7 +2,8 @@
 // From the engine's thread to one coroutine on a worker. The engine delivers and never waits; deliveries that the
 // worker has not taken yet are joined, so what waits here is at most the answer itself: the text (and, where asked,
 // the log-probabilities) of at most max_tokens tokens for each choice. However many deliveries there are, at most one
-// wake-up of the worker is under way.
+// wake-up of the worker is under way; and where the engine says that a step's events begin and end, the inboxes of one
+// worker are woken together, since to wake a thread costs more than what it has to do for a token.
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
@@ -49,6 +50,9 @@ class EventInbox : public std::enable_shared_from_this<EventInbox> {
   std::shared_ptr<local::GenerateSink> choice_sink(std::size_t choice);
   std::shared_ptr<local::EmbedSink> embed_sink();
 
+  // From now on, or no longer, this thread's wake-ups are kept and made together: when many are, and at the end.
+  static void gather_wakes(bool begins);
+
   // Worker's thread.
   News take();
   bool has_news() const;
@@ -62,6 +66,8 @@ class EventInbox : public std::enable_shared_from_this<EventInbox> {
   void deliver(std::size_t choice, local::GenerateEvent&& event);
   void deliver(core::Result<local::EmbedResult>&& result);
   void wake();   // mutex_ held
+  void woken();  // worker's thread
+  static void wake_together();
   void close();  // nothing is delivered or posted once this has returned
 
   mutable std::mutex mutex_;

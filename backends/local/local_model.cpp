@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "backends/local/event_inbox.hpp"
 #include "backends/local/local_parts.hpp"
 #include "backends/local/weights/model_config.hpp"
 #include "core/log.hpp"
@@ -24,10 +25,13 @@ core::Result<local::Quantize> quantize_of(const LocalModelOptions& options) {
 
 // What the engine says of its device goes to the log: a restart is good news, the rest is not.
 local::EngineHooks hooks_of(const std::string& model, local::RunnerFactory make_runner) {
-  return {.make_runner = std::move(make_runner), .notice = [model](std::string_view event, std::string_view problem) {
-            const auto level = event == "engine_restarted" ? core::LogLevel::warn : core::LogLevel::error;
-            core::log(level, event, {{"model", model}, {"problem", problem}});
-          }};
+  return {.make_runner = std::move(make_runner),
+          .notice =
+              [model](std::string_view event, std::string_view problem) {
+                const auto level = event == "engine_restarted" ? core::LogLevel::warn : core::LogLevel::error;
+                core::log(level, event, {{"model", model}, {"problem", problem}});
+              },
+          .telling = [](bool begins) { EventInbox::gather_wakes(begins); }};
 }
 
 core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quantize,

@@ -19,6 +19,22 @@ namespace {
 constexpr int kFailuresMax = 3;       // steps in a row, until a device that claims to be well is given up
 constexpr int kRestartDoublings = 6;  // of the pause between attempts
 
+// The events of one step, so that whoever is told of many can be woken once.
+class Telling {
+ public:
+  explicit Telling(const EngineHooks& hooks) : hooks_(hooks) {
+    if (hooks_.telling) hooks_.telling(true);
+  }
+  ~Telling() {
+    if (hooks_.telling) hooks_.telling(false);
+  }
+  Telling(const Telling&) = delete;
+  Telling& operator=(const Telling&) = delete;
+
+ private:
+  const EngineHooks& hooks_;
+};
+
 }  // namespace
 
 void Engine::Impl::run() {
@@ -132,6 +148,7 @@ void Engine::Impl::step() {
   failures_ = 0;
   charge(work, counts.device_seconds);
   const Stopwatch text;
+  const Telling telling(hooks_);
   advance(work, counts);
   if (!runner_->overlaps()) tell();
   end_stopped();
@@ -156,8 +173,11 @@ Result<void> Engine::Impl::compute(std::span<const Runner::Slice> slices, StepCo
   if (runner_->overlaps()) {
     if (auto queued = runner_->submit(slices); !queued) return queued;
     const Stopwatch text;
-    tell();
-    deliver();
+    {
+      const Telling telling(hooks_);
+      tell();
+      deliver();
+    }
     counts.text_seconds = text.seconds();
     auto done = runner_->collect(choices_);
     counts.device_seconds = took();

@@ -44,6 +44,53 @@ TEST(EventInbox, JoinsWhatAWorkerDidNotTakeYet) {
   EXPECT_FALSE(waiter.inbox().take().choices[1].started);
 }
 
+std::size_t run_ready(boost::asio::io_context& io) {
+  io.restart();  // it stops when it finds nothing
+  return io.poll();
+}
+
+TEST(EventInbox, ManyOfOneWorkerAreWokenByOneHandler) {
+  boost::asio::io_context one(1), other(1);
+  std::vector<std::unique_ptr<EventInbox::Waiter>> waiters;
+  std::vector<std::shared_ptr<local::GenerateSink>> sinks;
+  for (int i = 0; i < 30; ++i) {
+    const auto executor = (i % 3 == 0 ? other : one).get_executor();
+    waiters.push_back(std::make_unique<EventInbox::Waiter>(std::make_shared<EventInbox>(executor, 1), executor));
+    sinks.push_back(waiters.back()->inbox().choice_sink(0));
+  }
+  const auto tell = [&] {
+    for (auto& sink : sinks) sink->on_event(token("a")), sink->on_event(token("b"));
+  };
+  EventInbox::gather_wakes(true);
+  tell();
+  EXPECT_EQ(run_ready(one), 0U) << "nobody is woken in between";
+  waiters[1].reset();  // the first of its worker's closes
+  EventInbox::gather_wakes(false);
+  EXPECT_EQ(run_ready(one), 1U);
+  EXPECT_EQ(run_ready(other), 1U);
+  for (auto& waiter : waiters) {
+    if (waiter != nullptr) EXPECT_EQ(waiter->inbox().take().choices[0].text, "ab");
+  }
+  // Woken once, they can be woken again, one by one where nobody gathers.
+  tell();
+  EXPECT_EQ(run_ready(one), 19U);
+  EXPECT_EQ(run_ready(other), 10U);
+}
+
+TEST(EventInbox, GatheredWakesDoNotWaitForEver) {
+  boost::asio::io_context io(1);
+  std::vector<std::unique_ptr<EventInbox::Waiter>> waiters;
+  EventInbox::gather_wakes(true);
+  for (int i = 0; i < 600; ++i) {
+    waiters.push_back(
+        std::make_unique<EventInbox::Waiter>(std::make_shared<EventInbox>(io.get_executor(), 1), io.get_executor()));
+    waiters.back()->inbox().choice_sink(0)->on_event(token("a"));
+  }
+  EXPECT_EQ(run_ready(io), 2U) << "256 at a time";
+  EventInbox::gather_wakes(false);
+  EXPECT_EQ(run_ready(io), 1U);
+}
+
 TEST(EventInbox, CarriesAnError) {
   boost::asio::io_context io(1);
   EventInbox::Waiter waiter(std::make_shared<EventInbox>(io.get_executor(), 1), io.get_executor());
