@@ -14,7 +14,10 @@ constexpr int kGpusMax = 8;
 constexpr std::uint64_t kLibraries = std::uint64_t{768} << 20;  // contexts, cuBLASLt, captured graphs
 constexpr int kPagesLeast = 64;                                 // or one sequence of full length, if that is less
 
-double weight_bytes(Quantize quantize) {
+double weight_bytes(Quantize quantize, PackedScheme packed) {
+  if (quantize == Quantize::none && packed != PackedScheme::none) {
+    return packed == PackedScheme::fp8 ? 1 : 0.5 + 4.0 / 128;  // int4 with zero points
+  }
   switch (quantize) {
     case Quantize::int8:
     case Quantize::fp8:
@@ -25,6 +28,13 @@ double weight_bytes(Quantize quantize) {
       break;
   }
   return 2;
+}
+
+// Whose layers the parts of a cut model can compute (CudaDecoder's own conditions are stricter by little).
+bool can_be_cut(const ModelConfig& c, const EngineOptions& options) {
+  const auto families = {ModelFamily::llama, ModelFamily::mistral, ModelFamily::qwen2, ModelFamily::qwen3};
+  return std::ranges::find(families, c.family) != families.end() && options.adapters.empty() &&
+         (c.packed.scheme == PackedScheme::none || options.quantize != Quantize::none);
 }
 
 std::string gib(std::uint64_t bytes) {
@@ -40,7 +50,8 @@ std::uint64_t GpuNeed::on_each(int gpus) const {
 
 GpuNeed need_of(const ModelConfig& c, const EngineOptions& options) {
   const auto query = c.heads * c.head_dim, keys = c.kv_heads * c.head_dim;
-  const double layer = static_cast<double>(c.hidden_size * (2 * query + 2 * keys + 3 * c.intermediate_size));
+  const std::int64_t inner = (c.gated ? 3 : 2) * c.intermediate_size * std::max<std::int64_t>(c.experts, 1);
+  const double layer = static_cast<double>(c.hidden_size * (2 * query + 2 * keys + inner));
   const std::int64_t context =
       options.context_max > 0 ? std::min<std::int64_t>(options.context_max, c.max_position) : c.max_position;
   const std::int64_t pages = std::min<std::int64_t>(kPagesLeast, context / kPageTokens + 1);
@@ -48,7 +59,7 @@ GpuNeed need_of(const ModelConfig& c, const EngineOptions& options) {
   const int page_value = options.kv_type == KvType::f8 ? 1 : 2;
   const auto size = [](double bytes) { return static_cast<std::uint64_t>(std::max(bytes, 0.0)); };
   GpuNeed need;
-  need.cut = size(layer * static_cast<double>(c.layers) * weight_bytes(options.quantize)) +
+  need.cut = size(layer * static_cast<double>(c.layers) * weight_bytes(options.quantize, c.packed.scheme)) +
              static_cast<std::uint64_t>(pages * kPageTokens * 2 * c.layers * keys * page_value);
   const double vocabulary = static_cast<double>(c.vocab_size * c.hidden_size);
   need.first = size(vocabulary * (options.quantize == Quantize::none ? (c.tie_embeddings ? 0 : 2) : 1)) +
@@ -57,6 +68,7 @@ GpuNeed need_of(const ModelConfig& c, const EngineOptions& options) {
               static_cast<std::uint64_t>(rows * (c.hidden_size * 10 + query * 6 + keys * 4 + c.intermediate_size * 7));
   need.declared = options.gpu_bytes;
   for (int ways = 1; ways <= kGpusMax; ways *= 2) {
+    if (ways > 1 && !can_be_cut(c, options)) break;
     if (c.heads % ways == 0 && c.kv_heads % ways == 0 && c.intermediate_size % ways == 0) need.ways.push_back(ways);
   }
   return need;

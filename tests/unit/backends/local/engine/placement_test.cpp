@@ -63,6 +63,22 @@ TEST(Placement, TheFewestThatItCanBeCutOver) {
   EXPECT_EQ(need_of(odd, {}).ways, std::vector<int>{1});
 }
 
+TEST(Placement, ExpertsCountAndOtherFamiliesStayWhole) {
+  ModelConfig mixtral = llama_7b();
+  mixtral.family = ModelFamily::mixtral;
+  mixtral.kv_heads = 8, mixtral.intermediate_size = 14'336, mixtral.experts = 8;
+  const GpuNeed need = need_of(mixtral, {});
+  EXPECT_NEAR(static_cast<double>(need.on_each(1)) / kGiB, 88.5, 2);
+  EXPECT_EQ(need.ways, std::vector<int>{1});
+  EngineOptions adapted;
+  adapted.adapters.push_back({});
+  EXPECT_EQ(need_of(llama_70b(), adapted).ways, std::vector<int>{1});
+  ModelConfig packed = llama_70b();
+  packed.packed.scheme = PackedScheme::gptq;
+  EXPECT_NEAR(static_cast<double>(need_of(packed, {}).on_each(1)) / kGiB, 40, 3);
+  EXPECT_EQ(need_of(packed, {}).ways, std::vector<int>{1});
+}
+
 TEST(Placement, NowhereSaysWhatIsMissing) {
   const auto out = place(std::vector<GpuRoom>{{0, 20 * kGiB}, {1, 10 * kGiB}}, need_of(llama_70b(), {}));
   ASSERT_FALSE(out);
