@@ -107,8 +107,7 @@ struct Product {
 cudaError_t product(Queue, const Product&);
 // The same through a ring of bulk copies: compute capability 9.0, rows <= kFusedRowsMax, and columns whose activations
 // fit in registers; `stream_product_fits` says so. `stages`: of the ring, with the
-// activations in registers; 0: whatever is usual for the shape;
-// negative: the ways to have them in shared memory, for measurements.
+// activations in registers; 0: whatever is usual for the shape.
 bool stream_product_fits(const Product&);
 cudaError_t stream_product(Queue, const Product&, int multiprocessors, int stages);
 

@@ -4,11 +4,10 @@
 // is never idle for want of requests. Sixteen warps consume it, each always the same columns. Their sums meet in shared
 // memory, where the first four warps finish a row block while the others go on.
 //
-// Where the activations lie is what the two kernels differ in. For few rows they lie in shared memory: the block then
-// takes half a multiprocessor, so that the next product's block is there beside it and has its ring full when this one
-// ends. For more rows, they stay in registers for the kernel's whole life.
-// Integer weights meet activations in fp16, since integers become fp16 in half the
-// instructions; normalised or scaled by a power of two, activations are within its range. The rest is as in product.cu.
+// Where the activations lie is what the two kernels differ in: in registers, which each warp fills once for the
+// kernel's life since its columns are always the same; or, for long rows, which need more registers than there are, in
+// shared memory. Integer weights meet activations in fp16, since integers become fp16 in half the instructions;
+// normalised or scaled by a power of two, activations are within its range. The rest is as in product.cu.
 
 #include "backends/local/kernels/cuda/launch.cuh"
 #include "backends/local/kernels/cuda/product_parts.cuh"
@@ -254,9 +253,10 @@ __global__ void __launch_bounds__(kThreads, 1) stream_kernel(Product p, int stag
 
 // ---- activations in shared memory ----
 
-// Two blocks on a multiprocessor of 228 KiB, 1 KiB of which each block costs beside its own.
+// A ring of four to six stages is as good as a longer one; more only where there is room anyway.
 constexpr std::size_t kHalfShared = 113 * 1024;
 constexpr std::size_t kWholeShared = 227 * 1024;
+constexpr std::size_t kAloneShared = 115 * 1024;  // so much that no second block comes to the multiprocessor
 constexpr int kLightStagesMin = 4, kLightStagesMax = 8;
 constexpr int kLightRowsMax = 4;
 
@@ -363,7 +363,7 @@ __device__ __forceinline__ void fetch_x(const Product& p, char* x, float* invers
 }
 
 template <Format F>
-__global__ void __launch_bounds__(kThreads, 2) light_kernel(Product p, int stages, bool late) {
+__global__ void __launch_bounds__(kThreads, 2) light_kernel(Product p, int stages) {
   extern __shared__ __align__(128) char shared[];
   char* barriers = shared + stages * kLightStage<F>;
   float* inverse = reinterpret_cast<float*>(barriers + kLightStagesMax * 16);
@@ -375,12 +375,11 @@ __global__ void __launch_bounds__(kThreads, 2) light_kernel(Product p, int stage
                   stages};
   if (threadIdx.x == 0) ring.begin();
   __syncthreads();
-  if (!late) let_next_start();
+  let_next_start();
   const int panels = p.w.rows / kRowBlock, row_bytes = static_cast<int>(matrix_bytes(F, 1, p.w.cols));
   const int row_stages = (row_bytes + kStageRowBytes - 1) / kStageRowBytes, steps = row_bytes / kStepBytes;
   if (warp >= kWarps) {
     produce<kLightStage<F>>(p, ring, panels, row_stages, row_bytes);
-    if (late) let_next_start();  // the next one's ring fills from where this one's is no longer filled
     return;
   }
   wait_for_previous();
@@ -433,30 +432,28 @@ cudaError_t launch_stream(Queue queue, const Product& p, int multiprocessors, in
                 stages);
 }
 
-// `alone`: the block takes the whole multiprocessor.
 template <Format F>
-cudaError_t launch_light(Queue queue, const Product& p, int multiprocessors, int stages, bool late, bool alone) {
+cudaError_t launch_light(Queue queue, const Product& p, int multiprocessors, int stages) {
   const auto status = cudaFuncSetAttribute(light_kernel<F>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            static_cast<int>(kWholeShared));
   if (status != cudaSuccess) return status;
   const int blocks = min(p.w.rows / kRowBlock, multiprocessors);
-  const std::size_t bytes = light_bytes<F>(p.rows, p.w.cols, stages);
-  return launch(queue, light_kernel<F>, static_cast<unsigned>(blocks), kThreads,
-                alone ? max(bytes, kHalfShared + 2048) : bytes, p, stages, late);
+  // Two products' blocks beside each other were slower than one after the other, by up to a half.
+  const std::size_t bytes = max(light_bytes<F>(p.rows, p.w.cols, stages), kAloneShared);
+  return launch(queue, light_kernel<F>, static_cast<unsigned>(blocks), kThreads, bytes, p, stages);
 }
 
 template <Format F>
 cudaError_t stream_of(Queue queue, const Product& p, int multiprocessors, int stages) {
-  // Measurements of the other kernel: -1 next block early, -2 late, -3 alone on its multiprocessor; -12, -13: the same
-  // for long rows only.
-  if (stages < 0) {
-    const int light = p.rows <= kLightRowsMax ? light_stages<F>(p.rows, p.w.cols) : 0, way = -stages % 10;
+  if (stages <= 0) {
+    const int light = p.rows <= kLightRowsMax ? light_stages<F>(p.rows, p.w.cols) : 0;
     const bool is_long = matrix_bytes(F, 1, p.w.cols) > std::int64_t{kShort<F>} * kStageRowBytes;
-    if (light > 0 && (stages > -10 || is_long)) {
-      return launch_light<F>(queue, p, multiprocessors, light, way == 2, way == 3);
+    // Measured: one row of int8 gains in short products too.
+    if (light > 0 && (is_long || (F == Format::int8 && p.rows == 1))) {
+      return launch_light<F>(queue, p, multiprocessors, light);
     }
+    stages = kStagesUsual;
   }
-  if (stages <= 0) stages = kStagesUsual;
   const bool is_short = matrix_bytes(F, 1, p.w.cols) <= std::int64_t{kShort<F>} * kStageRowBytes;
   return is_short ? launch_stream<F, kShort<F>>(queue, p, multiprocessors, stages)
                   : launch_stream<F, kLong<F>>(queue, p, multiprocessors, stages);

@@ -164,8 +164,7 @@ TEST_F(ProductTest, EveryFormatAndRowCountAgreesWithDouble) {
             << "format " << static_cast<int>(c.format) << " group " << c.group << " rows " << rows << " columns " << k;
         if (capability < 90 || !cuda::stream_product_fits(p)) continue;
         // Few blocks with many row blocks each, and a short ring, so that it goes round often.
-        for (const auto& [stages, blocks] :
-             {std::pair{2, 3}, {5, 3}, {-1, 3}, {-2, multiprocessors}, {-3, 3}, {0, multiprocessors}}) {
+        for (const auto& [stages, blocks] : {std::pair{2, 3}, {5, 3}, {0, 3}, {0, multiprocessors}}) {
           cudaMemset(y_at.data(), 0xff, y_at.size());
           cudaDeviceSynchronize();
           run(cuda::stream_product(queue(), p, blocks, stages));
