@@ -119,6 +119,7 @@ EngineStats Replicas::stats() const {
     sum.plan_seconds += s.plan_seconds, sum.text_seconds += s.text_seconds;
     sum.prompt_tokens += s.prompt_tokens, sum.prefix_tokens += s.prefix_tokens;
     sum.generated_tokens += s.generated_tokens;
+    sum.guessed_tokens += s.guessed_tokens, sum.guessed_right_tokens += s.guessed_right_tokens;
     sum.accepted += s.accepted, sum.finished += s.finished, sum.cancelled += s.cancelled;
     sum.rejected_queue_full += s.rejected_queue_full, sum.rejected_context += s.rejected_context;
     sum.preempted += s.preempted, sum.failed += s.failed;

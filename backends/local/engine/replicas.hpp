@@ -54,6 +54,11 @@ class Replicas {
   core::Result<Handle> submit(GenerateRequest request, std::shared_ptr<GenerateSink> sink);
   void cancel(Handle handle);
 
+  // Of the first one, which is good for all: they have the same vocabulary.
+  core::Result<std::shared_ptr<const grammar::Grammar>> grammar(const grammar::Source& source) const {
+    return engines_.front()->grammar(source);
+  }
+
   EngineStats stats() const;  // sums; in service: any of them
   int context_max() const;    // of the smallest
   const Tokenizer& tokenizer() const { return engines_.front()->tokenizer(); }
