@@ -25,7 +25,8 @@ struct EngineHooks {
   // "engine_step_failed", "engine_out_of_service", "engine_restart_failed", "engine_restarted", and the problem. On the
   // engine's thread; empty: nobody listens.
   std::function<void(std::string_view event, std::string_view problem)> notice;
-  // Around the events of a step: true before the first, false after the last. On the engine's thread; empty: nobody minds.
+  // Around the events of a step: true before the first, false after the last. On the engine's thread; empty: nobody
+  // minds.
   std::function<void(bool begins)> telling;
 };
 

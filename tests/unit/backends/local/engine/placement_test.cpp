@@ -1,3 +1,5 @@
+// Which GPUs a model gets, by sizes alone; no GPU is asked.
+
 #include "backends/local/engine/placement.hpp"
 
 #include <gtest/gtest.h>
