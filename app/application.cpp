@@ -360,6 +360,9 @@ core::Result<void> Application::listen() {
   admin_ = std::make_unique<net::Server>(config_->admin, std::vector<net::ServerWorker>{std::move(admin_worker)},
                                          admin_hooks_);
   proxy_ = std::make_unique<net::Server>(config_->server, std::move(server_workers), proxy_hooks_);
+  proxy_->limit_addresses(config_->address_connections_max, [refused = metrics_.registry().shared().counter(
+                                                                 metrics::Family::connections_refused_total,
+                                                                 {"proxy", "address"})]() mutable { refused.add(); });
   const auto admin_port = admin_->listen(std::exchange(sockets_.admin, {}));
   if (!admin_port) return std::unexpected(admin_port.error());
   const auto proxy_port = proxy_->listen(std::exchange(sockets_.proxy, {}));

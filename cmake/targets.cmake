@@ -31,14 +31,14 @@ function(ganglion_test name)
   endif()
 endfunction()
 
-# ganglion_fuzz(<name> SOURCE fuzz_x.cpp DEPS lib ...): a libFuzzer program fuzz_<name>, only in the fuzz preset;
+# ganglion_fuzz(<name> SOURCE fuzz_x.cpp [SOURCES property.cpp ...] DEPS lib ...): a libFuzzer program fuzz_<name>, only in the fuzz preset;
 # elsewhere its corpus is replayed by the folder's unit tests.
 function(ganglion_fuzz name)
   if(NOT GANGLION_FUZZ)
     return()
   endif()
-  cmake_parse_arguments(A "" "SOURCE" "DEPS" ${ARGN})
-  add_executable(fuzz_${name} ${A_SOURCE})
+  cmake_parse_arguments(A "" "SOURCE" "SOURCES;DEPS" ${ARGN})
+  add_executable(fuzz_${name} ${A_SOURCE} ${A_SOURCES})
   target_link_libraries(fuzz_${name} PRIVATE ganglion_options)
   target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
   foreach(dep IN LISTS A_DEPS)

@@ -27,7 +27,8 @@ struct ShutdownOptions {
 };
 
 struct Config {
-  net::ServerOptions server;  // the proxy listener
+  net::ServerOptions server;                // the proxy listener
+  std::size_t address_connections_max = 0;  // of it, from one client address; 0: any number
   // /metrics, /healthz, /readyz, /admin/*
   net::ServerOptions admin{.port = 8081, .workers = 1, .connections_max = 256};
   gateway::AdminAccess admin_access;

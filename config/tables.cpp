@@ -378,21 +378,27 @@ Table<ShutdownOptions> shutdown_table() {
 
 }  // namespace
 
-Table<net::ServerOptions> server_table() {
-  using T = net::ServerOptions;
+Table<Config> server_table() {
+  using T = Config;
+  using S = net::ServerOptions;
+  const auto in = [](auto member) { return [member](auto& c) -> auto& { return c.server.*member; }; };
   return {{
-      listen_field<T>(kSelf, "Where clients connect."),
-      entry<T>("workers", &T::workers, integer_or("auto", 0, 0, 1024), "Worker threads; `auto`: one per core.",
+      listen_field<T>([](auto& c) -> auto& { return c.server; }, "Where clients connect."),
+      entry<T>("workers", in(&S::workers), integer_or("auto", 0, 0, 1024), "Worker threads; `auto`: one per core.",
                kRestart),
-      section<T>("tls", &T::tls, tls_table(), "TLS towards clients."),
-      max_connections_field<T>(&T::connections_max),
-      entry<T>("header_timeout", &T::header_timeout, duration(milliseconds{100}, seconds{300}),
+      section<T>("tls", in(&S::tls), tls_table(), "TLS towards clients."),
+      max_connections_field<T>(in(&S::connections_max)),
+      entry<T>("max_connections_per_address", &T::address_connections_max, integer_or("unlimited", 0, 0, 1'000'000),
+               "Open connections from one client address (IPv6: from one /64); past it a new one gets 429 and is "
+               "closed. Behind a load balancer all clients share its address.",
+               kRestart),
+      entry<T>("header_timeout", in(&S::header_timeout), duration(milliseconds{100}, seconds{300}),
                "Time for one request's header block; past it 408.", kRestart),
-      entry<T>("keep_alive_timeout", &T::keep_alive_timeout, duration(milliseconds{0}, hours{1}),
+      entry<T>("keep_alive_timeout", in(&S::keep_alive_timeout), duration(milliseconds{0}, hours{1}),
                "Idle time between two requests of a connection.", kRestart),
-      entry<T>("write_timeout", &T::write_timeout, duration(milliseconds{100}, hours{1}),
+      entry<T>("write_timeout", in(&S::write_timeout), duration(milliseconds{100}, hours{1}),
                "A client that takes no byte for so long is cut off.", kRestart),
-      entry<T>("min_body_rate", &T::body_rate_min, size(0, kGiB),
+      entry<T>("min_body_rate", in(&S::body_rate_min), size(0, kGiB),
                "Bytes a second that a request body must arrive with after its first 10 s; 0: any.", kRestart),
   }};
 }
@@ -433,7 +439,7 @@ Table<Config> root_table() {
   const auto reserve = [](auto& c) -> auto& { return c.gateway.reserve; };
   using T = Config;
   return {{
-      section<T>("server", &T::server, server_table(), "The proxy listener, where applications connect."),
+      section<T>("server", kSelf, server_table(), "The proxy listener, where applications connect."),
       section<T>("admin", kSelf, admin_table(), "The admin listener, for operators and Prometheus."),
       objects<T>("providers", &T::remotes, provider_table(), "Remote OpenAI-compatible providers.",
                  {.example = "- name: openai\n  base_url: https://api.openai.com/v1\n  api_key: ${OPENAI_API_KEY}\n"

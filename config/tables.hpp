@@ -9,7 +9,7 @@ namespace ganglion::config {
 Table<Config> root_table();
 
 // Parts of it, in the files that declare them.
-Table<net::ServerOptions> server_table();
+Table<Config> server_table();
 Table<Config> admin_table();
 Table<backends::RemoteOptions> provider_table();
 Table<backends::LocalModelOptions> local_table();

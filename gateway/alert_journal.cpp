@@ -69,6 +69,9 @@ core::Result<AlertJournal> AlertJournal::open(std::string path, core::WallTime n
 void AlertJournal::take(const std::string& line) {
   const Json json = Json::parse(line, nullptr, false);
   if (!json.is_object() || !json.contains("id") || !json["id"].is_string()) return;  // torn by a crash
+  for (const char* name : {"series", "body"})
+    if (json.contains(name) && !json[name].is_string()) return;  // damaged, or somebody's own
+  if (json.contains("raised") && !json["raised"].is_number_integer()) return;
   const auto id = json["id"].get<std::string>();
   if (json.contains("done")) {
     if (const auto it = entries_.find(id); it != entries_.end()) it->second.body.clear();

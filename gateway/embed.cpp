@@ -2,6 +2,9 @@
 
 #include "gateway/embed.hpp"
 
+#include <cmath>
+#include <limits>
+
 #include "api/json_cursor.hpp"
 #include "api/json_text.hpp"
 
@@ -21,7 +24,10 @@ bool read_vector(JsonCursor& cursor, std::vector<float>& out) {
   for (bool more = cursor.begin_array(); more; more = cursor.next_element()) {
     std::string_view number;
     if (cursor.peek() != JsonType::number || !cursor.number(number) || out.size() == kDimensionsMax) return false;
-    out.push_back(static_cast<float>(api::to_double(number).value_or(0)));
+    // One that no float holds would make every distance to it infinite, or none at all.
+    const auto value = api::to_double(number);
+    if (!value || std::abs(*value) > std::numeric_limits<float>::max()) return false;
+    out.push_back(static_cast<float>(*value));
   }
   return cursor.ok();
 }
@@ -72,7 +78,8 @@ core::Result<Embedding> read_embedding(std::string_view body) {
       cursor.skip();
     }
   }
-  if (!cursor.ok() || out.vector.empty()) return core::fail(ErrorKind::upstream_protocol, "the answer is no embedding");
+  if (!cursor.ok() || !cursor.at_end() || out.vector.empty())
+    return core::fail(ErrorKind::upstream_protocol, "the answer is no embedding");
   return out;
 }
 

@@ -75,7 +75,7 @@ constexpr FamilySpec kCatalog[] = {
     counter(connections_accepted_total, "ganglion_connections_accepted_total", "", {"listener"},
             "Client connections accepted."),
     counter(connections_refused_total, "ganglion_connections_refused_total", "", {"listener", "reason"},
-            "Client connections closed before their first request (limit, tls, accept)."),
+            "Client connections closed before their first request (limit, address, tls, accept)."),
     // Cache.
     counter(cache_lookups_total, "ganglion_cache_lookups_total", "", {"result"},
             "Requests by cache outcome (skip, miss, hit, follower, stale); requests that cannot be cached are not "

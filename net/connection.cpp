@@ -35,11 +35,12 @@ core::SteadyTime now() {
 }  // namespace
 
 Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, std::string peer, Admission admission,
-                       std::string_view received)
+                       AddressCount::Place place, std::string_view received)
     : worker_(std::move(worker)),
       stream_(std::move(socket)),
       peer_(std::move(peer)),
       admission_(admission),
+      address_place_(std::move(place)),
       place_(worker_->open.size()),
       io_timer_(worker_->wheel,
                 [this] {
@@ -52,9 +53,9 @@ Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, st
                       }),
       probe_timer_(worker_->wheel, [this] { probe_tls(); }) {
   worker_->open.push_back(this);
-  if (admission_ == Admission::over_cap) {
+  if (admission_ >= Admission::over_cap) {
     ++worker_->rejecting;
-    worker_->shared->hooks.connection_rejected();
+    count_rejected(*worker_->shared, admission_);
     return;
   }
   if (admission_ == Admission::adopted) {
@@ -77,7 +78,7 @@ Connection::~Connection() {
   worker_->buffers.give(std::move(in_));
   worker_->buffers.give(std::move(raw_));
   if (phase_ == Phase::exchange) worker_->exchanges.fetch_sub(1, std::memory_order_relaxed);
-  if (admission_ == Admission::over_cap) {
+  if (admission_ >= Admission::over_cap) {
     --worker_->rejecting;
     return;
   }
@@ -85,13 +86,22 @@ Connection::~Connection() {
   worker_->shared->hooks.connection_closed();
 }
 
+void Connection::count_rejected(ServerShared& shared, Admission admission) {
+  if (admission == Admission::over_cap)
+    shared.hooks.connection_rejected();
+  else if (shared.address_rejected)
+    shared.address_rejected();
+}
+
 asio::awaitable<void> Connection::run(std::unique_ptr<Connection> self) {
   co_await self->live();
 }
 
 asio::awaitable<void> Connection::live() {
-  if (admission_ == Admission::over_cap) {
-    core::Error error = core::make_error(ErrorKind::overloaded, "too many connections");
+  if (admission_ >= Admission::over_cap) {
+    core::Error error = admission_ == Admission::over_cap
+                            ? core::make_error(ErrorKind::overloaded, "too many connections")
+                            : core::make_error(ErrorKind::rate_limited, "too many connections from this address");
     error.retry_after = 1s;
     co_await send_error(error);
     co_await close_gracefully();

@@ -18,16 +18,18 @@ namespace ganglion::net {
 
 class Connection final : private Stream::PeerListener {
  public:
-  enum class Admission : std::uint8_t { accepted, over_cap, adopted };
+  enum class Admission : std::uint8_t { accepted, adopted, over_cap, over_address_cap };  // the last two: refused
 
   // `received`: what another process has read of the connection and not used; of an adopted one.
   Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, std::string peer, Admission admission,
-             std::string_view received = {});
+             AddressCount::Place place = {}, std::string_view received = {});
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   ~Connection();
 
   static boost::asio::awaitable<void> run(std::unique_ptr<Connection> self);
+
+  static void count_rejected(ServerShared& shared, Admission admission);
 
   void close_if_idle();    // draining: between requests it ends now
   void give_if_idle();     // to the process that takes over; else after the request that runs
@@ -87,6 +89,7 @@ class Connection final : private Stream::PeerListener {
   Stream stream_;
   const std::string peer_;
   const Admission admission_;
+  const AddressCount::Place address_place_;
   std::size_t place_ = 0;  // in worker_->open
   Exchange exchange_{*this};
   TimerWheel::Entry io_timer_;        // the limit of the wait at hand: handshake, head, idle, body, write, linger

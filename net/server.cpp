@@ -87,17 +87,23 @@ core::Result<void> open_all(const std::vector<std::shared_ptr<Worker>>& workers,
 void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp::endpoint& peer) {
   ServerShared& shared = *worker->shared;
   auto admission = Connection::Admission::accepted;
+  std::optional<AddressCount::Place> place;
   if (shared.connections.fetch_add(1, std::memory_order_relaxed) >= shared.options.connections_max ||
       socket.native_handle() >= descriptor_bounds().client) {
+    admission = Connection::Admission::over_cap;
+  } else if (place = shared.addresses.enter(peer.address(), shared.address_connections_max); !place) {
+    admission = Connection::Admission::over_address_cap;
+  }
+  if (admission != Connection::Admission::accepted) {
     shared.connections.fetch_sub(1, std::memory_order_relaxed);
     // A TLS client could not read a plain refusal, and a handshake is what an overloaded server should not pay for.
     if (worker->rejecting >= kRejectingMax || shared.certificate.enabled()) {
-      shared.hooks.connection_rejected();
+      Connection::count_rejected(shared, admission);
       return;
     }
-    admission = Connection::Admission::over_cap;
   }
-  auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()), admission);
+  auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()), admission,
+                                                 place ? std::move(*place) : AddressCount::Place{});
   asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
 }
 
@@ -210,6 +216,11 @@ Server::Server(ServerOptions options, std::vector<ServerWorker> workers, ServerH
 
 Server::~Server() = default;
 
+void Server::limit_addresses(std::size_t connections_max, std::function<void()> rejected) {
+  state_->shared->address_connections_max = connections_max;
+  state_->shared->address_rejected = std::move(rejected);
+}
+
 core::Result<std::uint16_t> Server::listen(const std::vector<int>& inherited) {
   const ServerOptions& options = state_->shared->options;
   boost::system::error_code error;
@@ -300,10 +311,12 @@ void Server::adopt(int fd, std::string received) {
       return;
     }
     worker->shared->connections.fetch_add(1, std::memory_order_relaxed);
-    asio::co_spawn(worker->io,
-                   Connection::run(std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()),
-                                                                Connection::Admission::adopted, received)),
-                   asio::detached);
+    // One that another process has taken is not refused any more.
+    auto place = worker->shared->addresses.enter(peer.address(), worker->shared->address_connections_max);
+    auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()),
+                                                   Connection::Admission::adopted,
+                                                   place ? std::move(*place) : AddressCount::Place{}, received);
+    asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
   });
 }
 

@@ -35,6 +35,10 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
+  // Before listen(): past so many open connections from one address (IPv6: one /64) a new one gets 429 and is closed,
+  // and `rejected` is called, on a worker's thread.
+  void limit_addresses(std::size_t connections_max, std::function<void()> rejected);
+
   // Loads the certificate, binds and starts to accept; returns the bound port. Errors are `internal` with the cause in
   // the message (address in use also when another process holds the port with SO_REUSEPORT).
   // `inherited`: sockets that listen already, from a service manager or from the process that this one replaces; owned

@@ -4,10 +4,12 @@
 #include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "core/limits.hpp"
+#include "net/address_count.hpp"
 #include "net/buffer_pool.hpp"
 #include "net/exchange.hpp"
 #include "net/hooks.hpp"
@@ -33,6 +35,9 @@ struct ServerShared {
   ServerHooks& hooks;
   ServerCertificate certificate;
   std::atomic<std::size_t> connections{0};
+  AddressCount addresses;
+  std::size_t address_connections_max = 0;  // from one address; 0: any number
+  std::function<void()> address_rejected;   // told of each past it
   std::atomic<bool> draining{false};
   std::atomic<Hold> hold{Hold::none};
   HandOff hand_off;  // set before `giving`

@@ -5,3 +5,7 @@ ganglion_fuzz(resp SOURCE fuzz_resp.cpp DEPS net)
 foreach(part request response chunk)
   ganglion_fuzz(http1_${part} SOURCE ${CMAKE_CURRENT_LIST_DIR}/fuzz_http1_${part}.cpp DEPS net)
 endforeach()
+# The session layer over real sockets: a client's bytes to the server's connection, a provider's to the upstream client.
+foreach(side server client)
+  ganglion_fuzz(http_${side} SOURCE ${CMAKE_CURRENT_LIST_DIR}/fuzz_http_${side}.cpp SOURCES ${CMAKE_CURRENT_LIST_DIR}/session_property.cpp DEPS net)
+endforeach()

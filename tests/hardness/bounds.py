@@ -614,6 +614,80 @@ def amplification(release):
         mock.stop()
 
 
+def waves(release):
+    """Crowds that come and go: the tenth leaves the gateway as the second did."""
+    many, rounds = (2_000, 30) if release else (200, 10)
+    mock = Mock()
+    gateway = start(mock.port, more="admission: {max_in_flight: 64}\ntiers: {max_queue: 32}\n")
+    try:
+        port = gateway.ports["proxy"]
+        after, served, shed = [], 0, 0
+        for _ in range(rounds):
+            crowd = [connect(port) for _ in range(many)]
+            for i, connection in enumerate(crowd):
+                connection.sendall(post(chat(stream=i % 3 == 0)) if i % 4 else post(chat())[:60])  # some never finish
+            for i, connection in enumerate(crowd):
+                if i % 4 == 1:
+                    connection.close()
+            for i, connection in enumerate(crowd):
+                if i % 4 == 2:
+                    status = int(connection.recv(4096).split(b" ", 2)[1])
+                    must(status in (200, 503, 429), f"waves: {status}")
+                    served, shed = served + (status == 200), shed + (status != 200)
+            for connection in crowd:
+                connection.close()
+            deadline = time.monotonic() + 10
+            while fds(gateway.process) > 120 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            after.append((fds(gateway.process), rss(gateway.process)))
+        must(served > 0, "waves: none was served")
+        # The pools keep up to one connection a place to the provider.
+        must(after[-1][0] <= after[1][0] + 64, f"waves: descriptors {after[1][0]} after the second, {after[-1][0]} after the last")
+        must(after[-1][1] <= after[1][1] * 1.1 + 8 * MIB, f"waves: {after[1][1] / MIB:.0f} MiB after the second, {after[-1][1] / MIB:.0f} MiB after the last")
+        connection = connect(port)
+        connection.sendall(post(chat()))
+        must(read_answer(connection)[0] == 200, "waves: it does not serve any more")
+        return (f"{rounds} crowds of {many}, a quarter of them leaving at once and a quarter never finishing their heads: {served} served, {shed} shed of those that "
+                f"waited; after the second and the last wave {after[1][0]} and {after[-1][0]} descriptors, {after[1][1] / MIB:.0f} and {after[-1][1] / MIB:.0f} MiB")
+    finally:
+        gateway.stop()
+        mock.stop()
+
+
+def address_cap(release):
+    """One address opens all it can; another one is served beside it."""
+    cap = 1_000 if release else 50
+    mock = Mock()
+    gateway = start(mock.port, server=f"max_connections_per_address: {cap}")
+    try:
+        port = gateway.ports["proxy"]
+        held = [connect(port) for _ in range(cap)]
+        held[0].sendall(post(chat()))
+        must(read_answer(held[0])[0] == 200, "address_cap: within the cap")
+        refused = 0
+        for _ in range(20):
+            connection = connect(port)
+            status, _ = read_answer(connection)
+            must(status == 429 and b"retry-after" in read_answer.headers and read_answer.headers.get(b"connection") == b"close",
+                 f"address_cap: past the cap {status}")
+            refused += 1
+            connection.close()
+        other = socket.socket()
+        other.bind(("127.0.0.2", 0))
+        other.connect(("127.0.0.1", port))
+        other.sendall(post(chat()))
+        must(read_answer(other)[0] == 200, "address_cap: another address")
+        held.pop().close()
+        time.sleep(0.2)
+        connection = connect(port)
+        connection.sendall(post(chat()))
+        must(read_answer(connection)[0] == 200, "address_cap: after one has gone")
+        return f"{cap} connections from one address held, {refused} more got 429 and were closed, another address was served beside"
+    finally:
+        gateway.stop()
+        mock.stop()
+
+
 def feed(connection, data):
     try:
         connection.sendall(data)
@@ -622,7 +696,7 @@ def feed(connection, data):
 
 
 CASES = {"slow_headers": slow_headers, "slow_bodies": slow_bodies, "slow_readers": slow_readers, "idle": idle, "streams": streams,
-         "overload": overload, "memory": memory, "descriptors": descriptors, "amplification": amplification}
+         "overload": overload, "memory": memory, "descriptors": descriptors, "amplification": amplification, "waves": waves, "address_cap": address_cap}
 
 
 def main():

@@ -75,6 +75,11 @@ static bool volatile_file(std::string_view path) {
   return path.ends_with("-shm");
 }
 
+// Stores into this one are seen by nobody: what survives a loss of power is chosen from what stands there.
+static bool mapped_file(std::string_view path) {
+  return path.ends_with("/unwritten");
+}
+
 void Disk::opened(int fd, const char* path, bool created, bool truncated) {
   struct stat info{};
   if (::fstat(fd, &info) == 0 && S_ISDIR(info.st_mode)) {
@@ -85,6 +90,7 @@ void Disk::opened(int fd, const char* path, bool created, bool truncated) {
   if (volatile_file(path)) return;
   FilePtr& file = names_[path];
   if (!file) file = std::make_shared<File>();
+  file->mapped = mapped_file(path);
   if (created) name_changes_.push_back({.kind = NameChange::Kind::created, .path = path, .before = nullptr});
   if (truncated && !created) file->changes.push_back({.offset = 0, .resize = true});
   open_[fd] = file;
@@ -127,7 +133,7 @@ long Disk::write(int fd, const void* data, std::size_t size, std::int64_t offset
     if (size > 1 && random.percent(faults.short_write)) size = 1 + random.below(size - 1);
   }
   const ssize_t wrote = real_pwrite(fd, data, size, offset);
-  if (wrote > 0 && file)
+  if (wrote > 0 && file && !file->mapped)
     file->changes.push_back(
         {static_cast<std::uint64_t>(offset), {static_cast<const char*>(data), static_cast<std::size_t>(wrote)}});
   return wrote;
@@ -242,6 +248,16 @@ std::string Disk::surviving(const File& file) {
   return out;
 }
 
+// Of a mapped file every page is on the disk as it was at some time: now, or never.
+std::string Disk::surviving_pages(std::string bytes) {
+  constexpr std::size_t kPage = 4096;
+  const unsigned odds = machine_.random.of(std::vector<unsigned>{0, 50, 100});
+  for (std::size_t at = 0; at < bytes.size(); at += kPage)
+    if (!machine_.random.percent(odds))
+      std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(at), std::min(kPage, bytes.size() - at), '\0');
+  return bytes;
+}
+
 // Each with a file of its own: descriptors of the dead process lead nowhere.
 void Disk::write_out(const std::map<std::string, std::string>& files) {
   for (const auto& entry : std::filesystem::recursive_directory_iterator{root_})
@@ -292,7 +308,7 @@ void Disk::after_crash(bool power) {
   }
   name_changes_.clear();
   for (const auto& [path, file] : names_) {
-    file->held = surviving(*file);
+    file->held = mapped_file(path) ? surviving_pages(seen(path)) : surviving(*file);
     file->changes.clear();
     files[path] = file->held;
   }

@@ -63,7 +63,7 @@ class Disk {
   struct File {
     std::string held;             // on the disk
     std::vector<Change> changes;  // since
-    int real = -1;                // of its own, while it is tracked
+    bool mapped = false;          // written by stores that nobody sees
   };
   // What happened to names and is not on the disk.
   struct NameChange {
@@ -78,6 +78,7 @@ class Disk {
   FilePtr file_of(int fd);
   static void put(std::string& to, const Change& change);
   std::string surviving(const File& file);
+  std::string surviving_pages(std::string bytes);
   std::string seen(const std::string& path) const;
   void change(File& file, Change change);
   void write_out(const std::map<std::string, std::string>& files);

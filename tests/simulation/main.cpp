@@ -22,9 +22,11 @@
 
 namespace {
 
+constexpr std::uint64_t kTellEvery = 10'000;
+
 struct Options {
   std::uint64_t from = 1, count = 100;
-  std::uint64_t batch = 50;
+  std::uint64_t batch = 16;  // what killed lives leave in a process is bounded by it
   bool trace = false;
   bool twice = false;  // each seed again, to see that it repeats
   long seconds = 0;
@@ -209,6 +211,11 @@ int main(int argc, char** argv) {
   for (std::uint64_t seed = options.from; seed < end; seed += options.batch) {
     const std::uint64_t count = std::min(options.batch, end - seed);
     if (!fork_batch(seed, count, options, total)) find_the_dead(seed, count, options, total);
+    if (total.seeds % kTellEvery < count) {
+      std::fprintf(stderr, "%llu seeds, %llu violate the contract, %.0f s of CPU time\n",
+                   static_cast<unsigned long long>(total.seeds), static_cast<unsigned long long>(total.failed),
+                   cpu_seconds());
+    }
     if (options.seconds != 0 && std::chrono::steady_clock::now() - began > std::chrono::seconds{options.seconds}) break;
   }
   std::error_code ignored;

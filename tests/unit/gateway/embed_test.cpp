@@ -19,7 +19,9 @@ TEST(ReadEmbedding, TakesTheFirstVectorAndTheUsage) {
 TEST(ReadEmbedding, WhatIsNoEmbeddingIsRefused) {
   for (const char* body :
        {"", "[]", "{}", R"({"data":[]})", R"({"data":[{"embedding":"AAAA"}]})", R"({"data":[{"embedding":[1,"x"]}]})",
-        R"({"data":[{"embedding":[]}]})", R"({"error":{"message":"no"}})", R"({"data":[{"embedding":[1,2)"}) {
+        R"({"data":[{"embedding":[]}]})", R"({"error":{"message":"no"}})", R"({"data":[{"embedding":[1,2)",
+        R"({"data":[{"embedding":[1]}]} x)", R"({"data":[{"embedding":[1e300]}]})",
+        R"({"data":[{"embedding":[1e999]}]})"}) {
     const auto read = read_embedding(body);
     ASSERT_FALSE(read) << body;
     EXPECT_EQ(read.error().kind, core::ErrorKind::upstream_protocol);

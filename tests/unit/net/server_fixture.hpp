@@ -68,9 +68,11 @@ inline awaitable<void> echo(Exchange& exchange) {
 
 class TestServer {
  public:
-  explicit TestServer(Handler handler = echo, ServerOptions options = {}) {
+  explicit TestServer(Handler handler = echo, ServerOptions options = {},
+                      const std::function<void(Server&)>& before_listening = {}) {
     options.port = 0;
     server.emplace(options, std::vector<ServerWorker>{{&io, std::move(handler)}}, hooks);
+    if (before_listening) before_listening(*server);
     auto bound = server->listen();
     EXPECT_TRUE(bound.has_value()) << (bound ? "" : bound.error().message);
     port = bound.value_or(0);

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "net/address_count.hpp"
 #include "net/server.hpp"
 #include "tests/unit/net/server_fixture.hpp"
 
@@ -59,6 +60,47 @@ TEST(Server, ConnectionsOverTheCapGet503) {
   RawSocket fourth = server.connect();
   fourth.send(post("4"));
   EXPECT_EQ(status_of(fourth.read_message()), 200);
+}
+
+TEST(Server, ConnectionsOverTheirAddressesCapGet429) {
+  std::atomic<int> told{0};
+  TestServer server(test::echo, {}, [&](Server& of) { of.limit_addresses(2, [&told] { ++told; }); });
+  RawSocket first = server.connect();
+  RawSocket second = server.connect();
+  first.send(post("1"));
+  second.send(post("2"));
+  EXPECT_EQ(status_of(first.read_message()), 200);
+  EXPECT_EQ(status_of(second.read_message()), 200);
+  RawSocket third = server.connect();
+  const std::string answer = third.read_message();
+  EXPECT_EQ(status_of(answer), 429);
+  EXPECT_EQ(header_of(answer, "Retry-After"), "1");
+  EXPECT_EQ(header_of(answer, "Connection"), "close");
+  third.close();
+  EXPECT_EQ(told, 1);
+  EXPECT_EQ(server.hooks.rejected, 0);
+  first.close();
+  EXPECT_TRUE(eventually([&] { return server.server->connections() == 1; }));
+  RawSocket fourth = server.connect();
+  fourth.send(post("4"));
+  EXPECT_EQ(status_of(fourth.read_message()), 200);
+}
+
+TEST(AddressCount, CountsAnIpv6NetworkAsOne) {
+  const auto address = [](const char* text) { return boost::asio::ip::make_address(text); };
+  AddressCount count;
+  auto first = count.enter(address("2001:db8:1:2::1"), 1);
+  EXPECT_TRUE(first);
+  EXPECT_FALSE(count.enter(address("2001:db8:1:2:ffff::9"), 1)) << "of the same /64";
+  EXPECT_TRUE(count.enter(address("2001:db8:1:3::1"), 1));
+  auto v4 = count.enter(address("192.0.2.1"), 1);
+  EXPECT_TRUE(v4);
+  EXPECT_FALSE(count.enter(address("::ffff:192.0.2.1"), 1)) << "the same client through another socket";
+  EXPECT_TRUE(count.enter(address("192.0.2.2"), 1));
+  EXPECT_EQ(count.addresses(), 2U) << "those that are held";
+  first.reset();
+  EXPECT_TRUE(count.enter(address("2001:db8:1:2:ffff::9"), 1));
+  EXPECT_TRUE(count.enter(address("192.0.2.1"), 0)) << "not limited";
 }
 
 TEST(Server, DrainsIdleAtOnceAndBusyAfterTheirAnswer) {
