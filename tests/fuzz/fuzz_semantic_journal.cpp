@@ -1,3 +1,5 @@
+// libFuzzer entry; the property is in tests/fuzz/codec_property.hpp.
+
 #include <cstddef>
 #include <cstdint>
 
