@@ -77,7 +77,9 @@ void Application::poll_drain(core::SteadyTime give_up, bool cancelled) {
   const metering::LedgerStats ledger = ledger_->stats();
   // A ledger that cannot be written holds bills open for good.
   const bool billed = ledger.open_intents == 0 || ledger.state != metering::LedgerState::ok;
-  const bool idle = proxy_->exchanges() == 0 && billed;
+  // Connections without a request are on their way to the process that took this one's place.
+  const bool given = !upgrade_ || proxy_->connections() == 0;
+  const bool idle = proxy_->exchanges() == 0 && billed && given;
   const bool late = clock_.steady() >= give_up;
   const bool ended = idle || (late && cancelled);
   if (ended && said_farewell()) {
