@@ -121,7 +121,7 @@ test('required tool calls come with valid arguments, streamed or not, and go bac
   assert.equal(streamed.choices[0].message.tool_calls[0].function.arguments, choice.message.tool_calls[0].function.arguments);
   const next = await client.chat.completions.create({
     ...request,
-    tool_choice: 'none',
+    tool_choice: 'auto',
     max_tokens: 8,
     messages: [...request.messages, choice.message, { role: 'tool', tool_call_id: choice.message.tool_calls[0].id, content: 'sunny' }],
   });
