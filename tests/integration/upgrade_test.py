@@ -13,6 +13,7 @@ chain whole, each key charged once, the budget and the limit never exceeded."""
 
 import argparse
 import ctypes
+import http.client
 import os
 import pathlib
 import random
@@ -116,6 +117,27 @@ class Test:
         check(done.returncode == 1 and "goes on serving" in done.stderr and self.gateway.pid() == before, f"not refused: {done.stdout}{done.stderr}")
         self.gateway.file.write_text(good, encoding="utf-8")
 
+    def quiet(self):
+        """Nothing runs, so the old process ends at once: its idle connections go over all the same."""
+        idle = [http.client.HTTPConnection("127.0.0.1", self.gateway.ports["proxy"], timeout=10) for _ in range(40)]
+
+        def ask(connection):
+            connection.request("GET", "/v1/models", headers={"authorization": "Bearer sk-soak-plain"})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+        check({ask(connection) for connection in idle} == {200}, "before")
+        sockets = [connection.sock for connection in idle]
+        before = self.gateway.pid()
+        done = self.gateway.upgrade()
+        check(done.returncode == 0, done.stderr)
+        wait_until(lambda: not alive(before), 10, "the old process did not end")
+        check({ask(connection) for connection in idle} == {200}, "after")
+        check([connection.sock for connection in idle] == sockets, "a client had to connect again")
+        for connection in idle:
+            connection.close()
+
     def upgrades(self):
         """Case 1."""
         load = self.load("smooth", 0.3)
@@ -201,6 +223,7 @@ class Test:
         self.gateway.start()
         self.olds = []
         print(self.upgrades(), flush=True)
+        self.quiet()
         print(self.kills(), flush=True)
         last = self.gateway.pid()
         self.gateway.end()
