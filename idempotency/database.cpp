@@ -114,6 +114,7 @@ core::Result<void> Database::set_up() {
   if (auto done = run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864"); !done) {
     return done;
   }
+  if (auto done = empty_log(); !done) return done;
   std::int64_t id = 0;
   std::int64_t version = 0;
   for (auto [pragma, value] : {std::pair{"PRAGMA application_id", &id}, std::pair{"PRAGMA user_version", &version}}) {
@@ -138,6 +139,16 @@ core::Result<void> Database::set_up() {
       " content_type TEXT NOT NULL, body BLOB NOT NULL);"
       "PRAGMA application_id=" +
       std::to_string(kApplicationId) + ";PRAGMA user_version=" + std::to_string(kVersion) + ";COMMIT");
+}
+
+// After a failed sync the log holds frames that the page cache has and the disk has not. They count as clean, so no
+// later sync writes them, and a loss of power would cut the log before whatever is appended behind them. Copying the
+// log into the database writes the pages anew, and the next commit begins an empty log. Where the process that is being
+// replaced uses the log at this moment, it is left to that one.
+core::Result<void> Database::empty_log() {
+  auto statement = prepare("PRAGMA wal_checkpoint(TRUNCATE)");
+  if (!statement) return std::unexpected(statement.error());
+  return statement->step() == SQLITE_ROW ? core::Result<void>{} : failed();
 }
 
 core::Result<void> Database::begin() {

@@ -73,6 +73,7 @@ class Database {
   core::Result<void> finish(Statement& statement);
   std::unexpected<core::Error> failed();
   core::Result<void> set_up();
+  core::Result<void> empty_log();
 
   sqlite3* handle_;
   const std::string path_;

@@ -59,6 +59,24 @@ class StoreTest : public ::testing::Test {
   std::unique_ptr<Store> store_;
 };
 
+// What a failed sync has left in the log would cut it short at a loss of power, with all that was added behind.
+TEST_F(StoreTest, AStartBeginsAnEmptyLog) {
+  open();
+  claim(row("before", 10));
+  // As a process leaves it that does not close.
+  const TempDir left;
+  for (const char* end : {"", "-wal"}) std::filesystem::copy_file(dir_.file() + end, left.file() + end);
+  ASSERT_GT(std::filesystem::file_size(left.file() + "-wal"), 0U);
+  const auto again = Store::open(left.file()).value();
+  EXPECT_EQ(std::filesystem::file_size(left.file() + "-wal"), 0U);
+  // The database alone has it.
+  const TempDir database;
+  std::filesystem::copy_file(left.file(), database.file());
+  const auto keys = Store::open(database.file()).value()->keys().value();
+  ASSERT_EQ(keys.size(), 1U);
+  EXPECT_EQ(keys[0].key, row("before").key);
+}
+
 TEST_F(StoreTest, GivesBackEverythingAfterItWasClosed) {
   open();
   const std::string binary("\0\xff{\"a\":1}\n", 10);
