@@ -244,7 +244,8 @@ class Splitter {
     if (!index) return false;
     Json last = Json::object();
     last["index"] = *index;
-    const Json logprobs = json.value("logprobs", Json(nullptr));
+    Json logprobs = json.value("logprobs", Json(nullptr));
+    if (!logprobs.is_object()) logprobs = nullptr;
     if (chat_) {
       const auto message = json.find("message");
       if (message == json.end() || !message->is_object() || !chat_deltas(*index, *message, logprobs)) return false;
@@ -258,7 +259,8 @@ class Splitter {
     last["logprobs"] = nullptr;
     last["finish_reason"] = json.value("finish_reason", Json(nullptr));
     for (const auto& [key, value] : json.items()) {
-      if (key != "message" && !last.contains(key)) last[key] = value;
+      // "delta" and "text" mean something in a chunk that they do not mean in a body.
+      if (key != "message" && key != "delta" && key != "text" && !last.contains(key)) last[key] = value;
     }
     emit(std::move(last));
     return true;

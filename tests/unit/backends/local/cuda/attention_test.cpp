@@ -200,7 +200,9 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
     return result;
   }
 
-  double tolerance() const { return GetParam().fp8 ? 5e-2 : 8e-3; }  // e4m3 keeps 4 bits, bf16 8
+  double tolerance() const {
+    return GetParam().fp8 ? 6.25e-2 : 8e-3;
+  }  // half a step of e4m3 is a sixteenth; bf16 keeps 8 bits
 
   int columns_ = 0, stride_ = 0;
   cuda::KvLayout kv_;
