@@ -18,8 +18,8 @@ struct Connection {
   bool busy = false;
   bool head_done = false;
   bool chunked = false;
-  bool first = true;        // no body byte of this answer yet
-  std::int64_t due = 0;     // when the request should have gone out
+  bool first = true;     // no body byte of this answer yet
+  std::int64_t due = 0;  // when the request should have gone out
   std::int64_t first_at = 0;
   std::int64_t length = 0;  // body bytes still to come, when not chunked
   bool ok = false;

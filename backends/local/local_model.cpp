@@ -55,11 +55,11 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
       .kv_type = options.kv_type == "fp8" ? local::KvType::f8 : local::KvType::automatic,
       .context_max = static_cast<int>(options.context_max),
       .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent),
-       .adapters = std::move(adapters),
-       .speculation = options.speculation == "prompt_lookup" ? local::Speculation::prompt_lookup
-                                                             : local::Speculation::none,
-       .speculation_tokens = static_cast<int>(options.speculation_tokens),
-       .speculation_batch_max = static_cast<int>(options.speculation_batch_max)};
+      .adapters = std::move(adapters),
+      .speculation =
+          options.speculation == "prompt_lookup" ? local::Speculation::prompt_lookup : local::Speculation::none,
+      .speculation_tokens = static_cast<int>(options.speculation_tokens),
+      .speculation_batch_max = static_cast<int>(options.speculation_batch_max)};
   auto engine = local::Replicas::load(settings, static_cast<int>(options.replicas),
                                       hooks_of(options.name, std::move(make_runner)));
   if (!engine) return std::unexpected(engine.error());

@@ -61,7 +61,7 @@ class CudaWeightLoader {
   struct Piece {
     std::string name;  // "<name>.weight", "<name>.bias"
     int rows;
-    int from = 0, of = 0;  // the tensor has `of` rows (0: rows), of which these begin at `from`
+    int from = 0, of = 0;                  // the tensor has `of` rows (0: rows), of which these begin at `from`
     int columns_from = 0, columns_of = 0;  // and the same of its columns
   };
   // The shard's rows or columns of a tensor.
