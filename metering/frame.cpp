@@ -75,7 +75,7 @@ void finish_frame(std::string& out, std::size_t start, RecordType type, std::uin
 FrameStatus parse_frame(std::string_view bytes, Frame& out) {
   const std::string_view head = bytes.substr(0, kFrameHeaderBytes);
   static constexpr char kEnd[kFrameHeaderBytes]{};
-  if (std::memcmp(head.data(), kEnd, head.size()) == 0) return FrameStatus::end;
+  if (head.empty() || std::memcmp(head.data(), kEnd, head.size()) == 0) return FrameStatus::end;
   if (head.size() < kFrameHeaderBytes) return FrameStatus::bad;
   const auto length = get<std::uint32_t>(head.data());
   if (length > kPayloadBytesMax || length > bytes.size() - kFrameHeaderBytes) return FrameStatus::bad;
