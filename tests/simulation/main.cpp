@@ -40,16 +40,16 @@ struct Sums {
   double simulated_s = 0;
 };
 
-void add(Sums& to, const ganglion::sim::RunResult& result) {
-  ++to.seeds;
-  to.failed += result.violations.empty() ? 0 : 1;
-  to.lives += result.lives;
-  to.requests += result.requests;
-  to.records += result.records;
-  to.billed += result.billed;
-  to.aborted += result.aborted;
-  to.attempts += result.attempts;
-  to.simulated_s += result.simulated_s;
+Sums sums_of(const ganglion::sim::RunResult& result) {
+  return {.seeds = 1,
+          .failed = result.violations.empty() ? 0U : 1U,
+          .lives = result.lives,
+          .requests = result.requests,
+          .records = result.records,
+          .billed = result.billed,
+          .aborted = result.aborted,
+          .attempts = result.attempts,
+          .simulated_s = result.simulated_s};
 }
 
 void add(Sums& to, const Sums& more) {
@@ -81,7 +81,7 @@ Sums run_batch(std::uint64_t from, std::uint64_t count, const Options& options) 
     report(seed, result, options.trace);
     if (options.trace)
       std::printf("digest %016llx\n", static_cast<unsigned long long>(result.digest)), std::fflush(stdout);
-    add(sums, result);
+    add(sums, sums_of(result));
     if (options.twice) {
       const auto again = ganglion::sim::run_seed(seed, options.run);
       if (again.digest != result.digest) {

@@ -49,25 +49,15 @@ StateMask Grammar::make_mask(StateId state, std::uint32_t count) const {
   at[0].open.push_back({state, count, kUnknown});  // alone: where calls and returns lead has masks of its own
   StateMask out;
   std::vector<std::pair<std::string, std::int32_t>> rests;
-  const auto nodes = trie.nodes();
-  for (std::uint32_t n = 0; n < nodes.size();) {
-    const Trie::Node& node = nodes[n];
-    Places& to = at[node.depth];
-    walker.step(at[node.depth - 1U], node.byte, to);
-    if (to.dead()) {
-      n = node.after;
-      continue;
-    }
+  walk_trie(trie, walker, at, [&](std::uint32_t n, const Trie::Node& node, const Places& to) {
     for (const std::int32_t id : trie.ids(node)) out.few.push_back(id);
-    if (to.returned) {
-      for (std::uint32_t i = n + 1; i < node.after; ++i) {
-        for (const std::int32_t id : trie.ids(nodes[i])) {
-          rests.emplace_back(vocabulary_->bytes(id).substr(node.depth), id);
-        }
+    if (!to.returned) return;
+    for (std::uint32_t i = n + 1; i < node.after; ++i) {
+      for (const std::int32_t id : trie.ids(trie.nodes()[i])) {
+        rests.emplace_back(vocabulary_->bytes(id).substr(node.depth), id);
       }
     }
-    n = to.open.empty() ? node.after : n + 1;
-  }
+  });
   out.rests = Trie(std::move(rests));
   const std::size_t words = vocabulary_->words();
   if (out.few.size() > words) {

@@ -98,18 +98,9 @@ void Matcher::walk(const Trie& trie, const Places& from, std::span<std::uint32_t
   if (at.size() <= static_cast<std::size_t>(trie.depth_max()))
     at.resize(static_cast<std::size_t>(trie.depth_max()) + 1);
   at[0] = from;
-  const auto nodes = trie.nodes();
-  for (std::uint32_t n = 0; n < nodes.size();) {
-    const Trie::Node& node = nodes[n];
-    Places& to = at[node.depth];
-    walker.step(at[node.depth - 1U], node.byte, to);
-    if (to.dead()) {
-      n = node.after;
-      continue;
-    }
+  walk_trie(trie, walker, at, [&](std::uint32_t, const Trie::Node& node, const Places&) {
     for (const std::int32_t id : trie.ids(node)) set(words, id);
-    n = to.open.empty() ? node.after : n + 1;
-  }
+  });
 }
 
 }  // namespace ganglion::local::grammar

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backends/local/grammar/automaton.hpp"
+#include "backends/local/grammar/trie.hpp"
 
 namespace ganglion::local::grammar {
 
@@ -78,5 +79,23 @@ class Walker {
   StackStore& store_;
   std::vector<Place> pending_, called_;
 };
+
+// Depth first through all of `trie` that the readings at[0] reach; `visit(index, node, places)` for each node reached.
+// `at` has room for the trie's depth.
+template <class Visit>
+void walk_trie(const Trie& trie, Walker& walker, std::vector<Places>& at, Visit visit) {
+  const auto nodes = trie.nodes();
+  for (std::uint32_t n = 0; n < nodes.size();) {
+    const Trie::Node& node = nodes[n];
+    Places& to = at[node.depth];
+    walker.step(at[node.depth - 1U], node.byte, to);
+    if (to.dead()) {
+      n = node.after;
+      continue;
+    }
+    visit(n, node, to);
+    n = to.open.empty() ? node.after : n + 1;
+  }
+}
 
 }  // namespace ganglion::local::grammar
