@@ -121,8 +121,9 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
   if (has_idempotency_key(request)) co_return co_await serve_idempotent(request);
   // Within its limits: estimated now, settled after the answer.
   if (auto done = weigh(request); !done) co_return done;
-  if (!leased(request)) co_await borrow(request);
-  if (auto done = admit(request); !done) co_return done;
+  auto admitted = try_admit(request);
+  if (!admitted) admitted = co_await admit(request);
+  if (!*admitted) co_return *admitted;
   // From the cache, from an identical call in flight, or from a backend.
   if (request.caching.lookup || request.caching.store) co_return co_await serve_from_cache(request);
   co_return co_await serve_direct(request);
@@ -212,14 +213,21 @@ Worker::Done Worker::weigh(Request& request) {
   return {};
 }
 
-// The limits are shared and the slice that lies here is too small: one exchange with Redis, tens of microseconds away,
-// milliseconds at most.
-boost::asio::awaitable<void> Worker::borrow(const Request& request) {
-  return leases_->broker.wait(request.limits, request.estimate);
+std::optional<Worker::Done> Worker::try_admit(Request& request) {
+  if (!leases_) return admitted(request, services_.limiter.admit(request.limits, request.estimate));
+  auto permit = leases_->broker.try_admit(request.limits, request.estimate);
+  if (!permit) return std::nullopt;
+  return admitted(request, std::move(*permit));
 }
 
-Worker::Done Worker::admit(Request& request) {
-  auto permit = services_.limiter.admit(request.limits, request.estimate);
+// The limits are shared and the slice that lies here is too small: one exchange with Redis, tens of microseconds away,
+// milliseconds at most.
+boost::asio::awaitable<Worker::Done> Worker::admit(Request& request) {
+  auto permit = co_await leases_->broker.admit(request.limits, request.estimate);
+  co_return admitted(request, std::move(permit));
+}
+
+Worker::Done Worker::admitted(Request& request, core::Result<ratelimit::Permit> permit) {
   if (!permit) {
     // The limiter names the empty bucket's scope and kind in `param`; the client has no such parameter.
     const std::string where = std::exchange(permit.error().param, {});

@@ -90,9 +90,10 @@ class Worker {
   boost::asio::awaitable<Done> read(Request& request);
   Done resolve(Request& request);
   Done weigh(Request& request);
-  bool leased(const Request& request) { return !leases_ || leases_->broker.ready(request.limits, request.estimate); }
-  boost::asio::awaitable<void> borrow(const Request& request);
-  Done admit(Request& request);
+  // Nothing: shared limits have to be borrowed from first, so admit() is to be awaited.
+  std::optional<Done> try_admit(Request& request);
+  boost::asio::awaitable<Done> admit(Request& request);
+  Done admitted(Request& request, core::Result<ratelimit::Permit> permit);
   boost::asio::awaitable<Done> reserve(Request& request);
   Done try_reserve(Request& request);
   boost::asio::awaitable<Done> list_models(Request& request);

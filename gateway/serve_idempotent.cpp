@@ -176,8 +176,9 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
   }
   if (known.kind == Kind::fresh) {
     if (auto done = weigh(request); !done) co_return done;
-    if (!leased(request)) co_await borrow(request);
-    if (auto done = admit(request); !done) co_return done;
+    auto admitted = try_admit(request);
+    if (!admitted) admitted = co_await admit(request);
+    if (!*admitted) co_return *admitted;
     if (auto fits = co_await reserve(request); !fits) co_return fits;
     known = services_.idempotency->claim(key, asked, request.id.view(), io_.get_executor());
     if (known.kind == Kind::lead)

@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr int kTriesMax = 4;        // exchanges that one request waits for
+constexpr int kTriesMax = 8;        // exchanges that one request waits for
 constexpr auto kRetryLocal = 50ms;  // between two tries to come back from the local share
 constexpr auto kStaleView = 50ms;   // a refusal from an older view asks for a newer one
 constexpr auto kTick = 250ms;
@@ -34,6 +34,14 @@ constexpr std::uint32_t kDivisorPerGateway = 8;  // slices lent out together are
 
 LeaseBroker::LeaseBroker(asio::any_io_executor executor, Limiter& limiter, LeaseStore& store, LeaseMetrics metrics)
     : executor_(std::move(executor)), limiter_(limiter), store_(store), metrics_(metrics) {}
+
+std::optional<core::Result<Permit>> LeaseBroker::try_admit(const LimiterHandle& handle, const Estimate& estimate) {
+  if (!ready(handle, estimate)) return std::nullopt;
+  auto permit = limiter_.admit(handle, estimate);
+  // Another thread may have spent what lay here between the look and the decision: that is no refusal.
+  if (!permit && !ready(handle, estimate)) return std::nullopt;
+  return permit;
+}
 
 bool LeaseBroker::ready(const LimiterHandle& handle, const Estimate& estimate) {
   if (handle.group_ == nullptr) return true;
@@ -71,9 +79,9 @@ LeaseBroker::Look LeaseBroker::look(const SetPtr& set, const Costs& costs) {
       hopeless = hopeless || lease.wait_for(costs[kind], now) > 0ns;
       oldest = std::min(oldest, lease.heard_at());
     }
-    if (!covered && !hopeless) verdict = Look::wait;
-    // What is owed is charged now, so that the wait that is told to the client starts now.
-    ask = covered ? low : hopeless && (owing || now - oldest > kStaleView);
+    // A refusal says when to come again. What is owed is charged first, and an old view renewed, so that this is true.
+    if (!covered && (!hopeless || owing || now - oldest > kStaleView)) verdict = Look::wait;
+    ask = covered && low;
   }
   if (!ask || shared.asking) return verdict;
   LeaseAsk exchange = begin(*set, {}, now);
@@ -83,19 +91,19 @@ LeaseBroker::Look LeaseBroker::look(const SetPtr& set, const Costs& costs) {
   return verdict;
 }
 
-asio::awaitable<void> LeaseBroker::wait(LimiterHandle handle, Estimate estimate) {
+asio::awaitable<core::Result<Permit>> LeaseBroker::admit(LimiterHandle handle, Estimate estimate) {
   const SteadyTime began = limiter_.clock_.steady();
   const Costs costs = detail::costs_of(estimate);
-  for (int tries = 0; tries < kTriesMax; ++tries) {
-    bool waited = false;
+  std::optional<core::Result<Permit>> decided;
+  for (int tries = 0; !decided && tries < kTriesMax; ++tries) {
     for (const SetPtr& set : handle.group_->sets) {
-      if (look(set, costs) == Look::decide) continue;
-      waited = true;
-      co_await wait_for(set, costs);
+      if (look(set, costs) == Look::wait) co_await wait_for(set, costs);
     }
-    if (!waited) break;
+    decided = try_admit(handle, estimate);
   }
   metrics_.wait.observe(limiter_.clock_.steady() - began);
+  if (!decided) decided = limiter_.admit(handle, estimate);
+  co_return std::move(*decided);
 }
 
 // Until the exchange under way, or a new one, has ended.

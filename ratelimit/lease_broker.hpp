@@ -8,6 +8,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "metrics/registry.hpp"
@@ -27,10 +28,11 @@ class LeaseBroker {
  public:
   LeaseBroker(boost::asio::any_io_executor executor, Limiter& limiter, LeaseStore& store, LeaseMetrics metrics = {});
 
-  // True: admit() can decide now. May begin exchanges in the background.
-  bool ready(const LimiterHandle& handle, const Estimate& estimate);
-  // Until ready() is likely to be true; bounded.
-  boost::asio::awaitable<void> wait(LimiterHandle handle, Estimate estimate);
+  // The limiter's decision, where it can be made now; nothing: something has to be borrowed first, so admit() is to be
+  // awaited. May begin exchanges in the background.
+  std::optional<core::Result<Permit>> try_admit(const LimiterHandle& handle, const Estimate& estimate);
+  // The decision after as many exchanges as it takes; bounded.
+  boost::asio::awaitable<core::Result<Permit>> admit(LimiterHandle handle, Estimate estimate);
 
  private:
   friend class LeaseKeeper;
@@ -38,6 +40,8 @@ class LeaseBroker {
   using Costs = std::array<std::uint64_t, kLeaseKinds>;
   enum class Look : std::uint8_t { decide, wait };
 
+  // True: the limiter can decide.
+  bool ready(const LimiterHandle& handle, const Estimate& estimate);
   Look look(const SetPtr& set, const Costs& costs);
   boost::asio::awaitable<void> wait_for(SetPtr set, Costs costs);
   // With the set's lock held; the exchange itself begins when it is released.

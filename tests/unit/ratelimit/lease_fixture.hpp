@@ -24,13 +24,14 @@ class TestGateway {
   }
 
   core::Result<Permit> admit(const Estimate& estimate) {
-    if (!broker.ready(handle, estimate)) {
-      bool done = false;
-      boost::asio::co_spawn(io_, broker.wait(handle, estimate), [&done](std::exception_ptr) { done = true; });
-      while (!done) settle_down();
+    auto decision = broker.try_admit(handle, estimate);
+    if (!decision) {
+      boost::asio::co_spawn(io_, broker.admit(handle, estimate),
+                            [&](std::exception_ptr, core::Result<Permit> decided) { decision = std::move(decided); });
+      while (!decision) settle_down();
     }
     settle_down();
-    return limiter.admit(handle, estimate);
+    return std::move(*decision);
   }
   void tick() {
     keeper.tick();

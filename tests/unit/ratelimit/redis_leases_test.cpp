@@ -5,13 +5,18 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <random>
+#include <thread>
 
 #include "ratelimit/lease_broker.hpp"
 #include "tests/support/coroutine.hpp"
@@ -95,13 +100,14 @@ struct Gateway {
   // What the pipeline does.
   asio::awaitable<core::Result<Permit>> admit(const LimiterHandle& handle, Estimate estimate = {}) {
     const auto began = SteadyClock::now();
-    if (!broker.ready(handle, estimate)) {
+    auto decision = broker.try_admit(handle, estimate);
+    if (!decision) {
       ++waits;
-      co_await broker.wait(handle, estimate);
+      decision = co_await broker.admit(handle, estimate);
     }
     longest = std::max<std::chrono::duration<double>>(longest, SteadyClock::now() - began);
     ++decided;
-    co_return limiter.admit(handle, estimate);
+    co_return std::move(*decision);
   }
 
   net::RedisHooks hooks;
@@ -245,6 +251,53 @@ TEST_F(SharedLimits, FarFromTheLimitRequestsHardlyEverWait) {
     }
   };
   test::run_coroutine(io_, body, 20s);
+}
+
+// Each holder is new to both threads, so what one has just borrowed the other may spend before it is used.
+TEST(SharedLimitsOfTwoWorkers, NobodyIsRefusedFarFromTheLimit) {
+  constexpr int kHolders = 300;
+  const RedisServer server;
+  const core::SystemClock clock;
+  Limiter limiter({.gateways = 1}, clock, true);
+  net::RedisOptions options{.addresses = {server.address()}};
+  options.command_timeout = options.hung_after = options.connect_timeout = 5s;
+  std::atomic<int> refused{0}, admitted{0}, ready{0}, done{0};
+  std::array<std::atomic<int>, kHolders> arrived{};
+  const auto work = [&] {
+    asio::io_context io{1};
+    const auto guard = asio::make_work_guard(io);  // the other thread wakes this one
+    net::RedisHooks hooks;
+    net::RedisClient client(io.get_executor(), options, hooks);
+    RedisLeases store(client);
+    LeaseBroker broker(io.get_executor(), limiter, store);
+    client.start();
+    const auto body = [&]() -> asio::awaitable<void> {
+      while (!store.available("limit:{key:0}")) co_await pause(1ms);
+      ++ready;
+      while (ready < 2) co_await pause(1ms);
+      for (int holder = 0; holder < kHolders; ++holder) {
+        const std::vector<ScopedLimits> scoped{
+            {Scope::key, std::to_string(holder), {.requests = {.amount = 100'000, .period_s = 1}}}};
+        const LimiterHandle handle = limiter.resolve(scoped, 1).value();
+        ++arrived[static_cast<std::size_t>(holder)];
+        while (arrived[static_cast<std::size_t>(holder)] < 2) co_await asio::post(io, asio::use_awaitable);
+        for (int request = 0; request < 6; ++request) {
+          auto decision = broker.try_admit(handle, {});
+          if (!decision) decision = co_await broker.admit(handle, {});
+          ++(*decision ? admitted : refused);
+        }
+      }
+      ++done;  // the other may still wait for what this one asked for
+      while (done < 2) co_await pause(1ms);
+    };
+    test::run_coroutine(io, body, 60s);
+  };
+  std::jthread other(work);
+  work();
+  other.join();
+  EXPECT_EQ(admitted, 2 * 6 * kHolders);
+  EXPECT_EQ(refused, 0);
+  limiter.drop_waiters();
 }
 
 TEST_F(SharedLimits, RetryAfterAndViewSayWhatTheOthersLeft) {
