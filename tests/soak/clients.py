@@ -121,6 +121,8 @@ class Soak:
         line = {**asked, "id": answer.id, "status": answer.status, "whole": answer.whole, "words": answer.words,
                 "sha": hashlib.sha256(answer.body).hexdigest()[:16] if answer.whole and asked["key"] else "",
                 "ms": round((now - began) * 1000, 2), "at": round(began - self.began, 3), "error": answer.error}
+        if answer.status >= 400:
+            line["said"] = answer.body[:300].decode("utf-8", "replace")
         self.journal.write(json.dumps(line) + "\n")
 
     async def read(self, reader, writer, answer, asked):

@@ -162,7 +162,7 @@ def undisturbed(clients):
         if seen["fault"] or seen["whole"]:
             continue
         must(seen["status"] == 429 and seen["kind"] in ("budgeted", "limited"),
-             f"an undisturbed request failed: {({k: seen[k] for k in ('kind', 'id', 'status', 'error', 'words', 'deltas', 'at')})}")
+             f"an undisturbed request failed: {({k: seen[k] for k in ('kind', 'id', 'status', 'error', 'words', 'deltas', 'at', 'said') if k in seen})}")
 
 
 def proves_itself(clients, upstream, records, limits):
