@@ -24,6 +24,7 @@ import time
 KINDS = (("plain", 0.355, "sk-soak-plain"), ("stream", 0.26, "sk-soak-plain"), ("cached", 0.24, "sk-soak-cached"),
          ("idempotent", 0.015, "sk-soak-plain"), ("budgeted", 0.09, "sk-soak-budget"), ("limited", 0.04, "sk-soak-limited"))
 QUESTIONS = 150  # of the cached kind
+KEYS_MAX = 2000
 KEEP_IDLE_S = 20
 GIVE_UP_S = 60
 FAULTS = ("gone", "cut", "refused", "refused_once", "slow")
@@ -65,7 +66,8 @@ class Soak:
         self.disturb(plan, asked)
         body = json.dumps({"model": "m", "stream": stream, "messages": [{"role": "user", "content": json.dumps(plan)}]})
         if kind == "idempotent":
-            if self.keys and not fault and rng.random() < 0.5:
+            # A gateway remembers each key for a day: at first half are new, from KEYS_MAX on none, so that its memory can settle.
+            if not fault and rng.random() * KEYS_MAX < max(KEYS_MAX / 2 if self.keys else 0, len(self.keys)):
                 asked, body, plan = rng.choice(self.keys)
                 asked = {**asked, "fault": ""}
             else:
@@ -112,7 +114,7 @@ class Soak:
             self.idle.append((time.monotonic(), reader, writer))
         elif writer:
             writer.close()
-        if asked["key"] and answer.whole and not asked["fault"] and len(self.keys) < 2000:
+        if asked["key"] and answer.whole and not asked["fault"] and len(self.keys) < KEYS_MAX:
             self.keys.append((asked, body, plan))
         self.note(asked, answer, began)
 
