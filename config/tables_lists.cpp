@@ -243,8 +243,10 @@ Table<backends::LocalModelOptions> local_table() {
                "Weights are quantised when they are loaded: `int8` and `fp8` per channel, `int4` in groups of 64. The "
                "last two need a GPU.",
                kRestart),
-      entry<T>("kv_type", &T::kv_type, choice({"auto", "fp8"}),
-               "How keys and values are kept. `fp8` halves them and needs a GPU.", kRestart),
+      entry<T>("kv_type", &T::kv_type, choice({"auto", "int8", "fp8"}),
+               "How keys and values are kept. `int8`, with a scale for each token and head, and `fp8` halve them; "
+               "`fp8` needs a GPU.",
+               kRestart),
       entry<T>("prefix_sharing", &T::prefix_sharing, choice({"tenant", "all", "off"}),
                "Whose requests find computed what an earlier prompt began with: those of the same tenant, all, or "
                "nobody's. `all` lets a tenant tell by the time an answer takes whether another has asked the same.",

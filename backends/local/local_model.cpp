@@ -23,6 +23,16 @@ core::Result<local::Quantize> quantize_of(const LocalModelOptions& options) {
                     "quantize");
 }
 
+core::Result<local::KvType> kv_type_of(const LocalModelOptions& options) {
+  if (options.kv_type == "auto") return local::KvType::automatic;
+  if (options.kv_type == "int8") return local::KvType::i8;
+  if (options.kv_type == "fp8") return local::KvType::f8;
+  return core::fail(
+      core::ErrorKind::invalid_value,
+      "model '" + options.name + "': kv_type must be \"auto\", \"int8\" or \"fp8\", not \"" + options.kv_type + "\"",
+      "kv_type");
+}
+
 // What the engine says of its device goes to the log: a restart is good news, the rest is not.
 local::EngineHooks hooks_of(const std::string& model, local::RunnerFactory make_runner) {
   return {.make_runner = std::move(make_runner),
@@ -43,23 +53,25 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
   auto chat = local::load_chat_template(options.directory);
   if (!chat) return std::unexpected(chat.error());
   parts.chat = std::move(*chat);
-  const local::EngineOptions settings{
-      .dir = options.directory,
-      .device = options.device,
-      .threads = static_cast<int>(options.threads),
-      .kv_bytes = options.kv_bytes,
-      .gpu_bytes = options.gpu_bytes,
-      .queue_max = static_cast<int>(options.queue_max),
-      .batch_max = static_cast<int>(options.batch_max),
-      .quantize = quantize,
-      .kv_type = options.kv_type == "fp8" ? local::KvType::f8 : local::KvType::automatic,
-      .context_max = static_cast<int>(options.context_max),
-      .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent),
-      .adapters = std::move(adapters),
-      .speculation =
-          options.speculation == "prompt_lookup" ? local::Speculation::prompt_lookup : local::Speculation::none,
-      .speculation_tokens = static_cast<int>(options.speculation_tokens),
-      .speculation_batch_max = static_cast<int>(options.speculation_batch_max)};
+  const auto kv_type = kv_type_of(options);
+  if (!kv_type) return std::unexpected(kv_type.error());
+  const local::EngineOptions settings{.dir = options.directory,
+                                      .device = options.device,
+                                      .threads = static_cast<int>(options.threads),
+                                      .kv_bytes = options.kv_bytes,
+                                      .gpu_bytes = options.gpu_bytes,
+                                      .queue_max = static_cast<int>(options.queue_max),
+                                      .batch_max = static_cast<int>(options.batch_max),
+                                      .quantize = quantize,
+                                      .kv_type = *kv_type,
+                                      .context_max = static_cast<int>(options.context_max),
+                                      .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent),
+                                      .adapters = std::move(adapters),
+                                      .speculation = options.speculation == "prompt_lookup"
+                                                         ? local::Speculation::prompt_lookup
+                                                         : local::Speculation::none,
+                                      .speculation_tokens = static_cast<int>(options.speculation_tokens),
+                                      .speculation_batch_max = static_cast<int>(options.speculation_batch_max)};
   auto engine = local::Replicas::load(settings, static_cast<int>(options.replicas),
                                       hooks_of(options.name, std::move(make_runner)));
   if (!engine) return std::unexpected(engine.error());
@@ -72,6 +84,10 @@ core::Result<void> load_embedder(LocalModel::Parts& parts, local::Quantize quant
   if (!options.adapters.empty()) {
     return core::fail(core::ErrorKind::unsupported,
                       "model '" + options.name + "': adapters are for models that generate text", "adapters");
+  }
+  if (options.kv_type != "auto") {
+    return core::fail(core::ErrorKind::unsupported,
+                      "model '" + options.name + "': an embedding model keeps no keys and values", "kv_type");
   }
   auto embedder =
       local::EmbeddingEngine::load({.dir = options.directory,

@@ -247,11 +247,16 @@ void product_rates(Bench& b, cuda::Format format) {
   }
 }
 
+const char* kv_name(cuda::KvFormat format) {
+  return format == cuda::KvFormat::bf16 ? "" : format == cuda::KvFormat::fp8 ? " kv8" : " kvi8";
+}
+
 // Attention alone over a store of random pages.
-void attention_rates(Bench& b, bool fp8) {
+void attention_rates(Bench& b, cuda::KvFormat format) {
   constexpr int kHeads = 32, kWidth = 128, kPages = 16384;
-  cuda::KvLayout kv{.layers = 1, .kv_heads = kHeads, .head_dim = kWidth, .head_width = kWidth, .fp8 = fp8};
-  kv.page_bytes = cuda::kv_page_bytes(1, kHeads, kWidth, fp8);
+  cuda::KvLayout kv{.layers = 1, .kv_heads = kHeads, .head_dim = kWidth, .head_width = kWidth, .format = format};
+  kv.page_bytes = cuda::kv_page_bytes(1, kHeads, kWidth, format);
+  const char* name = format == cuda::KvFormat::bf16 ? "bf16" : format == cuda::KvFormat::fp8 ? "fp8 " : "int8";
   const auto store = must(b.arena.take(static_cast<std::size_t>(kPages * kv.page_bytes), "pages"));
   kv.base = store.data();
   must(cuda::fill_normal({b.stream.get()}, store.data(), cuda::Source::bf16, kPages * kv.page_bytes / 2, 1.0f, 9),
@@ -303,8 +308,8 @@ void attention_rates(Bench& b, bool fp8) {
       }
     });
     const double gb = static_cast<double>(c.batch) * c.context / 16 * static_cast<double>(kv.page_bytes) / ms / 1e6;
-    std::printf("decode attention %s batch %3d context %4d splits %2d: %7.1f us %5.0f GB/s %3.0f %%\n",
-                fp8 ? "fp8 " : "bf16", c.batch, c.context, splits, ms * 1e3, gb, 100 * gb / b.read_gb);
+    std::printf("decode attention %s batch %3d context %4d splits %2d: %7.1f us %5.0f GB/s %3.0f %%\n", name, c.batch,
+                c.context, splits, ms * 1e3, gb, 100 * gb / b.read_gb);
   }
   must(cudaDeviceSynchronize(), "tables");
   for (int length : {512, 2048}) {
@@ -327,8 +332,8 @@ void attention_rates(Bench& b, bool fp8) {
       }
     });
     const double tflop = 2.0 * length * length * kHeads * kWidth / ms / 1e9;
-    std::printf("prefill attention %s %4d tokens: %7.1f us %5.0f TFLOP/s %3.0f %%\n", fp8 ? "fp8 " : "bf16", length,
-                ms * 1e3, tflop, 100 * tflop / b.bf16_tflop);
+    std::printf("prefill attention %s %4d tokens: %7.1f us %5.0f TFLOP/s %3.0f %%\n", name, length, ms * 1e3, tflop,
+                100 * tflop / b.bf16_tflop);
   }
 }
 
@@ -399,20 +404,20 @@ std::pair<double, double> decode_ms(CudaDecoder& d, int batch, int context, int 
   return {median(ms), median(wall)};
 }
 
-void decode(Bench& b, cuda::Format format, int layers, bool kv8, int ring) {
+void decode(Bench& b, cuda::Format format, int layers, int ring) {
   auto d = must(CudaDecoder::random(
-      llama_2_7b(layers),
-      {.format = format, .kv_fp8 = kv8, .rows_max = 2048, .batch_max = 64, .sleep = false, .ring_stages = ring}, 7));
+      llama_2_7b(layers), {.format = format, .rows_max = 2048, .batch_max = 64, .sleep = false, .ring_stages = ring},
+      7));
   must(d->reserve_pages(64 * 20 + 300));
   for (const auto& [batch, context] : {std::pair{1, 128}, {1, 2048}, {4, 128}, {8, 128}, {16, 128}, {64, 128}}) {
     const auto [ms, wall] = decode_ms(*d, batch, context, batch == 1 ? 120 : 40);
     const double bytes = static_cast<double>(d->weight_bytes()) +
                          static_cast<double>(batch) * context / 16 * static_cast<double>(d->page_bytes());
     std::printf(
-        "decode %s%s batch %2d context %4d: %6.3f ms device, %6.3f ms host = %7.1f tok/s, %3.0f %% of the read rate "
+        "decode %s batch %2d context %4d: %6.3f ms device, %6.3f ms host = %7.1f tok/s, %3.0f %% of the read rate "
         "(floor %.3f ms)\n",
-        name_of(format), kv8 ? " kv8" : "", batch, context, ms, wall, batch * 1e3 / wall,
-        100 * bytes / ms / 1e6 / b.read_gb, bytes / b.read_gb / 1e6);
+        name_of(format), batch, context, ms, wall, batch * 1e3 / wall, 100 * bytes / ms / 1e6 / b.read_gb,
+        bytes / b.read_gb / 1e6);
   }
 }
 
@@ -458,7 +463,7 @@ void prefill(Bench& b, cuda::Format format, int layers) {
 
 struct BatchCase {
   cuda::Format format;
-  bool kv8;
+  cuda::KvFormat kv;
   int batch, requests, prompt, output, step_tokens;
 };
 
@@ -517,7 +522,7 @@ void continuous(CudaDecoder& d, const BatchCase& c, std::int64_t pages) {
   std::printf(
       "batching %s%s %d/%d, %d requests, batch %d, step %d: %.0f output tok/s; %.2f s, %lld steps, device busy %.0f "
       "%%, host %.0f us a step, CPU %.1f us a token, preempted %llu, first token p50 %.2f s\n",
-      name_of(c.format), c.kv8 ? " kv8" : "", c.prompt, c.output, c.requests, c.batch, c.step_tokens,
+      name_of(c.format), kv_name(c.kv), c.prompt, c.output, c.requests, c.batch, c.step_tokens,
       static_cast<double>(produced) / seconds, seconds, static_cast<long long>(steps), 100 * device / 1e3 / seconds,
       host / static_cast<double>(steps) * 1e6, (cpu_seconds() - cpu) / static_cast<double>(produced) * 1e6,
       static_cast<unsigned long long>(scheduler.preempted()), first[first.size() / 2]);
@@ -528,7 +533,7 @@ void batching(const std::vector<BatchCase>& cases, int layers) {
   int rows = 0, batch = 0;
   for (const auto& c : cases) rows = std::max(rows, c.step_tokens), batch = std::max(batch, c.batch);
   auto d = must(CudaDecoder::random(llama_2_7b(layers),
-                                    {.format = f.format, .kv_fp8 = f.kv8, .rows_max = rows, .batch_max = batch}, 7));
+                                    {.format = f.format, .kv = f.kv, .rows_max = rows, .batch_max = batch}, 7));
   const std::int64_t fit = static_cast<std::int64_t>(d->free_bytes() - (std::uint64_t{1} << 30)) / d->page_bytes();
   std::int64_t want = 0;
   for (const auto& c : cases)
@@ -577,16 +582,18 @@ int main(int argc, char** argv) {
     for (auto f : {cuda::Format::int8, cuda::Format::int4, cuda::Format::bf16, cuda::Format::fp8}) {
       if (wants_kernels("products")) product_rates(b, f);
     }
-    if (wants_kernels("attention")) attention_rates(b, false), attention_rates(b, true);
+    if (wants_kernels("attention")) {
+      for (auto f : {cuda::KvFormat::bf16, cuda::KvFormat::fp8, cuda::KvFormat::int8}) attention_rates(b, f);
+    }
     if (wants_kernels("library")) linear_rates(b);
   }
   Bench b;
   b.read_gb = read, b.bf16_tflop = bf16, b.fp8_tflop = fp8;
   if (wants("decode")) {
-    decode(b, cuda::Format::int8, layers, false, ring);
-    decode(b, cuda::Format::int4, layers, false, ring);
-    decode(b, cuda::Format::bf16, layers, false, ring);
-    decode(b, cuda::Format::fp8, layers, false, ring);
+    decode(b, cuda::Format::int8, layers, ring);
+    decode(b, cuda::Format::int4, layers, ring);
+    decode(b, cuda::Format::bf16, layers, ring);
+    decode(b, cuda::Format::fp8, layers, ring);
   }
   if (parts.contains("rings")) {
     for (auto f : {cuda::Format::int8, cuda::Format::int4, cuda::Format::fp8, cuda::Format::bf16}) rings(b, f, layers);
@@ -595,9 +602,10 @@ int main(int argc, char** argv) {
     for (auto f : {cuda::Format::bf16, cuda::Format::fp8, cuda::Format::int8}) prefill(b, f, layers);
   }
   if (wants("batch")) {
-    using cuda::Format;
-    batching({{Format::fp8, true, batch, requests, 128, 128, 2048}}, layers);
-    batching({{Format::bf16, false, std::min(batch, 256), requests / 2, 128, 128, 2048}}, layers);
+    using cuda::Format, cuda::KvFormat;
+    batching({{Format::fp8, KvFormat::fp8, batch, requests, 128, 128, 2048}}, layers);
+    batching({{Format::fp8, KvFormat::int8, batch, requests, 128, 128, 2048}}, layers);
+    batching({{Format::bf16, KvFormat::bf16, std::min(batch, 256), requests / 2, 128, 128, 2048}}, layers);
   }
   if (wants("families")) families_part(read);
   if (wants("prefix")) prefix_part(layers);

@@ -58,7 +58,7 @@ class Roofline {
     sequences_ = rows > 64 ? 1 : rows;
     const int pages = pages_per_ * sequences_;
     kv_ = {.layers = kSets, .kv_heads = kHeads, .head_dim = kDim, .head_width = kDim};
-    kv_.page_bytes = cuda::kv_page_bytes(kSets, kHeads, kDim, false);
+    kv_.page_bytes = cuda::kv_page_bytes(kSets, kHeads, kDim, cuda::KvFormat::bf16);
     store_ = room(static_cast<std::size_t>(pages * kv_.page_bytes));
     fill(store_, 1.0f);
     kv_.base = store_.data();

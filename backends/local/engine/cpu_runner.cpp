@@ -68,9 +68,16 @@ class CpuRunner final : public Runner {
 
  private:
   KvShape shape() const {
-    const bool half =
-        options_.kv_type == KvType::f16 || (options_.kv_type == KvType::automatic && !decoder_->full_precision());
-    return decoder_->kv_shape(half);
+    switch (options_.kv_type) {
+      case KvType::i8:
+        return decoder_->kv_shape(KvElement::i8);
+      case KvType::f16:
+        return decoder_->kv_shape(KvElement::f16);
+      case KvType::f32:
+        return decoder_->kv_shape(KvElement::f32);
+      default:
+        return decoder_->kv_shape(decoder_->full_precision() ? KvElement::f32 : KvElement::f16);
+    }
   }
 
   EngineOptions options_;
@@ -86,7 +93,7 @@ class CpuRunner final : public Runner {
 Result<std::unique_ptr<Runner>> make_cpu_runner(Checkpoint checkpoint, const ModelConfig& config,
                                                 const EngineOptions& options) {
   if (options.kv_type == KvType::f8) {
-    return core::fail(ErrorKind::unsupported, "an 8-bit KV store needs a GPU", "kv_type");
+    return core::fail(ErrorKind::unsupported, "a KV store in fp8 needs a GPU; int8 does not", "kv_type");
   }
   auto runner = std::make_unique<CpuRunner>(options);
   if (auto loaded = runner->load(std::move(checkpoint), config); !loaded) return std::unexpected(loaded.error());

@@ -32,6 +32,10 @@ cuda::Format format_of(Quantize quantize) {
   return cuda::Format::bf16;
 }
 
+cuda::KvFormat kv_format_of(KvType type) {
+  return type == KvType::f8 ? cuda::KvFormat::fp8 : type == KvType::i8 ? cuda::KvFormat::int8 : cuda::KvFormat::bf16;
+}
+
 CudaDecoder::SampleSpec spec_of(const Runner::Sampling& s) {
   const SamplingParams& p = s.params;
   CudaDecoder::SampleSpec out;
@@ -162,7 +166,7 @@ Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, c
   for (const AdapterOptions& adapter : options.adapters) adapters.emplace_back(adapter.dir);
   auto ranks = CudaRanks::load(&checkpoint, config,
                                {.format = format_of(options.quantize),
-                                .kv_fp8 = options.kv_type == KvType::f8,
+                                .kv = kv_format_of(options.kv_type),
                                 .rows_max = options.step_tokens_max,
                                 .batch_max = options.batch_max,
                                 .samples_max = options.samples_max(),

@@ -19,7 +19,8 @@ enum class KvType : std::uint8_t {
   automatic,  // f32 for fp32 weights that are not quantised, else f16; on a GPU bf16
   f32,
   f16,
-  f8,  // GPU: e4m3
+  i8,  // int8, a scale for each token and head
+  f8,  // GPU: e4m3, without scales
 };
 
 // Tokens of one step on a GPU, at least: enough to fill it.

@@ -56,11 +56,13 @@ GpuNeed need_of(const ModelConfig& c, const EngineOptions& options) {
       options.context_max > 0 ? std::min<std::int64_t>(options.context_max, c.max_position) : c.max_position;
   const std::int64_t pages = std::min<std::int64_t>(kPagesLeast, context / kPageTokens + 1);
   const std::int64_t rows = std::max(options.step_tokens_max, kGpuStepTokens);
-  const int page_value = options.kv_type == KvType::f8 ? 1 : 2;
+  const bool narrow = options.kv_type == KvType::f8 || options.kv_type == KvType::i8;
+  const std::int64_t scales = options.kv_type == KvType::i8 ? 4 * c.kv_heads : 0;
+  const std::int64_t page_value = keys * (narrow ? 1 : 2) + scales;
   const auto size = [](double bytes) { return static_cast<std::uint64_t>(std::max(bytes, 0.0)); };
   GpuNeed need;
   need.cut = size(layer * static_cast<double>(c.layers) * weight_bytes(options.quantize, c.packed.scheme)) +
-             static_cast<std::uint64_t>(pages * kPageTokens * 2 * c.layers * keys * page_value);
+             static_cast<std::uint64_t>(pages * kPageTokens * 2 * c.layers * page_value);
   const double vocabulary = static_cast<double>(c.vocab_size * c.hidden_size);
   need.first = size(vocabulary * (options.quantize == Quantize::none ? (c.tie_embeddings ? 0 : 2) : 1)) +
                static_cast<std::uint64_t>(options.batch_max * c.vocab_size * 4);  // and a step's logits

@@ -8,8 +8,17 @@
 
 namespace ganglion::local {
 
+namespace {
+
+std::int64_t width(KvElement element) {
+  return element == KvElement::f32 ? 4 : element == KvElement::f16 ? 2 : 1;
+}
+
+}  // namespace
+
 std::int64_t KvShape::head_bytes() const {
-  return static_cast<std::int64_t>(kPageTokens) * (head_dim + pad_head_dim(head_dim)) * (half ? 2 : 4);
+  const std::int64_t scales = element == KvElement::i8 ? 2 * static_cast<std::int64_t>(sizeof(float)) : 0;
+  return kPageTokens * ((head_dim + pad_head_dim(head_dim)) * width(element) + scales);
 }
 
 KvStore::KvStore(const KvShape& shape, std::int64_t pages)
@@ -20,7 +29,7 @@ const char* KvStore::key_base(int layer, int head) const {
 }
 
 const char* KvStore::value_base(int layer, int head) const {
-  return key_base(layer, head) + static_cast<std::int64_t>(kPageTokens) * shape_.head_dim * (shape_.half ? 2 : 4);
+  return key_base(layer, head) + kPageTokens * shape_.head_dim * width(shape_.element);
 }
 
 void KvStore::write(const Kernels& kernels, int layer, std::int32_t page, int slot, const float* keys,
@@ -30,7 +39,11 @@ void KvStore::write(const Kernels& kernels, int layer, std::int32_t page, int sl
   for (int head = 0; head < shape_.kv_heads; ++head, keys += n, values += n) {
     char* k = const_cast<char*>(key_base(layer, head)) + offset;
     char* v = const_cast<char*>(value_base(layer, head)) + offset;
-    if (!shape_.half) {
+    if (shape_.element == KvElement::i8) {
+      write_int8(kernels, k, slot, keys, values);
+      continue;
+    }
+    if (shape_.element == KvElement::f32) {
       auto* to = reinterpret_cast<float*>(k) + slot;
       for (int d = 0; d < n; ++d) to[d * kPageTokens] = keys[d];
       std::copy_n(values, n, reinterpret_cast<float*>(v) + slot * padded);
@@ -45,6 +58,18 @@ void KvStore::write(const Kernels& kernels, int layer, std::int32_t page, int sl
     }
     kernels.narrow_f16(values, reinterpret_cast<std::uint16_t*>(v) + slot * padded, n);
   }
+}
+
+void KvStore::write_int8(const Kernels& kernels, char* tile, int slot, const float* keys, const float* values) const {
+  const int n = shape_.head_dim, padded = pad_head_dim(n);
+  auto* k = reinterpret_cast<std::int8_t*>(tile);
+  auto* v = k + kPageTokens * n + slot * padded;
+  auto* scales = reinterpret_cast<float*>(tile + kPageTokens * (n + padded));
+  std::int32_t sum;
+  // Keys lie across: by way of the place that the values have next.
+  scales[slot] = kernels.quantize_group(keys, n, v, &sum);
+  for (int d = 0; d < n; ++d) k[d * kPageTokens + slot] = v[d];
+  scales[kPageTokens + slot] = kernels.quantize_group(values, n, v, &sum);
 }
 
 void AttentionPlan::build(std::span<const AttendSlice> slices, int heads, int kv_heads) {
@@ -82,7 +107,7 @@ void AttentionPlan::run(const Kernels& kernels, ThreadPool& pool, const KvStore&
     args.scratch = scratch_[static_cast<std::size_t>(thread)].as<float>();
     args.head_dim = n;
     args.head_dim_padded = pad_head_dim(n);
-    args.half = kv.shape().half;
+    args.element = kv.shape().element;
     args.softcap = softcap;
     for (int i = next.fetch_add(1, std::memory_order_relaxed); i < count;
          i = next.fetch_add(1, std::memory_order_relaxed)) {

@@ -16,7 +16,7 @@ struct KvShape {
   int layers = 0;
   int kv_heads = 0;
   int head_dim = 0;
-  bool half = false;  // fp16 instead of fp32
+  KvElement element = KvElement::f32;
 
   std::int64_t head_bytes() const;  // keys and values of one page, layer and head
   std::int64_t page_bytes() const { return head_bytes() * layers * kv_heads; }
@@ -38,6 +38,9 @@ class KvStore {
   const char* value_base(int layer, int head) const;
 
  private:
+  // `tile`: of one page, layer and head.
+  void write_int8(const Kernels& kernels, char* tile, int slot, const float* keys, const float* values) const;
+
   KvShape shape_;
   std::int64_t pages_ = 0;
   Buffer memory_;

@@ -101,7 +101,7 @@ bool Bert::reserve_rows() {
   query_ = result_ + rows_max_ * n;
   wide_ = query_ + rows_max_ * n;
   // Every sequence may leave its last page unfilled, and there are at most rows_max of them.
-  const KvShape shape{1, static_cast<int>(config_.heads), static_cast<int>(config_.head_dim), false};
+  const KvShape shape{1, static_cast<int>(config_.heads), static_cast<int>(config_.head_dim), KvElement::f32};
   kv_ = KvStore(shape, rows_max_);
   return memory_.data() != nullptr && kv_.valid();
 }

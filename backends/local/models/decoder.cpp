@@ -215,9 +215,9 @@ bool Decoder::reserve_rows() {
   return true;
 }
 
-KvShape Decoder::kv_shape(bool half) const {
+KvShape Decoder::kv_shape(KvElement element) const {
   return {static_cast<int>(config_.layers), static_cast<int>(config_.kv_heads), static_cast<int>(config_.head_dim),
-          half};
+          element};
 }
 
 std::int64_t Decoder::context_max() const {

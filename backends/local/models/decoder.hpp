@@ -51,7 +51,7 @@ class Decoder {
   using Tap = void (*)(void* context, int layer, const float* hidden, int rows);
   void set_tap(Tap tap, void* context) { tap_ = tap, tap_context_ = context; }
 
-  KvShape kv_shape(bool half) const;
+  KvShape kv_shape(KvElement element) const;
   std::int64_t vocab_size() const { return config_.vocab_size; }
   std::int64_t context_max() const;  // positions that the model's rotary angles are made for
   int rows_max() const { return rows_max_; }

@@ -9,11 +9,22 @@ constexpr int kPageVectors = kPageTokens / V::W;
 
 struct KvF32 {
   using T = float;
+  static constexpr bool kScaled = false;
   static typename V::F load(const T* p) { return V::load(p); }
 };
 struct KvF16 {
   using T = std::uint16_t;
+  static constexpr bool kScaled = false;
   static typename V::F load(const T* p) { return V::load_f16(p); }
+};
+struct KvI8 {
+  using T = std::int8_t;
+  static constexpr bool kScaled = true;
+  static typename V::F load(const T* p) { return V::load_i8(p); }
+  // Of a page's keys; kPageTokens further, of its values.
+  static const float* scales(const AttendArgs& a, const char* keys) {
+    return reinterpret_cast<const float*>(keys + kPageTokens * (a.head_dim + a.head_dim_padded));
+  }
 };
 
 // scores[r][t] = q[r] . key t, for one page.
@@ -32,7 +43,14 @@ inline void page_scores(const AttendArgs& a, int first_row, const typename L::T*
       }
     }
     for (int r = 0; r < R; ++r) {
-      for (int v = 0; v < NV; ++v) V::store(scores + r * kBlockKeys + (v0 + v) * V::W, acc[r][v]);
+      for (int v = 0; v < NV; ++v) {
+        typename V::F score = acc[r][v];
+        if constexpr (L::kScaled) {
+          const float* scales = L::scales(a, reinterpret_cast<const char*>(keys));
+          score = V::mul(score, V::load(scales + (v0 + v) * V::W));
+        }
+        V::store(scores + r * kBlockKeys + (v0 + v) * V::W, score);
+      }
     }
   }
 }
@@ -53,6 +71,15 @@ inline void add_values(const AttendArgs& a, const std::int32_t* pages, int t0, i
       }
     }
     for (int r = 0; r < R; ++r) V::store(out + r * a.head_dim_padded + d, acc[r]);
+  }
+}
+
+// Takes the values' scales into the weights of one row, whose sum does not have them.
+template <class L>
+inline void scale_weights(const AttendArgs& a, const std::int32_t* pages, int t0, int t1, float* p) {
+  for (int t = t0; t < t1; ++t) {
+    const float* scales = L::scales(a, a.k_base + pages[t / kPageTokens] * a.page_bytes);
+    p[t] *= scales[kPageTokens + t % kPageTokens];
   }
 }
 
@@ -117,6 +144,7 @@ inline void attend_rows(const AttendArgs& a, int first_row) {
       }
       block_softmax(scores + r * kBlockKeys, block, a.lo[first_row + r], a.hi[first_row + r], top + r, total + r,
                     out + r * a.head_dim_padded, a.head_dim_padded);
+      if constexpr (L::kScaled) scale_weights<L>(a, pages, begin, end, scores + r * kBlockKeys);
     }
     add_values<L, R>(a, pages, begin, end, scores, out);
   }
@@ -136,9 +164,12 @@ inline void attend_all(const AttendArgs& a) {
 }
 
 void attend(const AttendArgs& a) {
-  if (a.half) {
-    attend_all<KvF16>(a);
-  } else {
-    attend_all<KvF32>(a);
+  switch (a.element) {
+    case KvElement::f32:
+      return attend_all<KvF32>(a);
+    case KvElement::f16:
+      return attend_all<KvF16>(a);
+    case KvElement::i8:
+      return attend_all<KvI8>(a);
   }
 }

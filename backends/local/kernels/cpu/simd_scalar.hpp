@@ -59,6 +59,7 @@ struct V {
     }
     return x;
   }
+  static F load_i8(const std::int8_t* p) { return static_cast<float>(*p); }
   static void store_f16(std::uint16_t* p, F x) {
     std::uint32_t bits;
     __builtin_memcpy(&bits, &x, 4);

@@ -47,7 +47,10 @@ struct PanelArgsI8 {
 
 // Keys and values are kept in pages of kPageTokens tokens per layer and kv head.
 //   keys:   [head_dim][kPageTokens]   values: [kPageTokens][head_dim_padded]
+// i8: behind them the scales of the keys and those of the values, float[kPageTokens] each: max|x| / 127 of the token's
+// head.
 inline constexpr int kPageTokens = 16;
+enum class KvElement : std::uint8_t { f32, f16, i8 };
 inline constexpr int kAttendRows = 8;  // most query rows in one attend call
 
 struct AttendArgs {
@@ -61,7 +64,7 @@ struct AttendArgs {
   std::int64_t page_bytes;
   float* scratch;  // attend_scratch_floats(head_dim) floats, 64-byte aligned
   int rows, head_dim, head_dim_padded;
-  bool half;      // pages hold fp16, else fp32
+  KvElement element;
   float softcap;  // 0, or scores become softcap * tanh(score / softcap)
 };
 

@@ -3,7 +3,7 @@
 
 #include <cuda_fp8.h>
 
-#include "backends/local/kernels/cuda/common.cuh"
+#include "backends/local/kernels/cuda/append_parts.cuh"
 #include "backends/local/kernels/cuda/launch.cuh"
 
 namespace ganglion::local::cuda {
@@ -11,8 +11,11 @@ namespace {
 
 constexpr int kWarps = 8;
 
-__device__ __forceinline__ void store2(const KvLayout& kv, char* tile, int at, float x, float y) {
-  if (kv.fp8) {
+// `inverse`: 1 / scale, where there are scales.
+__device__ __forceinline__ void store2(const KvLayout& kv, char* tile, int at, float x, float y, float inverse) {
+  if (kv.format == KvFormat::int8) {
+    *reinterpret_cast<char2*>(tile + at) = {int8_of(x, inverse), int8_of(y, inverse)};
+  } else if (kv.format == KvFormat::fp8) {
     const auto low = __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
     const auto high = __nv_cvt_float_to_fp8(y, __NV_SATFINITE, __NV_E4M3);
     *reinterpret_cast<unsigned short*>(tile + at) = static_cast<unsigned short>(low | high << 8);
@@ -64,15 +67,15 @@ __global__ void __launch_bounds__(kWarps * 32) append_kernel(RotateAppend r) {
   const std::int32_t page = r.pages[row];  // there before the step's first kernel, too
   if (page < 0) return;
   const int kv_head = is_value ? head - r.heads - r.kv.kv_heads : head - r.heads;
-  const std::int64_t tile_bytes = std::int64_t{kPageTokens} * r.kv.head_width * (r.kv.fp8 ? 1 : 2);
-  char* tile = static_cast<char*>(r.kv.base) + page * r.kv.page_bytes +
-               ((2 * r.layer + (is_value ? 1 : 0)) * r.kv.kv_heads + kv_head) * tile_bytes;
+  char* tile = kv_tile(r.kv, page, r.layer, is_value, kv_head);
   const int slot = position % kPageTokens * r.kv.head_width;
+  const float top = fmaxf(fmaxf(magnitude(a.x), magnitude(a.y)), fmaxf(magnitude(b.x), magnitude(b.y)));
+  const float inverse = r.kv.format == KvFormat::int8 ? keep_scale(r.kv, tile, position, top) : 1.0f;
   if (mine) {
-    store2(r.kv, tile, slot + i, a.x, a.y);
-    store2(r.kv, tile, slot + half + i, b.x, b.y);
+    store2(r.kv, tile, slot + i, a.x, a.y, inverse);
+    store2(r.kv, tile, slot + half + i, b.x, b.y, inverse);
   }
-  for (int k = dim + 2 * lane; k < r.kv.head_width; k += 64) store2(r.kv, tile, slot + k, 0.0f, 0.0f);
+  for (int k = dim + 2 * lane; k < r.kv.head_width; k += 64) store2(r.kv, tile, slot + k, 0.0f, 0.0f, inverse);
 }
 
 }  // namespace

@@ -17,8 +17,21 @@ constexpr float kLog2e = 1.4426950408889634f;
 
 // Eight consecutive elements as they lie in memory; zero where the token does not count, since what lies there may be
 // anything.
-template <bool Fp8>
+template <KvFormat F>
 struct Eight {
+  uint2 v;
+  __device__ __forceinline__ void load(const char* at, bool valid) {
+    v = {0, 0};
+    if (valid) v = *reinterpret_cast<const uint2*>(at);
+  }
+  __device__ __forceinline__ void pairs(std::uint32_t (&out)[4]) const {
+    constexpr bool kInt8 = F == KvFormat::int8;
+    out[0] = bf16_of_byte<0, kInt8>(v.x), out[1] = bf16_of_byte<1, kInt8>(v.x);
+    out[2] = bf16_of_byte<0, kInt8>(v.y), out[3] = bf16_of_byte<1, kInt8>(v.y);
+  }
+};
+template <>
+struct Eight<KvFormat::bf16> {
   uint4 v;
   __device__ __forceinline__ void load(const char* at, bool valid) {
     v = {0, 0, 0, 0};
@@ -28,26 +41,25 @@ struct Eight {
     out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
   }
 };
-template <>
-struct Eight<true> {
-  uint2 v;
-  __device__ __forceinline__ void load(const char* at, bool valid) {
-    v = {0, 0};
-    if (valid) v = *reinterpret_cast<const uint2*>(at);
-  }
-  __device__ __forceinline__ void pairs(std::uint32_t (&out)[4]) const {
-    out[0] = bf16_of_fp8<0>(v.x), out[1] = bf16_of_fp8<1>(v.x);
-    out[2] = bf16_of_fp8<0>(v.y), out[3] = bf16_of_fp8<1>(v.y);
-  }
-};
 
 // A lane's share of one page: tokens g and g + 8.
-template <int Width, bool Fp8>
+template <int Width, KvFormat F>
 struct PageShare {
-  static constexpr int kChunks = Width / 32, kBytes = Fp8 ? 1 : 2;
-  Eight<Fp8> k0[kChunks], k1[kChunks], v0[kChunks], v1[kChunks];
+  static constexpr int kChunks = Width / 32, kBytes = kv_value_bytes(F);
+  static constexpr bool kScaled = F == KvFormat::int8;
+  Eight<F> k0[kChunks], k1[kChunks], v0[kChunks], v1[kChunks];
+  float k_scale[kScaled ? 2 : 1], v_scale[kScaled ? 2 : 1];
 
-  __device__ __forceinline__ void load(const char* at, std::int64_t values_after, bool valid0, bool valid1) {
+  // `tile`: the keys' tile; `g`, `t`: the lane's place.
+  __device__ __forceinline__ void load(const char* tile, std::int64_t values_after, int g, int t, bool valid0,
+                                       bool valid1) {
+    if constexpr (kScaled) {
+      const auto* scales = reinterpret_cast<const float*>(tile + kPageTokens * Width);
+      const auto* more = reinterpret_cast<const float*>(tile + values_after + kPageTokens * Width);
+      k_scale[0] = valid0 ? scales[g] : 0.0f, k_scale[1] = valid1 ? scales[g + 8] : 0.0f;
+      v_scale[0] = valid0 ? more[g] : 0.0f, v_scale[1] = valid1 ? more[g + 8] : 0.0f;
+    }
+    const char* at = tile + (g * Width + 8 * t) * kBytes;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
       k0[c].load(at + c * 32 * kBytes, valid0);
@@ -84,11 +96,10 @@ struct Merged {
 };
 
 // `length`: keys that the first row sees; each row after it sees one more.
-template <int Width, bool Fp8, bool Few>
+template <int Width, KvFormat F, bool Few>
 __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Part& part, int first, int last,
                                              int length, Merged<Width>& merged) {
   constexpr int kChunks = Width / 32;  // of 32 elements
-  constexpr int kBytes = Fp8 ? 1 : 2;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int columns = part.columns(), behind = Few ? g / part.heads : 0;
   std::uint32_t q[kChunks][4];
@@ -98,15 +109,15 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
           2;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
-    Eight<false> eight;
+    Eight<KvFormat::bf16> eight;
     eight.load(query + c * 64, g < columns);
     eight.pairs(q[c]);
   }
 
-  const std::int64_t tile_bytes = std::int64_t{kPageTokens} * Width * kBytes;
+  constexpr std::int64_t kTileBytes = kv_tile_bytes(Width, F);
   const char* keys = static_cast<const char*>(a.kv.base) +
-                     (static_cast<std::int64_t>(2 * a.layer) * a.kv.kv_heads + part.kv_head) * tile_bytes;
-  const std::int64_t values_after = a.kv.kv_heads * tile_bytes;
+                     (static_cast<std::int64_t>(2 * a.layer) * a.kv.kv_heads + part.kv_head) * kTileBytes;
+  const std::int64_t values_after = a.kv.kv_heads * kTileBytes;
   const std::int32_t* table = a.page_table + part_table<Few>(a);
   const float scale = a.softcap > 0 ? a.scale / a.softcap : a.scale * kLog2e, cap = a.softcap * kLog2e;
   const auto score = [&](float s) { return cap > 0 ? cap * tanh_of(s * scale) : s * scale; };
@@ -120,14 +131,13 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
   const int all = length + (Few ? part.rows - 1 : 0), low = a.window > 0 ? max(0, length - a.window) : 0;
   const auto valid = [&](int token) { return token >= low && token < all; };
   const auto sees = [&](int token, int h) { return token < seen[h] && (a.window == 0 || token >= seen[h] - a.window); };
-  const auto load = [&](PageShare<Width, Fp8>& share, int page) {
+  const auto load = [&](PageShare<Width, F>& share, int page) {
     const int token = page * kPageTokens + g;
-    const char* at = keys + table[page] * a.kv.page_bytes + (g * Width + 8 * t) * kBytes;
-    share.load(at, values_after, valid(token), valid(token + 8));
+    share.load(keys + table[page] * a.kv.page_bytes, values_after, g, t, valid(token), valid(token + 8));
   };
   // The next page is on its way while this one is computed with, where there are registers for two.
   constexpr bool kAhead = Width <= 128;
-  PageShare<Width, Fp8> share, next;
+  PageShare<Width, F> share, next;
   if (kAhead && first + warp < last) load(next, first + warp);
   for (int page = first + warp; page < last; page += kWarps) {
     const int token = page * kPageTokens + g;
@@ -146,6 +156,9 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
       mma(s, k0[2], k1[2], k0[3], k1[3], q[c][2], q[c][3]);
     }
     // s: tokens g and g + 8 (rows) of heads 2t and 2t + 1.
+    if constexpr (share.kScaled) {
+      s[0] *= share.k_scale[0], s[1] *= share.k_scale[0], s[2] *= share.k_scale[1], s[3] *= share.k_scale[1];
+    }
     float p[4];
     float fade[2];
 #pragma unroll
@@ -161,6 +174,9 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
       p[h] = exp2f(a0 - shift);
       p[2 + h] = exp2f(a1 - shift);
       total[h] = total[h] * fade[h] + p[h] + p[2 + h];
+    }
+    if constexpr (share.kScaled) {
+      p[0] *= share.v_scale[0], p[1] *= share.v_scale[0], p[2] *= share.v_scale[1], p[3] *= share.v_scale[1];
     }
     const std::uint32_t p0 = transpose8x8(pack(p[0], p[1])), p1 = transpose8x8(pack(p[2], p[3]));
 #pragma unroll
@@ -258,7 +274,7 @@ __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part,
   }
 }
 
-template <int Width, bool Fp8, bool Few>
+template <int Width, KvFormat F, bool Few>
 __global__ void __launch_bounds__(kWarps * 32) decode_kernel(DecodeAttention a) {
   __shared__ Merged<Width> merged;
   __shared__ bool last_block;
@@ -281,33 +297,33 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(DecodeAttention a) 
   const int length = position + 1, first = a.window > 0 ? max(0, length - a.window) / kPageTokens : 0;
   const int end = (length + part.rows - 1 + kPageTokens - 1) / kPageTokens;
   const int share = (end - first + a.splits - 1) / a.splits, from = first + static_cast<int>(blockIdx.x) * share;
-  attend_pages<Width, Fp8, Few>(a, part, from, min(from + share, end), length, merged);
+  attend_pages<Width, F, Few>(a, part, from, min(from + share, end), length, merged);
   __syncthreads();
   join<Width>(a, part, merged, last_block);
 }
 
-template <int Width, bool Fp8>
+template <int Width, KvFormat F>
 cudaError_t decode_width(Queue queue, const DecodeAttention& a) {
   const dim3 grid(static_cast<unsigned>(a.splits),
                   static_cast<unsigned>(a.kv.kv_heads * head_tiles(a.heads, a.kv.kv_heads)),
                   static_cast<unsigned>(a.tiles != nullptr ? a.tile_count : a.rows));
-  return a.tiles != nullptr ? launch(queue, decode_kernel<Width, Fp8, true>, grid, kWarps * 32, 0, a)
-                            : launch(queue, decode_kernel<Width, Fp8, false>, grid, kWarps * 32, 0, a);
+  return a.tiles != nullptr ? launch(queue, decode_kernel<Width, F, true>, grid, kWarps * 32, 0, a)
+                            : launch(queue, decode_kernel<Width, F, false>, grid, kWarps * 32, 0, a);
 }
 
-template <bool Fp8>
+template <KvFormat F>
 cudaError_t decode_of(Queue queue, const DecodeAttention& a) {
   switch (a.kv.head_width) {
     case 32:
-      return decode_width<32, Fp8>(queue, a);
+      return decode_width<32, F>(queue, a);
     case 64:
-      return decode_width<64, Fp8>(queue, a);
+      return decode_width<64, F>(queue, a);
     case 96:
-      return decode_width<96, Fp8>(queue, a);
+      return decode_width<96, F>(queue, a);
     case 128:
-      return decode_width<128, Fp8>(queue, a);
+      return decode_width<128, F>(queue, a);
     case 256:
-      return decode_width<256, Fp8>(queue, a);
+      return decode_width<256, F>(queue, a);
     default:
       return cudaErrorInvalidValue;
   }
@@ -324,7 +340,15 @@ int decode_splits(int rows, int heads, int kv_heads, int context, int multiproce
 }
 
 cudaError_t attend_decode(Queue queue, const DecodeAttention& a) {
-  return a.kv.fp8 ? decode_of<true>(queue, a) : decode_of<false>(queue, a);
+  switch (a.kv.format) {
+    case KvFormat::bf16:
+      return decode_of<KvFormat::bf16>(queue, a);
+    case KvFormat::fp8:
+      return decode_of<KvFormat::fp8>(queue, a);
+    case KvFormat::int8:
+      return decode_of<KvFormat::int8>(queue, a);
+  }
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace ganglion::local::cuda

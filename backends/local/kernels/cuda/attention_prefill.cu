@@ -8,7 +8,21 @@
 namespace ganglion::local::cuda {
 namespace {
 
-template <int Width, bool Fp8>
+// Eight bytes of a token's head as bf16, with the token's scale where it has one.
+template <bool Int8>
+__device__ __forceinline__ uint4 widened(uint2 x, float scale) {
+  uint4 y = {bf16_of_byte<0, Int8>(x.x), bf16_of_byte<1, Int8>(x.x), bf16_of_byte<0, Int8>(x.y),
+             bf16_of_byte<1, Int8>(x.y)};
+  if constexpr (Int8) {
+    for (std::uint32_t* two : {&y.x, &y.y, &y.z, &y.w}) {
+      const float2 v = unpack(*two);
+      *two = pack(v.x * scale, v.y * scale);
+    }
+  }
+  return y;
+}
+
+template <int Width, KvFormat F>
 __device__ __forceinline__ void load_stage(const PrefillAttention& a, const std::int32_t* table, const char* keys,
                                            std::int64_t values_after, int first, int end, uint4* k, uint4* v) {
   constexpr int kChunks = Width / 8;
@@ -16,14 +30,24 @@ __device__ __forceinline__ void load_stage(const PrefillAttention& a, const std:
     const int token = i / kChunks, chunk = i % kChunks, at = first + token;
     const bool valid = at < end;
     const int page = valid ? table[at / kPageTokens] : table[0];
-    const char* from = keys + page * a.kv.page_bytes + ((at % kPageTokens) * Width + chunk * 8) * (Fp8 ? 1 : 2);
+    const char* tile = keys + page * a.kv.page_bytes;
+    const char* from = tile + ((at % kPageTokens) * Width + chunk * 8) * kv_value_bytes(F);
     uint4* to_k = k + key_place<Width>(token, chunk);
     uint4* to_v = v + value_place<Width>(token, chunk);
-    if constexpr (Fp8) {
+    if constexpr (F != KvFormat::bf16) {
+      constexpr bool kInt8 = F == KvFormat::int8;
       uint2 x = {0, 0}, y = {0, 0};
-      if (valid) x = *reinterpret_cast<const uint2*>(from), y = *reinterpret_cast<const uint2*>(from + values_after);
-      *to_k = {bf16_of_fp8<0>(x.x), bf16_of_fp8<1>(x.x), bf16_of_fp8<0>(x.y), bf16_of_fp8<1>(x.y)};
-      *to_v = {bf16_of_fp8<0>(y.x), bf16_of_fp8<1>(y.x), bf16_of_fp8<0>(y.y), bf16_of_fp8<1>(y.y)};
+      float x_scale = 0, y_scale = 0;
+      if (valid) {
+        x = *reinterpret_cast<const uint2*>(from), y = *reinterpret_cast<const uint2*>(from + values_after);
+        if constexpr (kInt8) {
+          const char* scale = tile + kPageTokens * Width + (at % kPageTokens) * 4;
+          x_scale = *reinterpret_cast<const float*>(scale);
+          y_scale = *reinterpret_cast<const float*>(scale + values_after);
+        }
+      }
+      *to_k = widened<kInt8>(x, x_scale);
+      *to_v = widened<kInt8>(y, y_scale);
     } else {
       copy_async(shared_address(to_k), from, valid ? 16 : 0);
       copy_async(shared_address(to_v), from + values_after, valid ? 16 : 0);
@@ -32,7 +56,7 @@ __device__ __forceinline__ void load_stage(const PrefillAttention& a, const std:
   copy_commit();
 }
 
-template <int Width, bool Fp8>
+template <int Width, KvFormat F>
 __global__ void __launch_bounds__(kAttendWarps * 32, Width == 256   ? 1
                                                      : Width == 128 ? 2
                                                                     : 3) prefill_kernel(PrefillAttention a) {
@@ -44,10 +68,10 @@ __global__ void __launch_bounds__(kAttendWarps * 32, Width == 256   ? 1
   const PrefillTile tile = a.tiles[a.tile_count - 1 - static_cast<int>(blockIdx.y)];
   const int head = blockIdx.x, kv_head = head / (a.heads / a.kv.kv_heads);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const std::int64_t tile_bytes = std::int64_t{kPageTokens} * Width * (Fp8 ? 1 : 2);
+  constexpr std::int64_t kTileBytes = kv_tile_bytes(Width, F);
   const char* keys = static_cast<const char*>(a.kv.base) +
-                     (static_cast<std::int64_t>(2 * a.layer) * a.kv.kv_heads + kv_head) * tile_bytes;
-  const std::int64_t values_after = a.kv.kv_heads * tile_bytes;
+                     (static_cast<std::int64_t>(2 * a.layer) * a.kv.kv_heads + kv_head) * kTileBytes;
+  const std::int64_t values_after = a.kv.kv_heads * kTileBytes;
   const std::int32_t* table = a.page_table + tile.page_from;
   const int distance = a.window > 0 ? a.window - 1 : 1 << 30, end = tile.position + tile.rows;
   const int begin = max(0, tile.position - distance) / kKeys * kKeys;
@@ -64,13 +88,13 @@ __global__ void __launch_bounds__(kAttendWarps * 32, Width == 256   ? 1
     for (int c = 0; c < Width / 32; ++c) s.q.load(c, s.q.held[c]);
   }
   const Scores scores{a.softcap > 0 ? a.scale / a.softcap : a.scale * kLog2e, a.softcap * kLog2e};
-  load_stage<Width, Fp8>(a, table, keys, values_after, begin, end, shared, shared + kStage);
+  load_stage<Width, F>(a, table, keys, values_after, begin, end, shared, shared + kStage);
   int stage = 0;
   for (int first = begin; first < end; first += kKeys, stage ^= 1) {
     uint4* here = shared + stage * 2 * kStage;
     uint4* there = shared + (stage ^ 1) * 2 * kStage;
     if (first + kKeys < end) {
-      load_stage<Width, Fp8>(a, table, keys, values_after, first + kKeys, end, there, there + kStage);
+      load_stage<Width, F>(a, table, keys, values_after, first + kKeys, end, there, there + kStage);
       copy_wait<1>();
     } else {
       copy_wait<0>();
@@ -100,29 +124,29 @@ __global__ void __launch_bounds__(kAttendWarps * 32, Width == 256   ? 1
   }
 }
 
-template <int Width, bool Fp8>
+template <int Width, KvFormat F>
 cudaError_t prefill_width(Queue queue, const PrefillAttention& a) {
   constexpr std::size_t kBytes = std::size_t{4} * kKeys * Width * 2;
-  const auto status = cudaFuncSetAttribute(prefill_kernel<Width, Fp8>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  const auto status = cudaFuncSetAttribute(prefill_kernel<Width, F>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            static_cast<int>(kBytes));
   if (status != cudaSuccess) return status;
   const dim3 grid(static_cast<unsigned>(a.heads), static_cast<unsigned>(a.tile_count));
-  return launch(queue, prefill_kernel<Width, Fp8>, grid, kAttendWarps * 32, kBytes, a);
+  return launch(queue, prefill_kernel<Width, F>, grid, kAttendWarps * 32, kBytes, a);
 }
 
-template <bool Fp8>
+template <KvFormat F>
 cudaError_t prefill_of(Queue queue, const PrefillAttention& a) {
   switch (a.kv.head_width) {
     case 32:
-      return prefill_width<32, Fp8>(queue, a);
+      return prefill_width<32, F>(queue, a);
     case 64:
-      return prefill_width<64, Fp8>(queue, a);
+      return prefill_width<64, F>(queue, a);
     case 96:
-      return prefill_width<96, Fp8>(queue, a);
+      return prefill_width<96, F>(queue, a);
     case 128:
-      return prefill_width<128, Fp8>(queue, a);
+      return prefill_width<128, F>(queue, a);
     case 256:
-      return prefill_width<256, Fp8>(queue, a);
+      return prefill_width<256, F>(queue, a);
     default:
       return cudaErrorInvalidValue;
   }
@@ -131,7 +155,15 @@ cudaError_t prefill_of(Queue queue, const PrefillAttention& a) {
 }  // namespace
 
 cudaError_t attend_prefill(Queue queue, const PrefillAttention& a) {
-  return a.kv.fp8 ? prefill_of<true>(queue, a) : prefill_of<false>(queue, a);
+  switch (a.kv.format) {
+    case KvFormat::bf16:
+      return prefill_of<KvFormat::bf16>(queue, a);
+    case KvFormat::fp8:
+      return prefill_of<KvFormat::fp8>(queue, a);
+    case KvFormat::int8:
+      return prefill_of<KvFormat::int8>(queue, a);
+  }
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace ganglion::local::cuda

@@ -97,6 +97,12 @@ __device__ __forceinline__ std::uint32_t bf16_of_fp8(std::uint32_t w) {
   return mul2((x & 0x80008000u) | ((x & 0x7f007f00u) >> 4), 0x7b807b80u);
 }
 
+// Two of the four bytes of `w`, e4m3 or signed, as bf16.
+template <int Pair, bool Int8>
+__device__ __forceinline__ std::uint32_t bf16_of_byte(std::uint32_t w) {
+  return Int8 ? bf16_of_int8<Pair>(w) : bf16_of_fp8<Pair>(w);
+}
+
 // Nibbles J and J + 4 of `w`, less 8, as bf16.
 template <int J>
 __device__ __forceinline__ std::uint32_t bf16_of_int4(std::uint32_t w) {
@@ -139,6 +145,17 @@ __device__ __forceinline__ float warp_max(float v) {
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, d));
   return v;
+}
+
+// For the largest magnitude of what becomes int8: what is not a number counts as infinite, so that the scale tells.
+__device__ __forceinline__ float magnitude(float v) {
+  return v == v ? fabsf(v) : INFINITY;
+}
+constexpr float kInt8Max = 127.0f;
+constexpr float kScaleMin = 1e-12f;  // of what is all zero
+// `inverse`: 1 / scale; 0 where the scale is infinite, which leaves 0 times infinity: not a number.
+__device__ __forceinline__ signed char int8_of(float v, float inverse) {
+  return static_cast<signed char>(max(-127, min(127, __float2int_rn(v * inverse))));
 }
 
 // Over a whole block; every thread gets the result, always summed in the same order. `shared` holds 32 floats and is

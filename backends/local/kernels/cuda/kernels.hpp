@@ -158,13 +158,21 @@ cudaError_t add_bias(Queue, const void* bias, int width, int rows, void* y, int 
 
 // ---- attention ----
 
-// Keys and values in pages of kPageTokens tokens of all layers: page -> layer -> keys, values -> kv head -> token ->
-// head_dim padded to 32, 64, 96, 128 or 256. bf16, or e4m3 without scales.
+// Keys and values in pages of kPageTokens tokens of all layers: page -> layer -> keys, values -> kv head -> tile. A
+// tile is [token][head_dim padded to 32, 64, 96, 128 or 256] in bf16, in e4m3 without scales, or in int8, where the
+// tokens' scales follow, float[kPageTokens]: max |x| / 127 of the token's head.
+enum class KvFormat : std::uint8_t { bf16, fp8, int8 };
+constexpr int kv_value_bytes(KvFormat f) {
+  return f == KvFormat::bf16 ? 2 : 1;
+}
+constexpr std::int64_t kv_tile_bytes(int width, KvFormat f) {
+  return std::int64_t{kPageTokens} * (width * kv_value_bytes(f) + (f == KvFormat::int8 ? 4 : 0));
+}
 struct KvLayout {
   void* base = nullptr;
   std::int64_t page_bytes = 0;
   int layers = 0, kv_heads = 0, head_dim = 0, head_width = 0;  // head_width: padded
-  bool fp8 = false;
+  KvFormat format = KvFormat::bf16;
 };
 constexpr int head_width(int head_dim) {
   return head_dim <= 32    ? 32
@@ -174,8 +182,8 @@ constexpr int head_width(int head_dim) {
          : head_dim <= 256 ? 256
                            : 0;
 }
-constexpr std::int64_t kv_page_bytes(int layers, int kv_heads, int width, bool fp8) {
-  return std::int64_t{2} * layers * kv_heads * kPageTokens * width * (fp8 ? 1 : 2);
+constexpr std::int64_t kv_page_bytes(int layers, int kv_heads, int width, KvFormat f) {
+  return std::int64_t{2} * layers * kv_heads * kv_tile_bytes(width, f);
 }
 
 struct RotateAppend {

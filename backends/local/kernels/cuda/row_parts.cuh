@@ -9,7 +9,6 @@ namespace ganglion::local::cuda {
 
 constexpr int kRowThreads = 256;
 constexpr float kFp8Max = 448.0f;
-constexpr float kScaleMin = 1e-12f;  // an all-zero row
 
 __device__ __forceinline__ unsigned char fp8_of(float v) {
   return __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3);

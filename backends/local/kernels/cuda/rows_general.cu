@@ -2,6 +2,7 @@
 // embeddings, learned positions, other activations, capped logits, and heads that are wide or rotated in part. One
 // block a row, or one warp a head.
 
+#include "backends/local/kernels/cuda/append_parts.cuh"
 #include "backends/local/kernels/cuda/general.hpp"
 #include "backends/local/kernels/cuda/launch.cuh"
 #include "backends/local/kernels/cuda/row_parts.cuh"
@@ -185,8 +186,11 @@ __global__ void __launch_bounds__(kThreads)
 
 constexpr int kWarps = 8, kHeadMax = 256;
 
-__device__ __forceinline__ void store_kv(const KvLayout& kv, char* tile, int at, float v) {
-  if (kv.fp8) {
+// `inverse`: 1 / scale, where there are scales.
+__device__ __forceinline__ void store_kv(const KvLayout& kv, char* tile, int at, float v, float inverse) {
+  if (kv.format == KvFormat::int8) {
+    reinterpret_cast<signed char*>(tile)[at] = int8_of(v, inverse);
+  } else if (kv.format == KvFormat::fp8) {
     reinterpret_cast<unsigned char*>(tile)[at] = fp8_of(v);
   } else {
     reinterpret_cast<bf16*>(tile)[at] = __float2bfloat16(v);
@@ -232,11 +236,15 @@ __global__ void __launch_bounds__(kWarps * 32) append_general_kernel(RotateAppen
     return;
   }
   const int kv_head = is_value ? head - r.heads - r.kv.kv_heads : head - r.heads;
-  const std::int64_t tile_bytes = std::int64_t{kPageTokens} * width * (r.kv.fp8 ? 1 : 2);
-  char* tile = static_cast<char*>(r.kv.base) + r.pages[row] * r.kv.page_bytes +
-               ((2 * r.layer + (is_value ? 1 : 0)) * r.kv.kv_heads + kv_head) * tile_bytes;
+  char* tile = kv_tile(r.kv, r.pages[row], r.layer, is_value, kv_head);
   const int slot = position % kPageTokens * width;
-  for (int i = lane; i < width; i += 32) store_kv(r.kv, tile, slot + i, x[i]);
+  float inverse = 1;
+  if (r.kv.format == KvFormat::int8) {
+    float top = 0;
+    for (int i = lane; i < width; i += 32) top = fmaxf(top, magnitude(x[i]));
+    inverse = keep_scale(r.kv, tile, position, top);
+  }
+  for (int i = lane; i < width; i += 32) store_kv(r.kv, tile, slot + i, x[i], inverse);
 }
 
 }  // namespace

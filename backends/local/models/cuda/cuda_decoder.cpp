@@ -166,8 +166,8 @@ Result<void> CudaDecoder::reserve_rows() {
          .kv_heads = to_int(config_.kv_heads),
          .head_dim = dim,
          .head_width = width,
-         .fp8 = options_.kv_fp8};
-  kv_.page_bytes = cuda::kv_page_bytes(kv_.layers, kv_.kv_heads, width, kv_.fp8);
+         .format = options_.kv};
+  kv_.page_bytes = cuda::kv_page_bytes(kv_.layers, kv_.kv_heads, width, kv_.format);
   const int widest = std::max({width_stride_, heads_stride_, inner_stride_});
   // What no product and no library reads is unpacked first; experts never are.
   std::size_t unpacked = 0;

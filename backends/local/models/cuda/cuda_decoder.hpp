@@ -30,7 +30,7 @@ struct CudaOptions {
   int device = 0;
   cuda::Format format = cuda::Format::bf16;
   int int4_group = 64;  // or 128
-  bool kv_fp8 = false;
+  cuda::KvFormat kv = cuda::KvFormat::bf16;
   int rows_max = 2048;  // tokens in one step
   int batch_max = 64;   // sequences in one step
   int samples_max = 0;  // tokens sampled in one step, if that may be more than sequences

@@ -191,5 +191,24 @@ TEST(LocalModelLoad, NamesWhatIsWrong) {
   EXPECT_EQ(model.error().kind, core::ErrorKind::not_found);
 }
 
+TEST(LocalModelLoad, KeysAndValuesAreOfAKindThatTheModelAndDeviceHave) {
+  LocalModelOptions options = tiny("llama3_tiny");
+  for (const auto& [type, says] : {std::pair{"int7", "\"auto\", \"int8\" or \"fp8\""}, {"fp8", "needs a GPU"}}) {
+    options.kv_type = type;
+    const auto model = load_local_model(options);
+    ASSERT_FALSE(model) << type;
+    EXPECT_THAT(model.error().message, HasSubstr(says));
+    EXPECT_EQ(model.error().param, "kv_type");
+  }
+  options.kv_type = "int8";
+  EXPECT_TRUE(load_local_model(options));
+  options = tiny("bert_tiny");
+  options.kv_type = "int8";
+  const auto embedder = load_local_model(options);
+  ASSERT_FALSE(embedder);
+  EXPECT_EQ(embedder.error().kind, core::ErrorKind::unsupported);
+  EXPECT_THAT(embedder.error().message, HasSubstr("keeps no keys and values"));
+}
+
 }  // namespace
 }  // namespace ganglion::backends

@@ -11,7 +11,8 @@ namespace {
 
 struct AttentionCase {
   int heads, kv_heads, dim, window;
-  bool fp8, norm;
+  cuda::KvFormat format;
+  bool norm;
   float cap = 0;
   int rotated = -1;  // of a head, the first so many elements; below 0: all, by the usual kernel where it can
 };
@@ -35,8 +36,8 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
            .kv_heads = c.kv_heads,
            .head_dim = c.dim,
            .head_width = cuda::head_width(c.dim),
-           .fp8 = c.fp8};
-    kv_.page_bytes = cuda::kv_page_bytes(kLayers, c.kv_heads, kv_.head_width, c.fp8);
+           .format = c.format};
+    kv_.page_bytes = cuda::kv_page_bytes(kLayers, c.kv_heads, kv_.head_width, c.format);
     store_ = room(static_cast<std::size_t>(kPages * kv_.page_bytes));  // poisoned: NaN
     kv_.base = store_.data();
     q_norm_ = normal(static_cast<std::size_t>(c.dim), 1.0f);
@@ -201,8 +202,17 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
   }
 
   double tolerance() const {
-    return GetParam().fp8 ? 6.25e-2 : 8e-3;
-  }  // half a step of e4m3 is a sixteenth; bf16 keeps 8 bits
+    // Half a step of e4m3 is a sixteenth; bf16 keeps 8 bits. int8: as on the CPU, and bf16's on top.
+    switch (GetParam().format) {
+      case cuda::KvFormat::fp8:
+        return 6.25e-2;
+      case cuda::KvFormat::int8:
+        return 2e-2;
+      case cuda::KvFormat::bf16:
+        break;
+    }
+    return 8e-3;
+  }
 
   int columns_ = 0, stride_ = 0;
   cuda::KvLayout kv_;
@@ -211,20 +221,25 @@ class AttentionTest : public DeviceTest, public testing::WithParamInterface<Atte
   std::vector<std::int32_t> next_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
-                         testing::Values(AttentionCase{4, 4, 128, 0, false, false},  // multi-head
-                                         AttentionCase{8, 2, 128, 0, false, true},   // grouped, head norms
-                                         AttentionCase{16, 1, 64, 0, false, false},  // more heads than a tile
-                                         AttentionCase{4, 1, 24, 0, false, true},    // padded width
-                                         AttentionCase{6, 3, 80, 20, false, false},  // window
-                                         AttentionCase{4, 2, 32, 5, false, false},   //
-                                         AttentionCase{8, 8, 128, 0, true, false},   // e4m3 pages
-                                         AttentionCase{4, 2, 64, 33, true, false},
-                                         AttentionCase{8, 4, 256, 0, false, true, 3.0f},  // wide heads, capped scores
-                                         AttentionCase{4, 1, 256, 40, true, false},
-                                         AttentionCase{8, 2, 128, 33, false, false, 1.0f},
-                                         AttentionCase{6, 2, 96, 0, false, false, 0, 72},   // rotated in part
-                                         AttentionCase{4, 4, 64, 0, false, false, 0, 0}));  // not at all
+constexpr auto kBf16 = cuda::KvFormat::bf16, kFp8 = cuda::KvFormat::fp8, kInt8 = cuda::KvFormat::int8;
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, AttentionTest,
+    testing::Values(AttentionCase{4, 4, 128, 0, kBf16, false},  // multi-head
+                    AttentionCase{8, 2, 128, 0, kBf16, true},   // grouped, head norms
+                    AttentionCase{16, 1, 64, 0, kBf16, false},  // more heads than a tile
+                    AttentionCase{4, 1, 24, 0, kBf16, true},    // padded width
+                    AttentionCase{6, 3, 80, 20, kBf16, false},  // window
+                    AttentionCase{4, 2, 32, 5, kBf16, false},   //
+                    AttentionCase{8, 8, 128, 0, kFp8, false},   // e4m3 pages
+                    AttentionCase{4, 2, 64, 33, kFp8, false},
+                    AttentionCase{8, 4, 256, 0, kBf16, true, 3.0f},  // wide heads, capped scores
+                    AttentionCase{4, 1, 256, 40, kFp8, false}, AttentionCase{8, 2, 128, 33, kBf16, false, 1.0f},
+                    AttentionCase{6, 2, 96, 0, kBf16, false, 0, 72},  // rotated in part
+                    AttentionCase{4, 4, 64, 0, kBf16, false, 0, 0},   // not at all
+                    AttentionCase{8, 8, 128, 0, kInt8, false},        // int8 pages
+                    AttentionCase{8, 2, 64, 33, kInt8, true}, AttentionCase{4, 1, 24, 0, kInt8, false},
+                    AttentionCase{16, 1, 80, 0, kInt8, false, 1.0f}, AttentionCase{8, 4, 256, 0, kInt8, true, 3.0f},
+                    AttentionCase{4, 1, 256, 40, kInt8, false}, AttentionCase{6, 2, 96, 0, kInt8, false, 0, 72}));
 
 TEST_P(AttentionTest, ChunksAndDecodeAgreeWithPlainAttention) {
   if (arena == nullptr) GTEST_SKIP();
@@ -285,6 +300,39 @@ TEST_P(AttentionTest, PaddingRowsTouchNothing) {
               .pages = zero.as<std::int32_t>(),
               .query = query.data()}));
   EXPECT_EQ(down<std::uint8_t>(store_.data(), store_.size()), before);
+}
+
+// By a token's key or value that is not a number, int8 pages give what is none, as bf16 pages do.
+TEST_P(AttentionTest, WhatIsNotANumberShows) {
+  if (arena == nullptr) GTEST_SKIP();
+  if (GetParam().norm) GTEST_SKIP() << "the norm spreads it over the whole head";
+  prepare();
+  const AttentionCase c = GetParam();
+  for (const bool in_value : {false, true}) {
+    auto s = sequence(20);
+    const int head = c.heads + (in_value ? c.kv_heads : 0);
+    s.qkv[static_cast<std::size_t>(19 * columns_ + head * c.dim + 1)] = std::nanf("");
+    for (const int splits : {0, 1}) {
+      const auto out = step({&s}, {{0, 20}}, splits);
+      for (int i = 0; i < c.dim; ++i) {  // of the first query head, which sees the first key head
+        // A value has its number for every element where the head has one scale; elsewhere only its own is lost.
+        if (in_value && c.format != kInt8 && i != 1) continue;
+        EXPECT_TRUE(std::isnan(out[static_cast<std::size_t>(19 * c.heads * c.dim + i)])) << in_value << " " << i;
+      }
+      EXPECT_FALSE(std::isnan(out[static_cast<std::size_t>(18 * c.heads * c.dim)])) << "the row before does not see it";
+    }
+  }
+}
+
+// Needs no device: what a page holds in each format.
+TEST(KvLayout, EightBitsHalveAPageAndInt8AddsItsScales) {
+  using cuda::kv_page_bytes, cuda::KvFormat;
+  const auto bf16 = kv_page_bytes(32, 32, 128, KvFormat::bf16);  // Llama-2-7B's
+  EXPECT_EQ(bf16, std::int64_t{8} << 20);
+  EXPECT_EQ(kv_page_bytes(32, 32, 128, KvFormat::fp8), bf16 / 2);
+  EXPECT_EQ(kv_page_bytes(32, 32, 128, KvFormat::int8), bf16 / 2 + std::int64_t{32} * 32 * cuda::kPageTokens * 2 * 4);
+  // Vectors of 16 bytes are read from the tiles, and floats behind them.
+  for (const int width : {32, 64, 96, 128, 256}) EXPECT_EQ(cuda::kv_tile_bytes(width, KvFormat::int8) % 64, 0);
 }
 
 }  // namespace

@@ -111,23 +111,27 @@ TEST_P(CudaGoldens, Bf16LogitsAreAsCloseAsTransformers) {
   EXPECT_LT(worst, 5e-2);
 }
 
+constexpr auto kBf16 = cuda::KvFormat::bf16;  // of the pages
+
 TEST_P(CudaGoldens, QuantisedLogitsAreBounded) {
   struct Bound {
     cuda::Format format;
     int group;
-    bool kv_fp8;
+    cuda::KvFormat kv;
     double most;
   };
   // Random weights have no structure that quantisation could spare: these are bounds, not goals.
   // The CPU's int8 is held to 0.2 on the same models.
-  for (const Bound b : {Bound{cuda::Format::int8, 64, false, 0.15}, Bound{cuda::Format::fp8, 64, false, 0.45},
-                        Bound{cuda::Format::int4, 64, false, 1.2}, Bound{cuda::Format::bf16, 64, true, 0.35}}) {
-    const double worst = worst_error({.format = b.format, .int4_group = b.group, .kv_fp8 = b.kv_fp8});
+  for (const Bound b :
+       {Bound{cuda::Format::int8, 64, kBf16, 0.15}, Bound{cuda::Format::fp8, 64, kBf16, 0.45},
+        Bound{cuda::Format::int4, 64, kBf16, 1.2}, Bound{cuda::Format::bf16, 64, cuda::KvFormat::fp8, 0.35},
+        Bound{cuda::Format::bf16, 64, cuda::KvFormat::int8, 0.15}}) {
+    const double worst = worst_error({.format = b.format, .int4_group = b.group, .kv = b.kv});
     // A rounded route may send a row to another expert, which moves its logits further; what is not rotated in
     // phi3_partial_tiny makes for scores that are close to each other.
     const std::string_view name = GetParam();
     const double times = name == "mixtral_tiny" ? 2 : name == "phi3_partial_tiny" ? 1.5 : 1;
-    std::printf("%s format %d kv8 %d: %.2e\n", GetParam(), static_cast<int>(b.format), b.kv_fp8, worst);
+    std::printf("%s format %d kv %d: %.2e\n", GetParam(), static_cast<int>(b.format), static_cast<int>(b.kv), worst);
     EXPECT_LT(worst, times * b.most) << static_cast<int>(b.format);
   }
 }
@@ -354,20 +358,21 @@ TEST(CudaDemoChat, LogitsWithinOnePercentOfFloat) {
   const auto& cases = goldens.at("cases");
   struct Bound {
     cuda::Format format;
-    bool kv_fp8;
+    cuda::KvFormat kv;
     double most;
   };
-  for (const Bound b : {Bound{cuda::Format::bf16, false, 1e-2}, Bound{cuda::Format::int8, false, 5e-2},
-                        Bound{cuda::Format::fp8, false, 1e-1}, Bound{cuda::Format::int4, false, 7e-1},
-                        Bound{cuda::Format::bf16, true, 1e-1}}) {
-    CudaHarness harness(dir, {.format = b.format, .kv_fp8 = b.kv_fp8});
+  for (const Bound b :
+       {Bound{cuda::Format::bf16, kBf16, 1e-2}, Bound{cuda::Format::int8, kBf16, 5e-2},
+        Bound{cuda::Format::fp8, kBf16, 1e-1}, Bound{cuda::Format::int4, kBf16, 7e-1},
+        Bound{cuda::Format::bf16, cuda::KvFormat::fp8, 1e-1}, Bound{cuda::Format::bf16, cuda::KvFormat::int8, 3e-2}}) {
+    CudaHarness harness(dir, {.format = b.format, .kv = b.kv});
     ASSERT_NE(harness.decoder, nullptr);
     double worst = 0;
     for (std::size_t i = 0; i < 4; ++i) {
       auto ids = cases[i].at("prompt_ids").get<std::vector<std::int32_t>>();
       const std::size_t prompt = ids.size();
       for (std::int32_t id : cases[i].at("answer_ids")) ids.push_back(id);
-      KvStore kv((*cpu)->kv_shape(false), 64);
+      KvStore kv((*cpu)->kv_shape(KvElement::f32), 64);
       std::vector<std::int32_t> pages;
       for (int p = 0; p < 64; ++p) pages.push_back(p);
       auto s = harness.sequence(static_cast<int>(ids.size()));
@@ -380,9 +385,9 @@ TEST(CudaDemoChat, LogitsWithinOnePercentOfFloat) {
         at += count;
       }
     }
-    std::printf("demo-chat format %d kv8 %d: worst relative error of logits %.2e\n", static_cast<int>(b.format),
-                b.kv_fp8, worst);
-    EXPECT_LT(worst, b.most) << static_cast<int>(b.format) << " kv8 " << b.kv_fp8;
+    std::printf("demo-chat format %d kv %d: worst relative error of logits %.2e\n", static_cast<int>(b.format),
+                static_cast<int>(b.kv), worst);
+    EXPECT_LT(worst, b.most) << static_cast<int>(b.format) << " kv " << static_cast<int>(b.kv);
   }
 }
 
@@ -457,7 +462,9 @@ TEST(CudaDemoChat, QuantisedAnswersAreTheGoldenOnes) {
   demo_answers({.format = cuda::Format::int8}, 4);
   demo_answers({.format = cuda::Format::int8}, 29);
   demo_answers({.format = cuda::Format::fp8}, 29);
-  demo_answers({.kv_fp8 = true}, 8);
+  demo_answers({.kv = cuda::KvFormat::fp8}, 8);
+  demo_answers({.kv = cuda::KvFormat::int8}, 8);
+  demo_answers({.kv = cuda::KvFormat::int8}, 29);
 }
 
 }  // namespace

@@ -26,12 +26,13 @@ std::vector<DemoCase> demo_cases() {
 }
 
 // Answers all cases at once. The model is sure of itself: the closest choice in any golden answer is won by more than
-// six logits, which neither fp16 keys and values nor int8 weights may turn.
-void run(Quantize quantize) {
+// six logits, which neither fp16 or int8 keys and values nor int8 weights may turn.
+void run(Quantize quantize, KvType kv_type = KvType::automatic) {
   auto engine = Engine::load({.dir = std::string(GANGLION_SOURCE_DIR) + "/models/demo-chat",
                               .threads = 2,
                               .batch_max = 6,
-                              .quantize = quantize});
+                              .quantize = quantize,
+                              .kv_type = kv_type});
   ASSERT_TRUE(engine) << engine.error().message;
   const auto cases = demo_cases();
   ASSERT_GT(cases.size(), 10u);
@@ -60,6 +61,10 @@ TEST(DemoChat, AnswersAreTheGoldenOnes) {
 }
 TEST(DemoChat, AnswersSurviveInt8) {
   run(Quantize::int8);
+}
+TEST(DemoChat, AnswersSurviveInt8KeysAndValues) {
+  run(Quantize::none, KvType::i8);
+  run(Quantize::int8, KvType::i8);
 }
 
 }  // namespace

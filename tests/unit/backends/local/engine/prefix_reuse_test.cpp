@@ -1,5 +1,5 @@
 // Prompts that begin alike: the same answers as computed anew, only inside a space, also after eviction, preemption
-// and cancellation.
+// and cancellation; and so with pages in int8, where what is read back is not what was computed.
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -10,6 +10,7 @@ namespace ganglion::local {
 namespace {
 
 constexpr std::uint64_t kTinyPageBytes = 12288;  // of llama3_tiny
+constexpr std::uint64_t kTinyInt8PageBytes = 3840;
 
 std::vector<std::int32_t> sequence(int length, int seed) {
   std::vector<std::int32_t> out;
@@ -39,13 +40,19 @@ void expect_equal(const KeepingSink::Outcome& got, const KeepingSink::Outcome& w
   }
 }
 
-class PrefixReuse : public testing::TestWithParam<const char*> {};
+class PrefixReuse : public testing::TestWithParam<std::tuple<const char*, KvType>> {};
 INSTANTIATE_TEST_SUITE_P(Models, PrefixReuse,
-                         testing::Values("llama2_tiny", "llama3_tiny", "mistral_tiny", "qwen2_tiny", "qwen3_tiny"),
-                         [](const auto& info) { return std::string(info.param); });
+                         testing::Combine(testing::Values("llama2_tiny", "llama3_tiny", "mistral_tiny", "qwen2_tiny",
+                                                          "qwen3_tiny"),
+                                          testing::Values(KvType::automatic, KvType::i8)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) +
+                                  (std::get<1>(info.param) == KvType::i8 ? "_int8" : "");
+                         });
 
 TEST_P(PrefixReuse, AHitAnswersAsIfComputedAnew) {
-  const auto engine = load_engine(GetParam());
+  const auto& [model, kv_type] = GetParam();
+  const auto engine = load_engine(model, {.kv_type = kv_type});
   ASSERT_NE(engine, nullptr);
   const int vocabulary = static_cast<int>(engine->config().vocab_size);
   auto prompt = sequence(75, 1);
@@ -113,10 +120,11 @@ TEST(PrefixReuseSpaces, CancellingFreesAndKeepsWhatWasComputed) {
 }
 
 // Regular requests that lose their pages to fast ones, with and without a space: every answer as without pressure.
-TEST(PrefixReuseSpaces, PreemptedAnswersAsUnpreempted) {
-  const auto roomy = load_engine("llama3_tiny", {.batch_max = 1});
-  const auto tight =
-      load_engine("llama3_tiny", {.kv_bytes = kTinyPageBytes * 10, .batch_max = 8, .step_tokens_max = 24});
+void preempted_answer_as_unpreempted(KvType kv_type, std::uint64_t page_bytes) {
+  const auto roomy = load_engine("llama3_tiny", {.batch_max = 1, .kv_type = kv_type});
+  const auto tight = load_engine(
+      "llama3_tiny", {.kv_bytes = page_bytes * 10, .batch_max = 8, .kv_type = kv_type, .step_tokens_max = 24});
+  EXPECT_EQ(tight->stats().kv_pages_total, 10);
   std::vector<std::shared_ptr<KeepingSink>> sinks;
   std::vector<GenerateRequest> requests;
   for (int i = 0; i < 16; ++i) {
@@ -138,6 +146,12 @@ TEST(PrefixReuseSpaces, PreemptedAnswersAsUnpreempted) {
   }
   EXPECT_GT(tight->stats().preempted, 0u) << "there was no pressure";
   EXPECT_EQ(tight->stats().kv_pages_used_now, 0);
+}
+TEST(PrefixReuseSpaces, PreemptedAnswersAsUnpreempted) {
+  preempted_answer_as_unpreempted(KvType::automatic, kTinyPageBytes);
+}
+TEST(PrefixReuseSpaces, PreemptedAnswersAsUnpreemptedInInt8) {
+  preempted_answer_as_unpreempted(KvType::i8, kTinyInt8PageBytes);
 }
 
 TEST(PrefixReuseDemo, GoldenAnswersOfTheModelThatShipsAreFoundAndEqual) {

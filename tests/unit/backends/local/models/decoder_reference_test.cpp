@@ -55,7 +55,7 @@ TEST(DecoderReference, RandomModelsAgreeOnEveryLevel) {
       ASSERT_TRUE(checkpoint) << checkpoint.error().message;
       auto decoder = Decoder::load(std::move(*checkpoint), config, {&kernels_for(isa), &pool}, false, 64);
       ASSERT_TRUE(decoder) << decoder.error().message;
-      KvStore kv((*decoder)->kv_shape(false), 4);
+      KvStore kv((*decoder)->kv_shape(KvElement::f32), 4);
       const std::int32_t pages[] = {3, 1, 0};
       std::vector<float> logits(71);
       const DecoderSlice slice{tokens, pages, 0, true};

@@ -86,7 +86,7 @@ class DecoderHarness {
   struct Options {
     Isa isa = best_isa();
     bool int8 = false;
-    bool half_kv = false;
+    KvElement kv = KvElement::f32;
     int threads = 2;
     std::vector<std::string> adapters = {};  // folders of tests/data/local
   };
@@ -109,7 +109,7 @@ class DecoderHarness {
       const auto added = decoder->load_adapter(data_dir(adapter));
       EXPECT_TRUE(added) << (added ? "" : added.error().message);
     }
-    kv = KvStore(decoder->kv_shape(options.half_kv), kPages);
+    kv = KvStore(decoder->kv_shape(options.kv), kPages);
   }
 
   struct Sequence {
