@@ -39,9 +39,24 @@ void real_rename(const std::string& from, const std::string& to) {
   call(from.c_str(), to.c_str());
 }
 
+void real_truncate(int fd, off_t size) {
+  static const auto call = reinterpret_cast<decltype(&::ftruncate)>(next_symbol("ftruncate"));
+  call(fd, size);
+}
+
 void real_unlink(const std::string& path) {
   static const auto call = reinterpret_cast<decltype(&::unlink)>(next_symbol("unlink"));
   call(path.c_str());
+}
+
+bool all_zeroes(std::string_view bytes) {
+  return bytes.empty() || (bytes[0] == '\0' && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
+// Zeroes that cost no memory.
+ssize_t punch(int fd, std::size_t size, std::int64_t offset) {
+  const int result = ::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(size));
+  return result == 0 ? static_cast<ssize_t>(size) : -1;
 }
 
 std::string parent_of(const std::string& path) {
@@ -75,6 +90,10 @@ static bool volatile_file(std::string_view path) {
   return path.ends_with("-shm");
 }
 
+static bool of_sqlite(std::string_view path) {
+  return path.contains(".db") || path.contains(".sqlite");
+}
+
 // Stores into this one are seen by nobody: what survives a loss of power is chosen from what stands there.
 static bool mapped_file(std::string_view path) {
   return path.ends_with("/unwritten");
@@ -87,7 +106,10 @@ void Disk::opened(int fd, const char* path, bool created, bool truncated) {
     folders_[fd] = path;
     return;
   }
-  if (volatile_file(path)) return;
+  if (volatile_file(path)) {
+    volatile_.insert(fd);
+    return;
+  }
   FilePtr& file = names_[path];
   if (!file) file = std::make_shared<File>();
   file->mapped = mapped_file(path);
@@ -132,7 +154,9 @@ long Disk::write(int fd, const void* data, std::size_t size, std::int64_t offset
     }
     if (size > 1 && random.percent(faults.short_write)) size = 1 + random.below(size - 1);
   }
-  const ssize_t wrote = real_pwrite(fd, data, size, offset);
+  const ssize_t wrote = file && file->mapped && all_zeroes({static_cast<const char*>(data), size})
+                            ? punch(fd, size, offset)
+                            : real_pwrite(fd, data, size, offset);
   if (wrote > 0 && file && !file->mapped)
     file->changes.push_back(
         {static_cast<std::uint64_t>(offset), {static_cast<const char*>(data), static_cast<std::size_t>(wrote)}});
@@ -258,17 +282,29 @@ std::string Disk::surviving_pages(std::string bytes) {
   return bytes;
 }
 
-// Each with a file of its own: descriptors of the dead process lead nowhere.
+// A new file, so that descriptors of the dead process lead nowhere. Zeroes are left out: files are reserved ahead.
+void Disk::write_new(const std::string& path, std::string_view bytes) {
+  constexpr std::size_t kPage = 4096;
+  const int fd = real_open(path + ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
+  real_truncate(fd, static_cast<off_t>(bytes.size()));
+  for (std::size_t at = 0; at < bytes.size();) {
+    std::size_t end = at;
+    while (end < bytes.size() && !all_zeroes(bytes.substr(end, kPage))) end += kPage;
+    end = std::min(end, bytes.size());
+    if (end > at) real_pwrite(fd, bytes.data() + at, end - at, static_cast<off_t>(at));
+    at = std::max(end, at + kPage);
+  }
+  real_close(fd);
+  real_rename(path + ".new", path);
+}
+
 void Disk::write_out(const std::map<std::string, std::string>& files) {
   for (const auto& entry : std::filesystem::recursive_directory_iterator{root_})
-    if (entry.is_regular_file()) real_unlink(entry.path().string());
+    if (entry.is_regular_file() && !files.contains(entry.path().string())) real_unlink(entry.path().string());
   for (const auto& [path, bytes] : files) {
     std::error_code ignored;
     std::filesystem::create_directories(parent_of(path), ignored);
-    const int fd = real_open(path + ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
-    if (!bytes.empty()) real_pwrite(fd, bytes.data(), bytes.size(), 0);
-    real_close(fd);
-    real_rename(path + ".new", path);
+    write_new(path, bytes);
   }
 }
 
@@ -276,12 +312,18 @@ void Disk::after_crash(bool power) {
   for (const auto& [fd, file] : open_) real_close(fd);
   open_.clear();
   folders_.clear();
-  std::map<std::string, std::string> files;
+  volatile_.clear();
   if (!power) {
-    for (const auto& [path, file] : names_) files[path] = seen(path);
-    write_out(files);
+    // All is there as it was. SQLite alone, a library of the simulation's own process, remembers the files of a life
+    // that was killed.
+    for (const auto& [path, file] : names_) {
+      if (!of_sqlite(path)) continue;
+      write_new(path, seen(path));
+      real_unlink(path + "-shm");
+    }
     return;
   }
+  std::map<std::string, std::string> files;
   // Changes of names are lost from some instant on.
   const std::size_t kept = machine_.random.below(name_changes_.size() + 1);
   while (name_changes_.size() > kept) {

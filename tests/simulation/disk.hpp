@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,7 +44,12 @@ class Disk {
   bool holds(const char* path) const;
   void opened(int fd, const char* path, bool created, bool truncated);
   bool knows(int fd) const { return open_.contains(fd); }
-  void closed(int fd) { open_.erase(fd); }
+  bool locks(int fd) const { return open_.contains(fd) || volatile_.contains(fd); }
+  void closed(int fd) {
+    open_.erase(fd);
+    volatile_.erase(fd);
+  }
+  bool there(const char* path) const { return names_.contains(path); }
   long write(int fd, const void* data, std::size_t size, std::int64_t offset);  // as pwrite
   int sync(int fd, bool directory);
   int truncate(int fd, std::int64_t size);
@@ -81,12 +87,14 @@ class Disk {
   std::string surviving_pages(std::string bytes);
   std::string seen(const std::string& path) const;
   void change(File& file, Change change);
+  static void write_new(const std::string& path, std::string_view bytes);
   void write_out(const std::map<std::string, std::string>& files);
 
   Machine& machine_;
   std::string root_;
   std::map<int, FilePtr> open_;           // fd to file; folders: null
   std::map<int, std::string> folders_;    // fd to path
+  std::set<int> volatile_;                // fds
   std::map<std::string, FilePtr> names_;  // as processes see it
   std::vector<NameChange> name_changes_;  // in order, not synced
   FilePtr pending_;                       // what before_rename() found

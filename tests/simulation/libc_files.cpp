@@ -2,6 +2,7 @@
 // real file system's.
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
@@ -42,7 +43,7 @@ int open_any(int folder, const char* path, int flags, mode_t mode) {
   const bool ours = d != nullptr && (d->holds(path) || (folder != AT_FDCWD && d->knows(folder)));
   if (!ours) return REAL(openat)(folder, path, flags, mode);
   called();
-  const bool there = ::access(path, F_OK) == 0;
+  const bool there = d->there(path) || ::access(path, F_OK) == 0;
   if (!there && (flags & O_CREAT) != 0 && d->short_of_space()) {
     errno = ENOSPC;
     return -1;
@@ -180,6 +181,35 @@ int mkdir(const char* path, mode_t mode) noexcept {
   const int result = REAL(mkdir)(path, mode);
   if (result == 0 && d != nullptr && d->holds(path)) d->made_folder(path);
   return result;
+}
+
+// Record locks are between processes, and here is one.
+int fcntl(int fd, int command, ...) {
+  va_list arguments;
+  va_start(arguments, command);
+  void* const argument = va_arg(arguments, void*);
+  va_end(arguments);
+  const bool lock = command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK || command == F_OFD_SETLKW;
+  if (lock && disk() != nullptr && disk()->locks(fd)) return 0;
+  static const auto real = reinterpret_cast<int (*)(int, int, ...)>(next_symbol("fcntl64"));
+  return real(fd, command, argument);
+}
+
+int fcntl64(int fd, int command, ...) {
+  va_list arguments;
+  va_start(arguments, command);
+  void* const argument = va_arg(arguments, void*);
+  va_end(arguments);
+  return fcntl(fd, command, argument);
+}
+
+// Only costs: nothing is swapped out here.
+int mlock(const void* address, size_t size) noexcept {
+  return machine() != nullptr ? 0 : REAL(mlock)(address, size);
+}
+
+void* mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset) noexcept {
+  return REAL(mmap)(at, size, protection, machine() != nullptr ? flags & ~MAP_POPULATE : flags, fd, offset);
 }
 
 int statvfs(const char* path, struct statvfs* out) noexcept {

@@ -203,6 +203,11 @@ int usleep(useconds_t us) {
   return nanosleep(&time, nullptr);
 }
 
+// One process for all: libraries draw fresh random numbers where it changes.
+pid_t getpid() noexcept {
+  return machine() != nullptr ? 4'242 : REAL(getpid, nullptr)();
+}
+
 int RAND_bytes(unsigned char* out, int size) {
   auto* const m = machine();
   if (m == nullptr) return reinterpret_cast<int (*)(unsigned char*, int)>(next_symbol("RAND_bytes"))(out, size);

@@ -219,10 +219,14 @@ bool Machine::run_life(std::function<void()> main, Nanos limit) {
   start_thread(&handle, nullptr, trampoline, &body);
   reschedule();
   const bool returned = life_over_ && !crash_;
+  using Join = int (*)(pthread_t, void**);
+  static const auto join_now = reinterpret_cast<Join>(next_symbol("pthread_join"));
   for (Thread* thread : threads_) {
     dead_.push_back(thread->tid);
     thread->die = true;
     futex_wake(&thread->go);
+    join_now(thread->handle, nullptr);  // its stack serves others
+    delete thread;
   }
   threads_.clear();
   events_ = {};

@@ -74,7 +74,6 @@ void report(std::uint64_t seed, const ganglion::sim::RunResult& result, bool tra
 
 Sums run_batch(std::uint64_t from, std::uint64_t count, const Options& options) {
   Sums sums;
-  ganglion::sim::run_seed(0, options.run);  // what a process does once only is behind it then
   for (std::uint64_t seed = from; seed < from + count; ++seed) {
     ::alarm(60);  // of real time: a simulation that does not end says which seed it was
     const auto result = ganglion::sim::run_seed(seed, options.run);
@@ -203,9 +202,12 @@ int main(int argc, char** argv) {
   pid.insert(0, 10 - pid.size(), '0');  // paths of one length: they are part of what a seed repeats
   options.run.root = std::string{shm} + "/ganglion-simulation-" + pid;
   ::mallopt(M_ARENA_MAX, 1);
+  ::mallopt(M_TRIM_THRESHOLD, 256 << 20);  // page faults are a tenth of all otherwise
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);
   stay_on_one_processor();
   const auto began = std::chrono::steady_clock::now();
   Sums total;
+  ganglion::sim::run_seed(0, options.run);  // what a process does once only is behind it then, and its children
   if (!options.list.empty()) run_list(options, total);
   const std::uint64_t end = options.list.empty() ? options.from + options.count : options.from;
   for (std::uint64_t seed = options.from; seed < end; seed += options.batch) {

@@ -40,6 +40,8 @@ struct Net::Epoll final : Object {
 
 namespace {
 
+constexpr int kFirst = 2'000;
+
 struct Counter final : Object {
   std::uint64_t count = 0;
   std::uint32_t ready() const override { return (count > 0 ? EPOLLIN : 0U) | EPOLLOUT; }
@@ -90,7 +92,8 @@ Nanos Net::latency() {
 
 int Net::give(ObjectPtr object) {
   static const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  const int fd = ::fcntl(null, F_DUPFD_CLOEXEC, 3);
+  // From a number that nothing else reaches: the order among them, and so of events, is the seed's alone.
+  const int fd = ::fcntl(null, F_DUPFD_CLOEXEC, kFirst);
   if (fd >= 0) open_[fd] = std::move(object);
   return fd;
 }

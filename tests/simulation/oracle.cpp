@@ -32,7 +32,19 @@ int attempt_of(const LedgerRecord& record) {
   return record.estimated ? -1 : static_cast<int>(record.units.input_tokens) - kInputBase;
 }
 
-// The sum of a family's samples; -1: there is none.
+std::string describe(const LedgerRecord& record) {
+  std::string out = "record " + std::to_string(record.sequence) + ": request " + std::to_string(number_of(record)) +
+                    " " + std::string{metering::name(record.outcome)} + " " + record.reason + ", " +
+                    std::to_string(record.units.input_tokens) + "+" + std::to_string(record.units.output_tokens) +
+                    " tokens" + (record.estimated ? " estimated" : "") + (charged(record) ? ", charged" : "") +
+                    ", tries:";
+  for (const auto& each : record.attempts)
+    out += " " + each.backend + "/" + std::to_string(each.http_status) + "/" + each.reason;
+  return out;
+}
+
+}  // namespace
+
 double metric(const std::string& page, const std::string& family) {
   double sum = -1;
   std::size_t at = 0;
@@ -46,23 +58,6 @@ double metric(const std::string& page, const std::string& family) {
   }
   return sum;
 }
-
-}  // namespace
-
-namespace {
-
-std::string describe(const LedgerRecord& record) {
-  std::string out = "record " + std::to_string(record.sequence) + ": request " + std::to_string(number_of(record)) +
-                    " " + std::string{metering::name(record.outcome)} + " " + record.reason + ", " +
-                    std::to_string(record.units.input_tokens) + "+" + std::to_string(record.units.output_tokens) +
-                    " tokens" + (record.estimated ? " estimated" : "") + (charged(record) ? ", charged" : "") +
-                    ", tries:";
-  for (const auto& each : record.attempts)
-    out += " " + each.backend + "/" + std::to_string(each.http_status) + "/" + each.reason;
-  return out;
-}
-
-}  // namespace
 
 void Oracle::read() {
   const auto report = metering::verify(ledger_);
@@ -187,7 +182,10 @@ void Oracle::limits_hold() {
   if (budget_nano > 0 && spent > budget_nano)
     wrong("the budget of " + std::to_string(budget_nano / kNano) + " neurons is spent with " +
           std::to_string(spent / kNano));
-  if (budget_nano > 0) page_agrees(spent);
+  if (budget_nano > 0) page_agrees("at the end", budgets_page, spent);
+  if (budget_refuses && spent + kNano <= budget_nano)
+    wrong("the budget refuses a token with " + std::to_string(spent / kNano) + " of " +
+          std::to_string(budget_nano / kNano) + " neurons spent");
   std::map<int, int> answered;
   for (const auto& asked : world_.asked())
     if (asked->key == "b" && asked->status == 200) ++answered[asked->life];
@@ -199,14 +197,25 @@ void Oracle::limits_hold() {
 }
 
 // The running counts are the ledger's.
-void Oracle::page_agrees(std::int64_t spent) {
-  const auto at = budgets_page.find("\"spent\": \"");
-  if (at == std::string::npos) return wrong("the budgets' page has no spending: " + budgets_page.substr(0, 300));
-  const double says = std::atof(budgets_page.c_str() + at + 10);
+void Oracle::page_agrees(const std::string& when, const std::string& page, std::int64_t spent) {
+  const auto at = page.find("\"spent\": \"");
+  if (at == std::string::npos) return wrong(when + " the budgets' page has no spending: " + page.substr(0, 300));
+  const double says = std::atof(page.c_str() + at + 10);
   if (says * kNano != static_cast<double>(spent))
-    wrong("the budget counts " + std::to_string(says) + " neurons, the ledger " + std::to_string(spent / kNano));
-  const auto reserved = budgets_page.find("\"reserved\": \"0\"");
-  if (reserved == std::string::npos) wrong("something is still reserved: " + budgets_page.substr(0, 400));
+    wrong(when + " the budget counts " + std::to_string(says) + " neurons, the ledger " +
+          std::to_string(spent / kNano));
+  if (page.find("\"reserved\": \"0\"") == std::string::npos)
+    wrong(when + " something is still reserved: " + page.substr(0, 400));
+}
+
+void Oracle::life_ended(int life, const std::string& page) {
+  std::int64_t spent = 0;
+  const auto done = metering::for_each_record(ledger_, {}, [&](const LedgerRecord& record) {
+    if (record.key_id == "a") spent += record.nano_neurons;
+  });
+  const std::string when = "at the end of life " + std::to_string(life);
+  if (!done) return wrong(when + " the records cannot be read: " + done.error().message);
+  page_agrees(when, page, spent);
 }
 
 void Oracle::nothing_is_left() {

@@ -18,6 +18,9 @@ struct Verdict {
   std::vector<std::string> lines;  // the records, in words
 };
 
+// The sum of a family's samples on a metrics page; -1: there is none.
+double metric(const std::string& page, const std::string& family);
+
 class Oracle {
  public:
   Oracle(const World& world, std::string ledger) : world_(world), ledger_(std::move(ledger)) {}
@@ -25,11 +28,14 @@ class Oracle {
   std::set<int> power_lost;                // lives that ended so
   std::set<int> served;                    // lives that came so far: what was there before is on the disk
   std::int64_t budget_nano = 0;            // of key "a"; 0: none
+  bool budget_refuses = false;             // at the end it has no room for one token
   std::string budgets_page, metrics_page;  // of the last life, when nothing ran any more
   std::map<int, Nanos> limited_for;        // life: how long it ran, for the rate limit of key "b"
   int burst_b = 0;
   double per_second_b = 0;
 
+  // After an orderly end: what the running count was when nothing ran any more.
+  void life_ended(int life, const std::string& page);
   Verdict judge();
 
  private:
@@ -43,7 +49,7 @@ class Oracle {
   void keys_are_charged_once();
   void limits_hold();
   void nothing_is_left();
-  void page_agrees(std::int64_t spent);
+  void page_agrees(const std::string& when, const std::string& page, std::int64_t spent);
 
   const World& world_;
   const std::string ledger_;

@@ -59,16 +59,20 @@ class Page final : public Endpoint {
  public:
   explicit Page(std::string path) : path_(std::move(path)) {}
   void on_open() override { send("GET " + path_ + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); }
-  void on_refused() override { ended = true; }
+  void on_refused() override { end(); }
   void on_data(std::string_view bytes) override { text += bytes; }
   void on_end(bool) override {
-    ended = true;
+    end();
     if (open()) finish();
   }
   std::string text;
   bool ended = false;
 
  private:
+  void end() {
+    ended = true;
+    machine()->wake(this);
+  }
   std::string path_;
 };
 
@@ -110,9 +114,12 @@ class Run {
   void choose_temper();
   void one_life(End end);
   void last_life();
+  bool probe(std::uint16_t port, const std::string& key);
   void serve(const std::function<void(app::Application&)>& meanwhile, bool must_start);
-  void wait_until(const std::function<bool()>& done, Nanos at_most);
+  void sleep(Nanos time);
+  void wait_for(const void* key, const std::function<bool()>& done, Nanos at_most);
   std::string fetch(std::uint16_t port, const std::string& path);
+  std::string quiet_budgets(std::uint16_t port);
   void disk_trouble();
   void wrong(std::string what) { early_.push_back("life " + std::to_string(machine_.life()) + ": " + std::move(what)); }
 
@@ -123,6 +130,7 @@ class Run {
   Oracle oracle_;
   config::Config config_;
   const bool lying_;
+  bool disk_was_troubled_ = false;  // in this life
   std::vector<std::string> early_;
 };
 
@@ -168,21 +176,43 @@ void Run::disk_trouble() {
   }
   if (random.percent(30)) faults.sync_eio = std::max(faults.sync_eio, 5U);
   const Nanos from = random.between(0, 3'000) * kMilli;
-  machine_.at(from, [this, faults] { disk_.faults = faults; });
+  machine_.at(from, [this, faults] {
+    disk_.faults = faults;
+    disk_was_troubled_ = true;
+  });
   machine_.at(from + random.between(1, 3'000) * kMilli, [this] { disk_.faults = {.lying = lying_}; });
 }
 
-// On a thread of the product's process.
-void Run::wait_until(const std::function<bool()>& done, Nanos at_most) {
+// On a thread of the product's process, as what follows.
+void Run::sleep(Nanos time) {
+  if (time > 0) machine_.block(machine_.current(), machine_.now + time);
+}
+
+// `key` is woken when `done` has become true.
+void Run::wait_for(const void* key, const std::function<bool()>& done, Nanos at_most) {
   const Nanos until = machine_.now + at_most;
-  while (!done() && machine_.now < until) machine_.block(machine_.current(), machine_.now + 5 * kMilli);
+  while (!done() && machine_.now < until) machine_.block(key, until);
 }
 
 std::string Run::fetch(std::uint16_t port, const std::string& path) {
   const auto page = std::make_shared<Page>(path);
   net_.connect(port, page);
-  wait_until([&] { return page->ended; }, 10 * kSecond);
+  wait_for(page.get(), [&] { return page->ended; }, 10 * kSecond);
   return page->text;
+}
+
+// The budgets' page when nothing runs any more: what clients left behind goes on for a while. Empty where the disk has
+// failed: what is being written then counts as spent until the next start, which finds out whether it is.
+std::string Run::quiet_budgets(std::uint16_t port) {
+  for (int i = 0; i < 30; ++i) {
+    const std::string metrics = fetch(port, "/metrics");
+    const bool idle = metric(metrics, "ganglion_requests_in_flight") == 0;
+    if (idle && disk_was_troubled_) return {};
+    if (idle && metric(metrics, "ganglion_ledger_open_intents") == 0) return fetch(port, "/admin/budgets");
+    sleep(kSecond);
+  }
+  wrong("requests are in flight long after their clients have gone");
+  return {};
 }
 
 void Run::serve(const std::function<void(app::Application&)>& meanwhile, bool must_start) {
@@ -209,32 +239,48 @@ void Run::one_life(End end) {
   choose_temper();
   const bool troubled_start = random.percent(10);
   disk_.faults = {.lying = lying_};
+  disk_was_troubled_ = false;
   if (troubled_start) disk_trouble();
   if (end != End::order) {
     const Nanos when = random.percent(25) ? random.between(0, 3'000) * kMicro : random.between(0, 5'000) * kMilli;
     machine_.crash_at(machine_.now + when);
   }
   const Nanos began = machine_.now;
+  std::string page;
   const bool returned = machine_.run_life(
       [&] {
         serve(
             [&](app::Application& application) {
               if (!troubled_start) disk_trouble();
               world_.clients(application.proxy_port());
-              wait_until([&] { return world_.all_ended() && machine_.now > began + world_.span; }, 60 * kSecond);
+              wait_for(&world_, [&] { return world_.all_ended(); }, 60 * kSecond);
+              sleep(began + world_.span - machine_.now);
               if (!world_.all_ended()) wrong("a request never ended");
+              if (end == End::order) page = quiet_budgets(application.admin_port());
             },
             !troubled_start);
       },
       300 * kSecond);
   oracle_.limited_for[machine_.life()] = machine_.now - began;
   if (machine_.hung()) wrong("the gateway hangs");
+  if (returned && !page.empty()) oracle_.life_ended(machine_.life(), page);
   machine_.trace(returned ? "stopped by order" : end == End::power ? "power lost" : "killed");
   net_.after_crash();
   disk_.faults = {.lying = lying_};
   const bool power = end == End::power && !returned;
   if (power) oracle_.power_lost.insert(machine_.life());
   disk_.after_crash(power);
+}
+
+// After all that a plain request is served, or refused by its budget: true, false.
+bool Run::probe(std::uint16_t port, const std::string& key) {
+  const auto asked = world_.probe(port, key);
+  wait_for(&world_, [&] { return world_.all_ended(); }, 30 * kSecond);
+  const bool refused = key == "a" && asked->complete && asked->status == 429;
+  if (!asked->good() && !refused)
+    wrong("a plain request of key " + key + " after all that gets " + std::to_string(asked->status) + ": " +
+          asked->body.substr(0, 600));
+  return asked->good();
 }
 
 void Run::last_life() {
@@ -244,12 +290,9 @@ void Run::last_life() {
       [&] {
         serve(
             [&](app::Application& application) {
-              world_.probe(application.proxy_port());
-              wait_until([&] { return world_.all_ended(); }, 30 * kSecond);
-              if (!world_.probe_ok())
-                wrong("a plain request after all that gets " + std::to_string(world_.last_probe()->status) + ": " +
-                      world_.last_probe()->body.substr(0, 600));
-              wait_until([] { return false; }, 50 * kMilli);
+              probe(application.proxy_port(), "free");
+              oracle_.budget_refuses = !probe(application.proxy_port(), "a");
+              sleep(50 * kMilli);
               oracle_.budgets_page = fetch(application.admin_port(), "/admin/budgets");
               oracle_.metrics_page = fetch(application.admin_port(), "/metrics");
             },

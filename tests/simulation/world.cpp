@@ -80,7 +80,7 @@ class ClientEnd final : public Endpoint, public std::enable_shared_from_this<Cli
   void end() {
     if (ended_) return;
     ended_ = true;
-    --world_.unended_;
+    if (--world_.unended_ == 0) world_.machine_.wake(&world_);
     asked_->ended_at = world_.machine_.now;
     world_.machine_.trace("client " + std::to_string(asked_->number) + " ends: " + std::to_string(asked_->status) +
                           (asked_->complete ? " whole, answer " + std::to_string(asked_->answer) : " cut"));
@@ -326,16 +326,17 @@ void World::clients(std::uint16_t port) {
   }
 }
 
-void World::probe(std::uint16_t port) {
-  probe_ = std::make_shared<Asked>();
-  probe_->number = next_++;
-  probe_->life = machine_.life();
-  probe_->prompt = "probe" + std::to_string(probe_->number);
-  probe_->key = "free";
-  probe_->max_tokens = 1;
-  asked_.push_back(probe_);
+std::shared_ptr<const Asked> World::probe(std::uint16_t port, const std::string& key) {
+  auto asked = std::make_shared<Asked>();
+  asked->number = next_++;
+  asked->life = machine_.life();
+  asked->prompt = "probe" + std::to_string(asked->number);
+  asked->key = key;
+  asked->max_tokens = 1;
+  asked_.push_back(asked);
   unended_ = 1;
-  send(port, probe_);
+  send(port, asked);
+  return asked;
 }
 
 }  // namespace ganglion::sim

@@ -31,6 +31,7 @@ struct Asked {
   int answer = -1;        // the attempt whose text this is
   std::string body;
   std::string problem;  // an answer that no client could read
+  bool good() const { return complete && status == 200; }
 };
 
 // One whole request as a provider received it.
@@ -62,14 +63,12 @@ class World {
 
   void providers();                  // answer from now on; once
   void clients(std::uint16_t port);  // a life's requests
-  // One plain request with the key without limits; true in `probe_ok` once it was answered in full.
-  void probe(std::uint16_t port);
+  // One plain request that uses one token.
+  std::shared_ptr<const Asked> probe(std::uint16_t port, const std::string& key);
   bool all_ended() const { return unended_ == 0; }
 
   const std::vector<std::shared_ptr<Asked>>& asked() const { return asked_; }
   const std::vector<std::shared_ptr<Received>>& received() const { return received_; }
-  bool probe_ok() const { return probe_ && probe_->complete && probe_->status == 200; }
-  const Asked* last_probe() const { return probe_.get(); }
 
   static constexpr std::uint16_t kProviderPort = 9001;
   static constexpr int kProviders = 2;
@@ -85,7 +84,6 @@ class World {
   Net& net_;
   std::vector<std::shared_ptr<Asked>> asked_;
   std::vector<std::shared_ptr<Received>> received_;
-  std::shared_ptr<Asked> probe_;
   std::map<std::string, std::string> keyed_;  // idempotency key: the request's prompt
   int next_ = 1;
   int unended_ = 0;
