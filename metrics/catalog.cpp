@@ -102,6 +102,9 @@ constexpr FamilySpec kCatalog[] = {
     gauge(cache_tier_up, "ganglion_cache_tier_up", "", {"tier"},
           "1 while a configured tier below memory can be used, else 0."),
     gauge(cache_disk_entries, "ganglion_cache_disk_entries", "", {}, "Answers held on disk."),
+    gauge(
+        cache_disk_ready, "ganglion_cache_disk_ready", "", {},
+        "1 once all that an earlier process left on disk is found again; 0 before, and while another process has it."),
     gauge(cache_disk_bytes, "ganglion_cache_disk_bytes", "bytes", {}, "Bytes of the disk tier's files."),
     gauge(cache_disk_bytes_max, "ganglion_cache_disk_bytes_max", "bytes", {},
           "Configured bound of ganglion_cache_disk_bytes."),
@@ -347,6 +350,13 @@ constexpr FamilySpec kCatalog[] = {
           "Unix time at which the configuration in force was loaded."),
     gauge(config_info, "ganglion_config_info", "", {"hash"},
           "1, labelled with the hash of the configuration in force."),
+    gauge(config_version, "ganglion_config_version", "", {},
+          "Number of the configuration in force; each that is put into force has a higher one, over upgrades too."),
+    gauge(process_info, "ganglion_process_info", "", {"pid", "generation"},
+          "1, labelled with the process that serves: its number in the system, and its generation, which is 1 after a "
+          "start and one more after each upgrade."),
+    gauge(process_serving_timestamp_seconds, "ganglion_process_serving_timestamp_seconds", "seconds", {},
+          "Unix time since which this process serves: it was started then, or took over from the one before."),
     counter(access_log_dropped_total, "ganglion_access_log_dropped_total", "", {},
             "Access log lines lost because the log could not keep up."),
     counter(label_overflow_total, "ganglion_label_overflow_total", "", {"label"},

@@ -3,6 +3,7 @@
 #include "metrics/metrics.hpp"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -67,11 +68,18 @@ Metrics::Metrics(const MetricsOptions& options, BuildInfo build, const core::Clo
       start_s_(unix_seconds(clock)),
       own_source_(registry_.add_source([this](Scrape& scrape) { report_own(scrape); })) {}
 
-void Metrics::config_loaded(std::string_view hash) {
+void Metrics::config_loaded(std::string_view hash, std::uint64_t version) {
   const std::lock_guard lock(mutex_);
   if (!config_hash_.empty()) reloads_ok_.add();  // the load at start is no reload
   config_hash_ = hash;
+  config_version_ = version;
   config_success_s_ = unix_seconds(clock_);
+}
+
+void Metrics::process_serves(std::uint64_t generation) {
+  const std::lock_guard lock(mutex_);
+  generation_ = generation;
+  serves_since_s_ = unix_seconds(clock_);
 }
 
 void Metrics::set_neuron_price(std::string_view tier, double usd) {
@@ -98,8 +106,13 @@ void Metrics::report_own(Scrape& scrape) const {
   scrape.set(label_overflow_total, {"tenant"}, static_cast<double>(bounds_.tenant.overflows()));
   const std::lock_guard lock(mutex_);
   for (const auto& [tier, usd] : neuron_prices_) scrape.set(neuron_price_usd, {tier}, usd);
+  if (generation_ != 0) {
+    scrape.set(process_info, {std::to_string(::getpid()), std::to_string(generation_)}, 1);
+    scrape.set(process_serving_timestamp_seconds, static_cast<double>(serves_since_s_));
+  }
   if (config_hash_.empty()) return;
   scrape.set(config_info, {config_hash_}, 1);
+  scrape.set(config_version, static_cast<double>(config_version_));
   scrape.set(config_last_success_timestamp_seconds, static_cast<double>(config_success_s_));
 }
 

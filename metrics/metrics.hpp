@@ -29,8 +29,10 @@ class Metrics {
   LabelBounds& bounds() { return bounds_; }
   std::string expose() const { return registry_.expose(); }
 
-  // `hash`: of the snapshot now in force, hex.
-  void config_loaded(std::string_view hash);
+  // `hash`: of the snapshot now in force, hex. `version`: its number, over upgrades.
+  void config_loaded(std::string_view hash, std::uint64_t version = 1);
+  // From now on, as the so manyth process of this gateway since its start.
+  void process_serves(std::uint64_t generation);
   void config_reload_failed() { reloads_failed_.add(); }
   void set_draining(bool draining) { draining_.set(draining ? 1 : 0); }
   // USD for one neuron of a tier, as the schedule in force says.
@@ -45,9 +47,12 @@ class Metrics {
   Counter reloads_ok_;
   Counter reloads_failed_;
   Gauge draining_;
-  mutable std::mutex mutex_;  // the three below; written at reload, read at scrape
+  mutable std::mutex mutex_;  // what is below; written at reload, read at scrape
   std::string config_hash_;
+  std::uint64_t config_version_ = 0;
   std::int64_t config_success_s_ = 0;
+  std::uint64_t generation_ = 0;  // 0: it does not serve yet
+  std::int64_t serves_since_s_ = 0;
   std::vector<std::pair<std::string, double>> neuron_prices_;
   BuildInfo build_;
   std::int64_t start_s_;

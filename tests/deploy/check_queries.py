@@ -22,7 +22,7 @@ NOT_ON_DASHBOARD = {
     "ganglion_label_overflow_total": "has an alert",
     "ganglion_draining": "short-lived",
     "process_max_fds": "has an alert",
-    "process_start_time_seconds": "an annotation",
+    "process_start_time_seconds": "has an alert",
 }
 NAME = r"(?:ganglion|process)_[a-z_]+|up"
 RECORDED = r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+"

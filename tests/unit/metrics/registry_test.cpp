@@ -151,7 +151,9 @@ TEST(Metrics, TellsBuildConfigurationPricesAndProcess) {
   Metrics metrics({}, {.version = "1.2.3", .commit = "abc"}, clock);
   metrics.config_loaded("h1");
   clock.advance(std::chrono::seconds{60});
-  metrics.config_loaded("h2");
+  metrics.config_loaded("h2", 7);
+  EXPECT_THAT(metrics.expose(), Not(HasSubstr("ganglion_process_info{"))) << "it does not serve yet";
+  metrics.process_serves(3);
   metrics.config_reload_failed();
   metrics.set_draining(true);
   metrics.set_neuron_price("regular", 0.5);
@@ -162,6 +164,10 @@ TEST(Metrics, TellsBuildConfigurationPricesAndProcess) {
   EXPECT_THAT(text, HasSubstr("ganglion_config_reloads_total{result=\"failed\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("ganglion_config_info{hash=\"h2\"} 1\n"));
   EXPECT_THAT(text, Not(HasSubstr("h1")));
+  EXPECT_THAT(text, HasSubstr("ganglion_config_version 7\n"));
+  EXPECT_THAT(text,
+              HasSubstr("ganglion_process_info{pid=\"" + std::to_string(::getpid()) + "\",generation=\"3\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("ganglion_process_serving_timestamp_seconds 1767225660\n"));
   EXPECT_THAT(text, HasSubstr("ganglion_config_last_success_timestamp_seconds 1767225660\n"));
   EXPECT_THAT(text, HasSubstr("ganglion_draining 1\n"));
   EXPECT_THAT(text, HasSubstr("ganglion_neuron_price_usd{tier=\"regular\"} 0.25\n"));
