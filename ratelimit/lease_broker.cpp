@@ -253,20 +253,35 @@ bool LeaseKeeper::close() {
       if (!alive.expired()) left_ = true;
     });
   }
-  std::vector<std::shared_ptr<BucketSet>> listed;
-  {
-    const std::scoped_lock lock(broker_.limiter_.listed_mutex_);
-    listed = broker_.limiter_.listed_;
-  }
   bool done = left_;
-  for (const auto& set : listed) done = broker_.close(set) && done;
+  for (const auto& set : listed()) done = broker_.close(set) && done;
   return done;
+}
+
+void LeaseKeeper::resign() {
+  resigned_ = true;
+  broker_.store_.leave(id_, [] {});
+  for (const auto& set : listed()) [[maybe_unused]]
+    const bool settled = broker_.close(set);
+}
+
+// As at the start: the sooner it is counted again, the sooner everybody's part is right.
+void LeaseKeeper::resume() {
+  if (!std::exchange(resigned_, false)) return;
+  reported_ = false;
+  ticks_ = 0;
+  tick();
+}
+
+std::vector<std::shared_ptr<BucketSet>> LeaseKeeper::listed() const {
+  const std::scoped_lock lock(broker_.limiter_.listed_mutex_);
+  return broker_.limiter_.listed_;
 }
 
 // The first reports find no connection yet; the sooner one arrives, the sooner its part of what is shared is right.
 void LeaseKeeper::tick() {
   Limiter& limiter = broker_.limiter_;
-  if (ticks_++ % kTicksPerReport == 0 || !reported_) report();
+  if (const bool due = ticks_++ % kTicksPerReport == 0 || !reported_; due && !resigned_) report();
   std::vector<std::shared_ptr<BucketSet>> listed;
   {
     const std::scoped_lock lock(limiter.listed_mutex_);

@@ -74,8 +74,13 @@ class LeaseKeeper {
   // Nothing is spent any more: gives everything back and is counted no longer. To be called again, now and then, until
   // it says true; or not, where the store takes too long.
   bool close();
+  // Another process takes this one's place, under a name of its own: gives everything back and is counted no longer,
+  // but goes on charging and giving back for the requests that still run here. resume(): that process did not.
+  void resign();
+  void resume();
 
  private:
+  std::vector<std::shared_ptr<detail::BucketSet>> listed() const;
   void schedule();
   void report();
 
@@ -84,6 +89,7 @@ class LeaseKeeper {
   boost::asio::steady_timer timer_;
   unsigned ticks_ = 0;
   bool reported_ = false;
+  bool resigned_ = false;
   bool closing_ = false;
   bool left_ = false;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);

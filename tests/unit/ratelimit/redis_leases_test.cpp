@@ -199,13 +199,13 @@ class SharedLimits : public ::testing::Test {
       well();
       const auto answered = SteadyClock::now();
       std::uint64_t after = 0;
-      while (!none_local() && SteadyClock::now() < answered + 5s) after += co_await flood(spec, 20ms);
+      while (!none_local() && SteadyClock::now() < answered + 30s) after += co_await flood(spec, 20ms);
       if (notices) EXPECT_LE(std::chrono::duration<double>(SteadyClock::now() - answered).count(), kBackWithin);
       admitted += after + co_await flood(spec, 600ms);
       const double all = std::chrono::duration<double>(SteadyClock::now() - began).count();
       EXPECT_LE(static_cast<double>(admitted), 300 + 300 * all + 300 + 5);  // one burst over
       const auto end = SteadyClock::now();
-      while (!none_local() && SteadyClock::now() < end + 2s) co_await flood(spec, 20ms);
+      while (!none_local() && SteadyClock::now() < end + 30s) co_await flood(spec, 20ms);
       EXPECT_TRUE(none_local());
     };
     test::run_coroutine(io_, body, 30s);
@@ -370,6 +370,48 @@ TEST_F(SharedLimits, AStoppingGatewayGivesItsSlicesBackAtOnce) {
   test::run_coroutine(io_, body, 20s);
 }
 
+TEST_F(SharedLimits, AReplacedGatewayIsCountedNoLongerAndLosesNothingOfTheLimit) {
+  const RedisServer server;
+  use(server.address(), true);
+  const RateSpec spec{.amount = 1, .period_s = 3600, .burst = 1000};
+  const auto counted = [&] { return server.say({"ZCARD", net::RedisOptions{}.key_prefix + "gateways"}).substr(0, 2); };
+  const auto body = [&]() -> asio::awaitable<void> {
+    std::uint64_t admitted = 0;
+    const LimiterHandle first = resolve(*gateways_[0], spec);
+    for (int i = 0; i < 100; ++i) {
+      if (co_await gateways_[0]->admit(first)) ++admitted;
+      co_await pause(1ms);
+    }
+    const auto is = [&](const char* count) -> asio::awaitable<bool> {
+      for (const auto until = SteadyClock::now() + 20s; SteadyClock::now() < until;) {
+        if (counted() == count) co_return true;
+        co_await pause(20ms);
+      }
+      co_return false;
+    };
+    EXPECT_TRUE(co_await is(":2"));
+    gateways_[0]->keeper.resign();
+    EXPECT_TRUE(co_await is(":1"));
+    // A request that still runs there may be admitted late, and what that left over goes back without an end of it all.
+    if (co_await gateways_[0]->admit(first)) ++admitted;
+    co_await pause(2s);
+    const LimiterHandle second = resolve(*gateways_[1], spec);
+    for (const auto until = SteadyClock::now() + 20s; admitted < 1000 && SteadyClock::now() < until;) {
+      if (co_await gateways_[1]->admit(second)) {
+        ++admitted;
+      } else {
+        co_await pause(50ms);
+      }
+    }
+    EXPECT_EQ(admitted, 1000U);
+    EXPECT_FALSE(co_await gateways_[1]->admit(second));
+    EXPECT_EQ(counted(), ":1");
+    gateways_[0]->keeper.resume();
+    EXPECT_TRUE(co_await is(":2"));
+  };
+  test::run_coroutine(io_, body, 90s);
+}
+
 TEST_F(SharedLimits, AGatewayIsCountedAsSoonAsItIsConnected) {
   const RedisServer server;
   const auto began = SteadyClock::now();
@@ -490,7 +532,7 @@ TEST_F(SharedLimits, OnAClusterWhileSlotsMoveAndAMasterHangs) {
     EXPECT_TRUE(all_local());
     servers.node(other).resume();
     const auto answered = SteadyClock::now();
-    while (!none_local() && SteadyClock::now() < answered + 5s) co_await flood(spec, 20ms);
+    while (!none_local() && SteadyClock::now() < answered + 30s) co_await flood(spec, 20ms);
     EXPECT_LE(std::chrono::duration<double>(SteadyClock::now() - answered).count(), kBackWithin);
   };
   test::run_coroutine(io_, body, 40s);
