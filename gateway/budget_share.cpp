@@ -2,9 +2,10 @@
 // two scripts, and the conversation.
 //
 // Keys, all under one hash tag so that a script sees them together:
-//   PREFIX{budget}:epoch      born: when this store's data began; g:GATEWAY: when it last said that it registered all
-//   PREFIX{budget}:DIGEST     one budget and window. s:GATEWAY spent, c:GATEWAY cap, t:GATEWAY when; w: somebody is
-//   short
+//   PREFIX{budget}:epoch      born: when this store's data began; g:GATEWAY: when it last said that it registered all;
+//   p:GATEWAY its process that speaks for it
+//   PREFIX{budget}:DIGEST     one budget and window. s:GATEWAY spent, c:GATEWAY cap, t:GATEWAY when, n:GATEWAY its last
+//   exchange; w: somebody is short
 
 #include "gateway/budget_share.hpp"
 
@@ -15,6 +16,7 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "core/digest.hpp"
 #include "core/log.hpp"
 
 namespace ganglion::gateway {
@@ -27,7 +29,7 @@ constexpr std::size_t kOthersMax = 200'000;
 constexpr std::chrono::milliseconds kCommandTime{200};
 
 // ARGV: gateway, the data that it has registered in ("" none yet), ms after which a gateway that is silent does not
-// count.
+// count, process, 1 if that one speaks for the gateway from now on.
 const net::RedisScript& announce_script() {
   static const net::RedisScript script(R"lua(
 local t = redis.call('TIME')
@@ -36,6 +38,9 @@ local born = redis.call('HGET', KEYS[1], 'born')
 if not born then
   born = string.format('%.0f', now)
   redis.call('HSET', KEYS[1], 'born', born)
+end
+if ARGV[5] == '1' or redis.call('HGET', KEYS[1], 'p:' .. ARGV[1]) == false then
+  redis.call('HSET', KEYS[1], 'p:' .. ARGV[1], ARGV[4])
 end
 if ARGV[2] == born then redis.call('HSET', KEYS[1], 'g:' .. ARGV[1], string.format('%.0f', now)) end
 local live = 0
@@ -48,9 +53,9 @@ return {born, live}
   return script;
 }
 
-// ARGV: gateway, limit, spent, used, keep, need, kept s, lapse ms, rebuild ms, gateways, then for each gateway that
-// this one knows of: its name and what it had spent. Returns cap, others' spent, slack, whether others are short, born,
-// then each other gateway and what it has spent.
+// ARGV: gateway, limit, spent, used, keep, need, kept s, lapse ms, rebuild ms, gateways, process, number of the
+// exchange, then for each gateway that this one knows of: its name and what it had spent. Returns cap, others' spent,
+// slack, whether others are short, born, then each other gateway and what it has spent; or `late` alone.
 const net::RedisScript& lease_script() {
   static const net::RedisScript script(R"lua(
 local t = redis.call('TIME')
@@ -66,6 +71,9 @@ if not born then
   born = text(now)
   redis.call('HSET', KEYS[1], 'born', born)
 end
+local speaks = redis.call('HGET', KEYS[1], 'p:' .. me)
+local known, last = string.match(redis.call('HGET', KEYS[2], 'n:' .. me) or '', '^(%S+) (%d+)$')
+if (speaks and speaks ~= ARGV[11]) or (known == ARGV[11] and num(last) >= num(ARGV[12])) then return {'late'} end
 local registered = 0
 local epoch = redis.call('HGETALL', KEYS[1])
 for i = 1, #epoch, 2 do
@@ -76,7 +84,7 @@ local rebuilding = now < num(born) + rebuild and registered < gateways
 local h = {}
 local all = redis.call('HGETALL', KEYS[2])
 for i = 1, #all, 2 do h[all[i]] = all[i + 1] end
-for i = 11, #ARGV - 1, 2 do
+for i = 13, #ARGV - 1, 2 do
   local peer = ARGV[i]
   if peer ~= me and not h['s:' .. peer] then
     h['s:' .. peer], h['c:' .. peer], h['t:' .. peer] = ARGV[i + 1], ARGV[i + 1], text(now)
@@ -117,7 +125,8 @@ end
 if need > 0 and cap < used + need then
   redis.call('HSET', KEYS[2], 'w', text(now), 'w:who', me)
 end
-redis.call('HSET', KEYS[2], 's:' .. me, text(spent), 'c:' .. me, text(cap), 't:' .. me, text(now))
+redis.call('HSET', KEYS[2], 's:' .. me, text(spent), 'c:' .. me, text(cap), 't:' .. me, text(now),
+  'n:' .. me, ARGV[11] .. ' ' .. ARGV[12])
 redis.call('EXPIRE', KEYS[2], ARGV[7])
 local answer = {text(cap), text(others_spent), text(slack), short, born}
 for i = 1, #out do answer[#answer + 1] = out[i] end
@@ -150,6 +159,7 @@ BudgetShare::BudgetShare(boost::asio::io_context& io, net::RedisClient& redis, m
       budgets_(budgets),
       options_(options),
       gateway_(std::move(gateway)),
+      process_(core::random_hex(8)),
       shard_(registry.shared()),
       granted_(shard_.counter(Family::budget_leases_total, {"granted"})),
       short_(shard_.counter(Family::budget_leases_total, {"short"})),
@@ -193,6 +203,13 @@ boost::asio::awaitable<void> BudgetShare::run() {
     const bool forgotten = born_ != registered_in_;
     if (up) up = co_await exchange(budgets_.lease_asks(forgotten));
     if (!*alive) co_return;
+    if (!up && !in_charge_ && !budgets_.handed_over()) {
+      // Another process spoke for this gateway and is no more: as after an upgrade that failed late.
+      up = co_await announce();
+      if (!*alive) co_return;
+      if (up) up = co_await exchange(budgets_.lease_asks(true));
+      if (!*alive) co_return;
+    }
     if (forgotten && up) {
       rebuilt_.add();
       core::log(core::LogLevel::info, "budgets_registered", {{"gateway", gateway_}});
@@ -213,21 +230,24 @@ boost::asio::awaitable<bool> BudgetShare::announce() {
   const std::string key = redis_.options().key_prefix + "{budget}:epoch";
   const std::string lapse = std::to_string(options_.lapse.count());
   const std::string_view keys[] = {key};
-  const std::string_view args[] = {gateway_, registered_in_, lapse};
+  const std::string_view args[] = {gateway_, registered_in_, lapse, process_, in_charge_ ? "" : "1"};
   auto reply = co_await redis_.eval(announce_script(), keys, args, core::Deadline::after(kCommandTime));
   if (!*alive || !reply || !reply->is_array() || reply->items.size() < 2) co_return false;
+  in_charge_ = true;
   born_ = reply->items[0].text;
   gateways_ = static_cast<std::uint32_t>(std::max<std::int64_t>(number(reply->items[1]), 1));
   co_return true;
 }
 
-std::vector<std::string> BudgetShare::arguments(const metering::LeaseAsk& ask) const {
+std::vector<std::string> BudgetShare::arguments(const metering::LeaseAsk& ask) {
   std::vector<std::string> out{gateway_};
   for (const std::int64_t value :
        {ask.limit, ask.spent, ask.used, ask.keep, ask.need, ask.kept_s, std::int64_t{options_.lapse.count()},
         std::int64_t{options_.rebuild.count()}, std::int64_t{options_.gateways}}) {
     out.push_back(std::to_string(value));
   }
+  out.push_back(process_);
+  out.push_back(std::to_string(++sequence_));
   if (const auto known = others_.find(ask.digest); known != others_.end()) {
     for (const auto& [gateway, spent] : known->second) {
       out.push_back(gateway);
@@ -250,6 +270,9 @@ void BudgetShare::send(const std::shared_ptr<Round>& round, std::size_t index) {
                      if (reply && reply->is_array() && reply->items.size() >= 5) {
                        take(asked, *reply);
                      } else {
+                       // Another process of this gateway spoke for it last, and is no more: as one that was just
+                       // started.
+                       if (reply && reply->is_array()) in_charge_ = false;
                        ++round->failures;
                        failed_.add();
                        budgets_.lease_failed(asked);

@@ -3,6 +3,7 @@
 // and gives back what it does not need. Requests spend from slices and make no round trip; one that finds its slice
 // used up waits for the next. The ledger of each gateway is the truth: after Redis has lost its data, every gateway
 // registers again what it has spent and holds, and nobody is granted more before all have, or `rebuild` has passed.
+// What arrives late, from a connection that hung or from a process whose place was taken, changes nothing there.
 // Lives on one thread; kick() may come from any.
 
 #include <atomic>
@@ -44,19 +45,22 @@ class BudgetShare {
   boost::asio::awaitable<bool> exchange(std::vector<metering::LeaseAsk> asks);
   void send(const std::shared_ptr<Round>& round, std::size_t index);
   void take(const metering::LeaseAsk& ask, const net::RedisReply& reply);
-  std::vector<std::string> arguments(const metering::LeaseAsk& ask) const;
+  std::vector<std::string> arguments(const metering::LeaseAsk& ask);
 
   boost::asio::io_context& io_;
   net::RedisClient& redis_;
   metering::Budgets& budgets_;
   const BudgetShareOptions options_;
   const std::string gateway_;
+  const std::string process_;  // of this gateway, one after the other
   metrics::Shard& shard_;
   metrics::Counter granted_, short_, failed_, rebuilt_;
   boost::asio::steady_timer timer_;
   std::atomic<bool> kicked_{false};
-  std::string born_;           // when the store's data began
-  std::string registered_in_;  // the data in which all was registered; "": none yet
+  std::uint64_t sequence_ = 0;  // of exchanges
+  bool in_charge_ = false;      // the store knows that this process speaks for the gateway
+  std::string born_;            // when the store's data began
+  std::string registered_in_;   // the data in which all was registered; "": none yet
   std::uint32_t gateways_ = 1;
   // What the others had spent, by the budget's digest: told to a store that has forgotten them.
   std::unordered_map<std::string, std::vector<std::pair<std::string, std::string>>> others_;

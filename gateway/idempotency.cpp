@@ -222,6 +222,7 @@ void Idempotency::decide(KeyRow& row, KeyState state) {
 }
 
 void Idempotency::share(KeyShare& share) {
+  share_ = &share;
   if (!store_ || decided_.empty()) return;
   boost::asio::co_spawn(share.io(), tell(share, std::exchange(decided_, {})), boost::asio::detached);
 }

@@ -100,8 +100,8 @@ class Idempotency {
   core::Error refuse(Refusal why);
   void count_replay() { replayed_.add(); }
 
-  // Tells the other gateways what the crash of this one left open. After the constructor, before the first request;
-  // `share` outlives all requests.
+  // Tells the other gateways what the crash of this one, or of the process before it, left open. After the constructor,
+  // before the first request; `share` outlives all requests.
   void share(KeyShare& share);
 
   // How a key ended that another process took over from this one, or this one from another.
@@ -144,6 +144,7 @@ class Idempotency {
   core::Result<void> decide_all(std::vector<idempotency::KeyRow>& rows);
   bool handed_over();  // waits while that is being settled
   bool tell_end(const KeyClaim& claim, End end);
+  void end_elsewhere(const idempotency::Digest& key, End end, std::uint64_t bytes, bool write);
   void decide(idempotency::KeyRow& row, idempotency::KeyState state);
   boost::asio::awaitable<void> tell(KeyShare& share, std::vector<idempotency::KeyRow> rows);
   void load(const std::vector<idempotency::KeyRow>& rows);
@@ -161,7 +162,8 @@ class Idempotency {
   const core::Clock& clock_;
   std::unique_ptr<idempotency::Store> store_;
   std::string why_;                           // there is no store
-  std::vector<idempotency::KeyRow> decided_;  // by recover(), to be told to other gateways
+  std::vector<idempotency::KeyRow> decided_;  // by the ledger, to be told to other gateways
+  KeyShare* share_ = nullptr;                 // null: there are none
   std::atomic<std::uint64_t> running_{0};
   metrics::Counter new_, followed_, replayed_, conflicts_, refused_;
 

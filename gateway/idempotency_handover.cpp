@@ -1,6 +1,8 @@
 // Idempotency keys while one process takes another's place. The old one ends the calls that it runs and tells the new
 // one, which alone writes how they ended. See idempotency.hpp.
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <utility>
 
 #include "core/log.hpp"
@@ -52,6 +54,11 @@ bool Idempotency::tell_end(const KeyClaim& claim, End end) {
 }
 
 void Idempotency::ended_elsewhere(const Digest& key, End end, std::uint64_t bytes) {
+  end_elsewhere(key, end, bytes, true);
+}
+
+// `write`: how it ended goes into the store too; else that is done once other gateways were told.
+void Idempotency::end_elsewhere(const Digest& key, End end, std::uint64_t bytes, bool write) {
   if (!store_) return;
   const std::lock_guard lock(mutex_);
   const auto found = table_.find(key);
@@ -65,7 +72,7 @@ void Idempotency::ended_elsewhere(const Digest& key, End end, std::uint64_t byte
   entry.state = end == End::settled ? State::answered : State::lost;
   entry.expires = clock_.steady() + options_.ttl;
   expiries_.emplace_back(entry.expires, key);
-  store_->set_state(key, end == End::settled ? KeyState::settled : KeyState::lost);
+  if (write) store_->set_state(key, end == End::settled ? KeyState::settled : KeyState::lost);
   if (end != End::settled) return;
   entry.bytes = static_cast<std::uint32_t>(bytes);
   answers_.push_back(key);
@@ -88,11 +95,15 @@ void Idempotency::predecessor_gone() {
     return core::log(core::LogLevel::error, "idempotency_not_recovered", {{"why", done.error().message}});
   }
   for (const KeyRow& row : *rows) {
-    ended_elsewhere(row.key,
-                    row.state == KeyState::settled ? End::settled
-                    : row.state == KeyState::lost  ? End::lost
-                                                   : End::released,
-                    row.body_bytes);
+    end_elsewhere(row.key,
+                  row.state == KeyState::settled ? End::settled
+                  : row.state == KeyState::lost  ? End::lost
+                                                 : End::released,
+                  row.body_bytes, share_ == nullptr);
+  }
+  // To them the process that had these keys has only fallen silent.
+  if (share_ != nullptr && !decided_.empty()) {
+    boost::asio::co_spawn(share_->io(), tell(*share_, std::exchange(decided_, {})), boost::asio::detached);
   }
 }
 

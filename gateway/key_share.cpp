@@ -2,7 +2,8 @@
 //
 // A key's entry is the hash PREFIXidem:{DIGEST}, with the key's own time to live:
 //   o gateway; r digest of the request; s running, done or lost; l end of the lease, ms of Redis's clock (running)
-//   c, t, b status, content type and body of the answer (done)
+//   p process of that gateway which claimed it last: two of them work while one takes the other's place
+//   (docs/upgrade.md) c, t, b status, content type and body of the answer (done)
 
 #include "gateway/key_share.hpp"
 
@@ -30,14 +31,17 @@ constexpr std::chrono::milliseconds kTellAgain{1'000};
 constexpr std::size_t kWaitingMax = 4'096;
 constexpr std::size_t kWaitingBytesMax = 256 * 1024 * 1024;
 
-// ARGV: gateway, request, lease ms, ttl ms. Also renews, and writes down again what Redis has forgotten.
+// ARGV: gateway, request, lease ms, ttl ms, process, claim|renew. Renewing also writes down again what Redis has
+// forgotten, and leaves alone what a later process of this gateway has claimed.
 const net::RedisScript& claim_script() {
   static const net::RedisScript script{R"lua(
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local h = redis.call('HMGET', KEYS[1], 'o', 'r', 's', 'l')
+local h = redis.call('HMGET', KEYS[1], 'o', 'r', 's', 'l', 'p')
 if not h[1] or (h[1] == ARGV[1] and h[3] == 'running') then
-  redis.call('HSET', KEYS[1], 'o', ARGV[1], 'r', ARGV[2], 's', 'running', 'l', string.format('%.0f', now + ARGV[3]))
+  if ARGV[6] == 'renew' and h[5] and h[5] ~= ARGV[5] then return {'mine'} end
+  redis.call('HSET', KEYS[1], 'o', ARGV[1], 'r', ARGV[2], 's', 'running', 'l', string.format('%.0f', now + ARGV[3]),
+    'p', ARGV[5])
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   return {'mine'}
 end
@@ -52,14 +56,16 @@ return {'doubt'})lua"};
   return script;
 }
 
-// ARGV: gateway, request, done|lost|released, ttl ms, status, content type, body. What another gateway wrote stays, and
-// so does an answer.
+// ARGV: gateway, request, done|lost|released, ttl ms, status, content type, body, process ("": any). What another
+// gateway wrote stays, and so does an answer; and a claim of another process of this gateway is not that one's to
+// release.
 const net::RedisScript& end_script() {
   static const net::RedisScript script{R"lua(
-local h = redis.call('HMGET', KEYS[1], 'o', 's')
+local h = redis.call('HMGET', KEYS[1], 'o', 's', 'p')
 if h[1] and (h[1] ~= ARGV[1] or h[2] == 'done') then return 0 end
 if ARGV[3] == 'released' then
-  if h[2] == 'running' then return redis.call('DEL', KEYS[1]) end
+  local ours = ARGV[8] == '' or not h[3] or h[3] == ARGV[8]
+  if h[2] == 'running' and ours then return redis.call('DEL', KEYS[1]) end
   return 0
 end
 redis.call('DEL', KEYS[1])
@@ -159,6 +165,7 @@ KeyShare::KeyShare(asio::io_context& io, net::RedisClient& redis, const KeyShare
       redis_(redis),
       options_(options),
       gateway_(std::move(gateway)),
+      process_(core::random_hex(8)),
       alone_(registry.shared().counter(Family::idempotency_alone_total)),
       untold_(registry.shared().counter(Family::idempotency_untold_total)),
       timer_(io) {
@@ -205,7 +212,7 @@ void KeyShare::take(const Digest& key, const Digest& request, Taken taken) {
   const std::string lease = std::to_string(options_.lease.count());
   const std::string ttl = std::to_string(options_.ttl.count());
   const std::array<std::string_view, 1> keys{name};
-  const std::array<std::string_view, 4> args{gateway_, as_text(request), lease, ttl};
+  const std::array<std::string_view, 6> args{gateway_, as_text(request), lease, ttl, process_, "claim"};
   redis_.send_eval(claim_script(), keys, args, core::Deadline::after(options_.command_time),
                    [this, alive = alive_, key, request, taken = std::move(taken)](net::RedisResult reply) mutable {
                      if (!*alive) return;
@@ -256,7 +263,7 @@ void KeyShare::tell_lost(const Digest& key, const Digest& request, Told told) {
 }
 
 void KeyShare::tell_released(const Digest& key, const Digest& request) {
-  post_message({.key = key, .request = request, .end = End::released}, false);
+  post_message({.key = key, .request = request, .end = End::released, .of_any_process = true}, false);
 }
 
 void KeyShare::send(std::shared_ptr<Message> message) {
@@ -269,14 +276,15 @@ void KeyShare::send(std::shared_ptr<Message> message) {
   const std::string status = message->answer ? std::to_string(message->answer->status) : "";
   const std::string_view word = message->end == End::done ? "done" : message->end == End::lost ? "lost" : "released";
   const std::array<std::string_view, 1> keys{name};
-  const std::array<std::string_view, 7> args{
+  const std::array<std::string_view, 8> args{
       gateway_,
       as_text(message->request),
       word,
       ttl,
       status,
       message->answer ? std::string_view{message->answer->content_type} : std::string_view{},
-      message->answer ? std::string_view{message->answer->body} : std::string_view{}};
+      message->answer ? std::string_view{message->answer->body} : std::string_view{},
+      message->of_any_process ? std::string_view{} : std::string_view{process_}};
   redis_.send_eval(end_script(), keys, args, core::Deadline::after(kTellTime),
                    [this, alive = alive_, message = std::move(message)](net::RedisResult reply) mutable {
                      if (!*alive) return;
@@ -327,7 +335,7 @@ void KeyShare::renew() {
     if (held.silent) continue;
     const std::string name = redis_key(key);
     const std::array<std::string_view, 1> keys{name};
-    const std::array<std::string_view, 4> args{gateway_, as_text(held.request), lease, ttl};
+    const std::array<std::string_view, 6> args{gateway_, as_text(held.request), lease, ttl, process_, "renew"};
     redis_.send_eval(claim_script(), keys, args, core::Deadline::after(options_.command_time),
                      [](const net::RedisResult&) {});
   }

@@ -109,6 +109,7 @@ class KeyShare {
     Digest key{};
     Digest request{};
     End end = End::released;
+    bool of_any_process = false;  // it may have been claimed by one that is no more
     Answer answer;
     Told told;
     core::SteadyTime until{};  // worth nothing afterwards
@@ -131,6 +132,7 @@ class KeyShare {
   net::RedisClient& redis_;
   const KeyShareOptions options_;
   const std::string gateway_;
+  const std::string process_;  // of this gateway, one after the other
   metrics::Counter alone_, untold_;
   boost::asio::steady_timer timer_;
   std::unordered_map<Digest, Held, idempotency::DigestHash> holds_;

@@ -38,7 +38,10 @@ class Gateway {
     if (history != 0) budgets_.restore(kSubject, neurons(history), clock_.wall(), "old");
     budgets_.ready();
     client_ = std::make_unique<net::RedisClient>(
-        io_.get_executor(), net::RedisOptions{.addresses = {redis.address()}, .key_prefix = "t:"}, redis_hooks_);
+        io_.get_executor(),
+        net::RedisOptions{
+            .addresses = {redis.address()}, .command_timeout = 2s, .hung_after = 250ms, .key_prefix = "t:"},
+        redis_hooks_);
     share_ = std::make_unique<BudgetShare>(io_, *client_, budgets_, options, name, metrics_.registry());
     thread_ = std::thread([this] { io_.run(); });
   }
@@ -56,7 +59,9 @@ class Gateway {
     for (;;) {
       auto held = budgets_.reserve(handle, neurons(amount));
       if (held) return std::move(*held);
-      if (!held.error().retryable || std::chrono::steady_clock::now() >= until) return std::nullopt;
+      // To a machine that stands still, the store looks as if it did not answer.
+      const bool final = !held.error().retryable && budgets_.sharing() != metering::Sharing::alone;
+      if (final || std::chrono::steady_clock::now() >= until) return std::nullopt;
       share_->kick();
       std::this_thread::sleep_for(2ms);
     }
@@ -75,13 +80,13 @@ class Gateway {
     io_.stop();
     thread_.join();
   }
-  bool until(metering::Sharing sharing, std::chrono::milliseconds limit = 5s) const {
+  bool until(metering::Sharing sharing, std::chrono::milliseconds limit = 60s) const {
     const auto end = std::chrono::steady_clock::now() + limit;
     while (budgets_.sharing() != sharing && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(2ms);
     return budgets_.sharing() == sharing;
   }
   bool until_elsewhere(std::uint64_t amount) const {
-    for (int i = 0; i < 1'000 && state().spent_elsewhere < neurons(amount).neurons; ++i)
+    for (int i = 0; i < 12'000 && state().spent_elsewhere < neurons(amount).neurons; ++i)
       std::this_thread::sleep_for(5ms);
     return state().spent_elsewhere >= neurons(amount).neurons;
   }
@@ -109,7 +114,7 @@ std::uint64_t spend_all(Gateway& a, Gateway& b, const std::function<void()>& mea
   for (Gateway* gateway : {&a, &a, &b, &b}) {
     threads.emplace_back([gateway] {
       int refused = 0;
-      while (refused < 2) {
+      while (refused < 5) {  // a machine that stands still looks like a refusal
         if (gateway->spend(3)) {
           refused = 0;
           std::this_thread::sleep_for(1ms);
@@ -220,17 +225,52 @@ TEST(BudgetShare, ADeadGatewaysSliceLapsesAndItsSpendingStays) {
     a.die();
     EXPECT_FALSE(b.spend(750, 200ms)) << "what the other holds is not there";
   }
-  EXPECT_TRUE(b.spend(750, 4s)) << "what it held lapses with it";
+  EXPECT_TRUE(b.spend(750, 30s)) << "what it held lapses with it";
   redis.say({"FLUSHALL"});
   EXPECT_FALSE(b.spend(200, 4s)) << "its spending is told to a store that forgot it";
-  EXPECT_TRUE(b.spend(100, 4s));
+  EXPECT_TRUE(b.spend(100, 30s));
+}
+
+// One process of a gateway takes another's place: what the old one said reaches the store behind what the new one says.
+TEST(BudgetShare, OnlyTheProcessThatSpeaksForAGatewayChangesWhatItHolds) {
+  RedisServer redis;
+  Gateway old_one("a", redis, 1'000, quick());
+  ASSERT_TRUE(old_one.spend(100, 20s));
+  const auto speaks = [&] { return redis.say({"HGET", "t:{budget}:epoch", "p:a"}); };
+  const std::string before = speaks();
+  redis.stop();  // what it asks for now lies in its socket, unread
+  ASSERT_TRUE(old_one.until(metering::Sharing::alone));
+  old_one.die();
+  Gateway new_one("a", redis, 1'000, quick(), 100);
+  Gateway b("b", redis, 1'000, quick());
+  redis.resume();
+  ASSERT_TRUE(new_one.spend(10, 20s));
+  EXPECT_NE(speaks(), before);
+  const std::uint64_t total = 100 + spend_all(new_one, b, [] {});
+  EXPECT_LE(total, 1'000U);
+  EXPECT_GE(total, 950U);
+}
+
+// As after an upgrade that failed: the store has heard of another process, which is no more.
+TEST(BudgetShare, AProcessThatIsNotHeardSpeaksForItsGatewayAgain) {
+  RedisServer redis;
+  Gateway a("a", redis, 1'000, quick());
+  ASSERT_TRUE(a.spend(100, 20s));
+  redis.say({"HSET", "t:{budget}:epoch", "p:a", "gone"});
+  EXPECT_TRUE(a.spend(600, 20s));
+  for (const auto until = std::chrono::steady_clock::now() + 60s; std::chrono::steady_clock::now() < until;) {
+    if (!redis.say({"HGET", "t:{budget}:epoch", "p:a"}).contains("gone")) break;
+    std::this_thread::sleep_for(5ms);
+  }
+  EXPECT_FALSE(redis.say({"HGET", "t:{budget}:epoch", "p:a"}).contains("gone"));
+  EXPECT_TRUE(a.spend(200, 20s));
 }
 
 TEST(BudgetShare, HistoryOfALedgerIsRegistered) {
   RedisServer redis;
   Gateway a("a", redis, 1'000, quick(), 400);
   Gateway b("b", redis, 1'000, quick());
-  ASSERT_TRUE(b.spend(1, 4s));
+  ASSERT_TRUE(b.spend(1, 30s));
   ASSERT_TRUE(b.until_elsewhere(400));
   EXPECT_FALSE(b.spend(601));
   EXPECT_TRUE(b.spend(500));

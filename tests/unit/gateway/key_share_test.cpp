@@ -34,12 +34,21 @@ KeyShare::Answer answer(const std::string& text) {
 
 class KeyShareTest : public ::testing::Test {
  protected:
+  static constexpr auto kLease = 1'500ms;
+
   // One gateway, on the test's loop.
   struct Node {
-    Node(KeyShareTest& test, const std::string& name)
-        : client(test.io_.get_executor(), net::RedisOptions{.addresses = {test.redis_.address()}, .key_prefix = "t:"},
+    // `patience`: long enough that a busy machine does not look like a Redis that is ill, and short where it is.
+    Node(KeyShareTest& test, const std::string& name, std::chrono::milliseconds patience = 20s)
+        : client(test.io_.get_executor(),
+                 net::RedisOptions{.addresses = {test.redis_.address()},
+                                   .command_timeout = patience,
+                                   .connect_timeout = 20s,
+                                   .hung_after = patience,
+                                   .key_prefix = "t:"},
                  test.redis_hooks_),
-          share(test.io_, client, {.ttl = 60s, .lease = 300ms}, name, test.metrics_.registry()) {}
+          share(test.io_, client, {.ttl = 60s, .lease = kLease, .command_time = patience}, name,
+                test.metrics_.registry()) {}
     net::RedisClient client;
     KeyShare share;
   };
@@ -50,13 +59,13 @@ class KeyShareTest : public ::testing::Test {
   }
   // Until everything that was said has arrived.
   void settle(Node& node) {
-    for (int i = 0; i < 200 && node.share.sending() > 0; ++i) turn(5ms);
+    for (int i = 0; i < 6'000 && node.share.sending() > 0; ++i) turn(5ms);
     EXPECT_EQ(node.share.sending(), 0U);
   }
   KeyShare::Claimed claim(Node& node, const std::string& name = "a", const std::string& text = "body") {
     KeyShare::Claimed out;
     test::run_coroutine(io_, [&]() -> boost::asio::awaitable<void> {
-      auto claimed = co_await node.share.claim(key(name), body(text), core::Deadline::after(5s));
+      auto claimed = co_await node.share.claim(key(name), body(text), core::Deadline::after(50s));
       EXPECT_TRUE(claimed);
       if (claimed) out = std::move(*claimed);
     });
@@ -64,7 +73,7 @@ class KeyShareTest : public ::testing::Test {
   }
   Met claim_until(Node& node, Met wanted) {
     Met met = Met::alone;
-    for (int i = 0; i < 200; ++i) {
+    for (int i = 0; i < 2'000; ++i) {
       met = claim(node).met;
       if (met == wanted) break;
       turn(20ms);
@@ -87,7 +96,7 @@ TEST_F(KeyShareTest, OneGatewayRunsTheOthersGetItsAnswer) {
   EXPECT_EQ(claim(b).met, Met::running);
   EXPECT_EQ(claim(b, "a", "another body").met, Met::conflict);
   EXPECT_EQ(claim(b, "other").met, Met::mine);
-  turn(900ms);
+  turn(kLease + 300ms);
   EXPECT_EQ(claim(b).met, Met::running) << "a call longer than its lease is renewed";
   bool told = false;
   const std::string bytes{"an\0swer\r\n", 9};
@@ -135,6 +144,37 @@ TEST_F(KeyShareTest, RequestsOfOneGatewayHoldAKeyTogether) {
   EXPECT_EQ(claim(b).met, Met::mine);
 }
 
+// One process of a gateway takes another's place: both have its name.
+TEST_F(KeyShareTest, WhatTheReplacedProcessLetsGoIsNotTheNewOnesClaim) {
+  Node before(*this, "A");
+  Node after(*this, "A");
+  Node b(*this, "B");
+  auto released = claim(before);
+  ASSERT_EQ(released.met, Met::mine);
+  auto mine = claim(after);
+  ASSERT_EQ(mine.met, Met::mine) << "the old one has told it that the key is free";
+  turn(kLease / 2);  // the old one renews
+  released.hold.release();
+  settle(before);
+  EXPECT_EQ(claim(b).met, Met::running) << "the new one works on it";
+  mine.hold.done(answer("x"), {});
+  settle(after);
+  EXPECT_EQ(claim(b).met, Met::answered);
+}
+
+TEST_F(KeyShareTest, TheNewProcessReleasesWhatADeadOneHeld) {
+  Node after(*this, "A");
+  Node b(*this, "B");
+  {
+    Node before(*this, "A");
+    ASSERT_EQ(claim(before).met, Met::mine);
+    turn(50ms);
+  }
+  after.share.tell_released(key("a"), body("body"));
+  settle(after);
+  EXPECT_EQ(claim(b).met, Met::mine);
+}
+
 // Whether it was billed stands in its ledger: nobody may run the key before it has said so.
 TEST_F(KeyShareTest, AKeyOfADeadGatewayIsInDoubtUntilItIsBack) {
   Node b(*this, "B");
@@ -146,7 +186,7 @@ TEST_F(KeyShareTest, AKeyOfADeadGatewayIsInDoubtUntilItIsBack) {
     turn(20ms);
   }
   EXPECT_EQ(claim_until(b, Met::doubt), Met::doubt);
-  turn(700ms);
+  turn(100ms);
   EXPECT_EQ(claim(b).met, Met::doubt);
   {
     Node a(*this, "A");  // restarted
@@ -174,31 +214,31 @@ TEST_F(KeyShareTest, WithoutRedisAGatewayIsAloneAndTellsItsAnswersLater) {
   const auto began = std::chrono::steady_clock::now();
   auto alone = claim(a, "during");
   EXPECT_EQ(alone.met, Met::alone);
-  EXPECT_LT(std::chrono::steady_clock::now() - began, 1s);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 15s) << "nobody listens there";
   int told = 0;
   alone.hold.done(answer("late"), [&] { ++told; });
   turn(300ms);
   EXPECT_EQ(told, 0);
   redis_.restart();  // empty
   ASSERT_TRUE(redis_.wait_ready());
-  for (int i = 0; i < 200 && told == 0; ++i) turn(20ms);
+  for (int i = 0; i < 3'000 && told == 0; ++i) turn(20ms);
   EXPECT_EQ(told, 1);
-  for (int i = 0; i < 200 && claim(b, "probe").met == Met::alone; ++i) turn(20ms);  // B's connection is back as well
+  for (int i = 0; i < 3'000 && claim(b, "probe").met == Met::alone; ++i) turn(20ms);  // B's connection is back as well
   const auto met = claim(b, "during");
   ASSERT_EQ(met.met, Met::answered);
   EXPECT_EQ(met.answer->body, "late");
-  turn(300ms);
+  turn(kLease / 2);
   EXPECT_EQ(claim(b).met, Met::running) << "what Redis forgot is written down again while it runs";
   EXPECT_GE(metrics_.registry().shared().counter(metrics::Family::idempotency_alone_total).value(), 1U);
 }
 
 TEST_F(KeyShareTest, AHungRedisHoldsARequestUpOnlyShortly) {
-  Node a(*this, "A");
+  Node a(*this, "A", 500ms);
   ASSERT_EQ(claim(a, "first").met, Met::mine);
   redis_.stop();
   const auto began = std::chrono::steady_clock::now();
   EXPECT_EQ(claim(a).met, Met::alone);
-  EXPECT_LT(std::chrono::steady_clock::now() - began, 1s);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 10s);
   redis_.resume();
 }
 
