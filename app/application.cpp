@@ -177,8 +177,14 @@ core::Result<void> Application::start_all() {
   if (took_over) {
     budgets_.adopt(successor_->holds());
     limiter_.restore(std::move(successor_->taken()));
+    const HandedNumbers& before = successor_->numbers();
+    generation_ = before.generation + 1;
+    snapshot_version_ = before.config_version;
+    // Until Redis says how many there are now: it may not answer.
+    if (config_->limiter.gateways == 0) limiter_.set_gateways(static_cast<std::uint32_t>(before.gateways));
   }
-  cache_tiers_ = make_cache_tiers(*config_, clock_, cache_, purges_, metrics_.registry(), redis_hooks_);
+  cache_tiers_ =
+      make_cache_tiers(*config_, clock_, cache_, purges_, metrics_.registry(), redis_hooks_, successor_ != nullptr);
   const bool disk = cache_tiers_->disk_on();
   // What lies on the disk is found again by keys that outlive the process.
   const auto seed = disk ? cache::KeySeed::of(cache_tiers_->secret()) : cache::KeySeed::random();
@@ -211,7 +217,8 @@ core::Result<void> Application::start_all() {
   if (auto done = open_access_log(); !done) return done;
   if (auto done = listen(); !done) return done;
   scrape_token_ = metrics_.registry().add_source([this](metrics::Scrape& out) { scrape(out); });
-  metrics_.config_loaded(config_->hash);
+  metrics_.config_loaded(config_->hash, snapshot_version_);
+  metrics_.process_serves(generation_);
   return {};
 }
 
@@ -399,8 +406,12 @@ int Application::run() {
   }
   for (auto& worker : workers_) worker->start();
   if (successor_) {
-    successor_->commit(
-        {.io = control_, .ledger = *ledger_, .budgets = budgets_, .idempotency = *idempotency_, .proxy = *proxy_});
+    successor_->commit({.io = control_,
+                        .ledger = *ledger_,
+                        .budgets = budgets_,
+                        .budget_share = budget_share_.get(),
+                        .idempotency = *idempotency_,
+                        .proxy = *proxy_});
   }
   notify_service_manager("READY=1\nMAINPID=" + std::to_string(::getpid()));
   memory_watch_.emplace(control_, admission_, [this] {
@@ -471,7 +482,7 @@ void Application::apply(const config::Reload& reload) {
   [[maybe_unused]] const auto proxy_tls = proxy_->reload_tls(config_->server.tls);
   [[maybe_unused]] const auto admin_tls = admin_->reload_tls(config_->admin.tls);
   publish_prices((*snapshot)->prices());
-  metrics_.config_loaded(config_->hash);
+  metrics_.config_loaded(config_->hash, snapshot_version_);
   core::log(LogLevel::info, "config_applied", {{"hash", config_->hash}, {"version", snapshot_version_}});
 }
 

@@ -123,7 +123,8 @@ class Application final : private metering::LedgerHooks {
   std::unique_ptr<sinks::SinkSet> sinks_;
   std::unique_ptr<cache::Tiers> cache_tiers_;
   std::optional<gateway::Services> services_;
-  std::uint64_t snapshot_version_ = 0;
+  std::uint64_t snapshot_version_ = 0;  // both count on over upgrades
+  std::uint64_t generation_ = 1;
   int access_fd_ = -1;
 
   boost::asio::io_context control_{1};  // signals, reloads, admin listener

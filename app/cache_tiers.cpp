@@ -49,15 +49,15 @@ cache::StoreSecret choose_secret(const config::Config& config, bool disk) {
 
 std::unique_ptr<cache::Tiers> make_cache_tiers(const config::Config& config, const core::Clock& clock,
                                                cache::MemoryCache& memory, cache::PurgeLog& purges,
-                                               metrics::Registry& registry, net::RedisHooks& redis_hooks) {
+                                               metrics::Registry& registry, net::RedisHooks& redis_hooks,
+                                               bool successor) {
   const cache::CacheOptions& options = config.cache;
-  std::unique_ptr<cache::DiskTier> disk;
+  std::unique_ptr<cache::DiskPlace> disk;
   if (options.enabled && !options.disk.directory.empty()) {
-    auto opened = cache::DiskTier::open(options.disk, clock);
-    if (opened) {
-      disk = std::move(*opened);
-    } else {
-      core::log(core::LogLevel::error, "cache_disk_off", {{"why", opened.error().message}});
+    disk = std::make_unique<cache::DiskPlace>(options.disk, clock);
+    if (auto taken = disk->take(); !taken && !successor) {
+      disk.reset();
+      core::log(core::LogLevel::error, "cache_disk_off", {{"why", taken.error().message}});
     }
   }
   cache::Tiers::MakeStore make_store;

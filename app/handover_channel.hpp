@@ -18,7 +18,7 @@ enum class PacketType : std::uint8_t {
   ready = 2,          // new: configuration and models are loaded
   limits = 3,         // old: units taken from rate limits
   budgets = 4,        // old: what running requests hold of budgets
-  take = 5,           // old: the ledger is free
+  take = 5,           // old: the ledger is free; payload: HandedNumbers; of older versions: nothing
   committed = 6,      // new: it serves
   failed = 7,         // new: it does not; payload: why
   intent = 8,         // old, from here on: what its running requests need
@@ -28,7 +28,14 @@ enum class PacketType : std::uint8_t {
   budget_settle = 12,
   key_ended = 13,
   connection = 14,  // a client without a running request; payload: what was read of it
-  reply = 15,       // new: to the call of the same number
+  reply = 15,       // new: to the call of the same number; 0, value and "", or kind + 1, whether to ask again, message
+};
+
+// Of the old process.
+struct HandedNumbers {
+  std::uint64_t gateways = 0;        // that share the limits; 0: not known
+  std::uint64_t generation = 0;      // of the process; 1: it was started
+  std::uint64_t config_version = 0;  // in force
 };
 
 struct Packet {

@@ -105,7 +105,7 @@ bool Predecessor::give_listeners(const std::vector<int>& proxy, const std::vecto
 }
 
 bool Predecessor::give_state(const std::vector<ratelimit::TakenUnits>& taken,
-                             const std::vector<metering::BudgetHold>& holds) {
+                             const std::vector<metering::BudgetHold>& holds, const HandedNumbers& numbers) {
   for (std::size_t i = 0; i < taken.size();) {
     PacketWriter out;
     for (; i < taken.size() && out.str().size() < kStateBytesMax; ++i) {
@@ -124,7 +124,9 @@ bool Predecessor::give_state(const std::vector<ratelimit::TakenUnits>& taken,
     write_holds(out, part);
     if (!channel_.send(PacketType::budgets, 0, out.str())) return false;
   }
-  return channel_.send(PacketType::take, 0, {});
+  PacketWriter out;
+  out.number(numbers.gateways).number(numbers.generation).number(numbers.config_version);
+  return channel_.send(PacketType::take, 0, out.str());
 }
 
 void Predecessor::commit(std::function<void()> gone) {
@@ -164,7 +166,9 @@ void Predecessor::read_answers() {
     } else if (kind == 0) {
       done(value);
     } else {
-      done(core::fail(static_cast<core::ErrorKind>(kind - 1), std::string{message}));
+      core::Error error = core::make_error(static_cast<core::ErrorKind>(kind - 1), std::string{message});
+      error.retryable = value != 0;
+      done(std::unexpected(std::move(error)));
     }
   }
   fail_all();

@@ -35,7 +35,8 @@ class Predecessor final : public metering::LedgerHeir, public metering::BudgetHe
   HandoverChannel& channel() { return channel_; }
   pid_t pid() const { return pid_; }
   bool give_listeners(const std::vector<int>& proxy, const std::vector<int>& admin);
-  bool give_state(const std::vector<ratelimit::TakenUnits>& taken, const std::vector<metering::BudgetHold>& holds);
+  bool give_state(const std::vector<ratelimit::TakenUnits>& taken, const std::vector<metering::BudgetHold>& holds,
+                  const HandedNumbers& numbers);
   // The new process serves: calls below are answered from here on. `gone`: it ended; called once, on another thread.
   void commit(std::function<void()> gone);
   void give_connection(int fd, std::string_view received);  // closes it here

@@ -68,6 +68,7 @@ void scrape_disk(metrics::Scrape& out, const cache::TierStats& stats, const cach
   }
   if (!stats.disk_on) return;
   out.set(Family::cache_disk_entries, static_cast<double>(stats.disk.entries_now));
+  out.set(Family::cache_disk_ready, stats.disk.scanned ? 1 : 0);
   out.set(Family::cache_disk_bytes, static_cast<double>(stats.disk.bytes_now));
   out.set(Family::cache_disk_bytes_max, static_cast<double>(options.bytes_max));
   out.set(Family::cache_disk_evictions_total, static_cast<double>(stats.disk.evicted));

@@ -141,7 +141,8 @@ class Successor::Service {
     if (result) {
       out.number(0).number(*result).text({});
     } else {
-      out.number(static_cast<std::uint64_t>(result.error().kind) + 1).number(0).text(result.error().message);
+      const core::Error& error = result.error();
+      out.number(static_cast<std::uint64_t>(error.kind) + 1).number(error.retryable ? 1 : 0).text(error.message);
     }
     channel_.send(PacketType::reply, call, out.str());
   }
@@ -159,6 +160,8 @@ class Successor::Service {
         PacketReader in(packet.payload);
         const bool running = in.number() != 0;
         const auto done = parts_.budgets.raise_adopted(read_holds(in), running);
+        // Other gateways may have room: the old process asks again, as who waits here does.
+        if (!done && done.error().retryable && parts_.budget_share != nullptr) parts_.budget_share->kick();
         reply(packet.call, done ? core::Result<std::uint64_t>{0} : std::unexpected(done.error()));
         return in.ok();
       }
@@ -331,6 +334,7 @@ bool Successor::take_over() {
         for (metering::BudgetHold& hold : read_holds(in)) holds_.push_back(std::move(hold));
         break;
       case PacketType::take:
+        if (in.more()) numbers_ = {in.number(), in.number(), in.number()};
         return true;
       default:
         return false;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "app/handover_channel.hpp"
+#include "gateway/budget_share.hpp"
 #include "gateway/idempotency.hpp"
 #include "metering/budgets.hpp"
 #include "metering/ledger.hpp"
@@ -42,12 +43,14 @@ class Successor {
   bool take_over();
   std::vector<ratelimit::TakenUnits>& taken() { return taken_; }
   const std::vector<metering::BudgetHold>& holds() const { return holds_; }
+  const HandedNumbers& numbers() const { return numbers_; }
   void failed(std::string_view why);
 
   struct Parts {
     boost::asio::io_context& io;  // where waits for the ledger run
     metering::Ledger& ledger;
     metering::Budgets& budgets;
+    gateway::BudgetShare* budget_share;  // nullptr: budgets are not shared
     gateway::Idempotency& idempotency;
     net::Server& proxy;
   };
@@ -61,6 +64,7 @@ class Successor {
   InheritedSockets sockets_;
   std::vector<ratelimit::TakenUnits> taken_;
   std::vector<metering::BudgetHold> holds_;
+  HandedNumbers numbers_;
   std::unique_ptr<Service> service_;
 };
 

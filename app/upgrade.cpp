@@ -22,6 +22,8 @@ constexpr std::chrono::milliseconds kQuietPoll{2};
 // For the new process to open the ledger and serve.
 constexpr std::chrono::seconds kTakeMax{20};
 constexpr std::chrono::milliseconds kCacheFlush{50};
+// For the cache's files to be closed; a disk that takes longer costs the new process misses until it has.
+constexpr std::chrono::milliseconds kCacheClose{200};
 
 }  // namespace
 
@@ -44,9 +46,6 @@ void Application::begin_upgrade() {
     core::log(core::LogLevel::warn, "upgrade_refused",
               {{"why", draining_ ? "this process is stopping" : "an upgrade is under way"}});
     return;
-  }
-  if (cache_tiers_->disk_on()) {
-    return upgrade_failed("cache.disk.path is set: its files belong to one process at a time, so restart instead");
   }
   std::vector<std::string> arguments{"serve"};
   if (!config_->source.empty()) arguments.push_back(config_->source);
@@ -106,14 +105,20 @@ void Application::hand_over() {
   sinks_->stop();
   keeper_.reset();
   budget_watch_.mute(true);
-  if (lease_keeper_) (void)lease_keeper_->close();
+  if (lease_keeper_) lease_keeper_->resign();
   cache_tiers_->flush(kCacheFlush);
+  if (!cache_tiers_->give_up_disk(kCacheClose)) core::log(core::LogLevel::warn, "cache_disk_slow", {});
+  if (!semantic_.give_up_file(kCacheClose)) {
+    return upgrade_failed("the semantic cache is still reading its file: try again when it has");
+  }
   idempotency_->freeze();
   const auto holds = budgets_.freeze();
   const auto taken = limiter_.taken();
   if (auto done = ledger_->freeze(); !done) return upgrade_failed("the ledger: " + done.error().message);
   give_up_upgrade_after(kTakeMax, "the new process did not take over in time");
-  if (!upgrade_->give_state(taken, holds)) return upgrade_failed("the new process ended while it took over");
+  const HandedNumbers numbers{
+      .gateways = limiter_.gateways(), .generation = generation_, .config_version = snapshot_version_};
+  if (!upgrade_->give_state(taken, holds, numbers)) return upgrade_failed("the new process ended while it took over");
 }
 
 void Application::handed_over() {
@@ -149,6 +154,9 @@ void Application::upgrade_failed(const std::string& why) {
   upgrade_.reset();  // its hold on the ledger ends with it
   core::log(core::LogLevel::error, "upgrade_failed", {{"why", why}});
   if (std::exchange(frozen_, false)) {
+    cache_tiers_->take_disk_back();
+    semantic_.take_file_back();
+    if (lease_keeper_) lease_keeper_->resume();
     if (auto done = ledger_->thaw(); !done) {
       core::log(core::LogLevel::error, "ledger_lost", {{"why", done.error().message}});
       budgets_.thaw();

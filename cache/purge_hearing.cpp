@@ -8,7 +8,7 @@
 
 namespace ganglion::cache {
 
-PurgeHearing::PurgeHearing(PurgeLog& purges, MemoryCache& memory, DiskTier* disk, Post post)
+PurgeHearing::PurgeHearing(PurgeLog& purges, MemoryCache& memory, DiskPlace* disk, Post post)
     : purges_(purges), memory_(memory), disk_(disk), post_(std::move(post)) {}
 
 void PurgeHearing::hear(const SharedStore::Told& told) {
@@ -39,9 +39,9 @@ void PurgeHearing::enter(std::uint64_t generation, const PurgeScope& scope) {
 
 void PurgeHearing::make_on_disk(std::uint64_t generation, const PurgeScope& scope) {
   if (!purges_.knows(generation)) enter(generation, scope);
-  // A gateway that was restarted hears of purges that its disk has seen before what lies there now was written.
-  if (generation <= disk_->generation()) return;
-  if (auto done = disk_->purge(scope); !done) {
+  // A gateway that was restarted hears of purges that its disk has seen before what lies there now was written: those
+  // are left out there.
+  if (auto done = disk_->purge(scope, generation); !done) {
     core::log(core::LogLevel::error, "cache_purge_not_durable", {{"why", done.error().message}});
   }
 }

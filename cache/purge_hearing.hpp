@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "cache/disk_tier.hpp"
+#include "cache/disk_place.hpp"
 #include "cache/memory_cache.hpp"
 #include "cache/purge_log.hpp"
 #include "cache/shared_store.hpp"
@@ -24,7 +24,7 @@ class PurgeHearing {
   using Post = std::function<void(std::function<void()>)>;
 
   // `disk` may be null. All outlive this object.
-  PurgeHearing(PurgeLog& purges, MemoryCache& memory, DiskTier* disk, Post post);
+  PurgeHearing(PurgeLog& purges, MemoryCache& memory, DiskPlace* disk, Post post);
 
   // Any thread. When it returns nothing that falls under these purges is in memory, and the disk's part is ahead of
   // whatever is posted later.
@@ -39,7 +39,7 @@ class PurgeHearing {
 
   PurgeLog& purges_;
   MemoryCache& memory_;
-  DiskTier* const disk_;
+  DiskPlace* const disk_;
   const Post post_;
   std::atomic<std::uint64_t> heard_{0};
 };

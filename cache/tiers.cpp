@@ -8,6 +8,8 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <future>
+#include <utility>
 
 #include "cache/tiers_state.hpp"
 #include "core/log.hpp"
@@ -22,6 +24,9 @@ using std::chrono::milliseconds;
 constexpr unsigned kWritersMax = 8;
 // A purge whose message got lost is found by asking, this often.
 constexpr milliseconds kWatch{1'000};
+// Between two tries to take the disk from a process that still has it.
+constexpr milliseconds kTakeFirst{20};
+constexpr milliseconds kTakeMax{5'000};
 constexpr milliseconds kTellWait{2'000};  // that an operator's purge waits for another one being told
 
 template <class E>
@@ -124,12 +129,26 @@ void Tiers::Impl::start_thread() {
     asio::co_spawn(*io, watch(), asio::detached);
     asio::co_spawn(*io, keep_leases(), asio::detached);
   }
-  if (disk) asio::post(*io, [this] { scan_on(); });
+  if (disk) asio::co_spawn(*io, take_disk(), asio::detached);
   thread = std::thread([this] { io->run(); });
+}
+
+// Until it is here; then what lies there is found again.
+asio::awaitable<void> Tiers::Impl::take_disk() {
+  asio::steady_timer timer(*io);
+  for (milliseconds pause = kTakeFirst; disk_wanted; pause = std::min(pause * 2, kTakeMax)) {
+    const auto taken = disk->take();
+    if (taken) break;
+    if (pause == kTakeFirst) core::log(core::LogLevel::warn, "cache_disk_awaited", {{"why", taken.error().message}});
+    timer.expires_after(pause);
+    co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+  }
+  if (disk_wanted) scan_on();
 }
 
 // In steps, so that reads and writes come in between.
 void Tiers::Impl::scan_on() {
+  if (!disk->here()) return;  // given up meanwhile
   if (disk->scan_some()) {
     asio::post(*io, [this] { scan_on(); });
     return;
@@ -175,7 +194,7 @@ asio::awaitable<void> Tiers::Impl::write(Item& item) {
   }
   if (!disk || !item.to_disk) co_return;
   // A purge may have come while the store was waited for.
-  if (useless || purges.purged(*item.entry) || bytes.size() > options.disk.entry_bytes_max) {
+  if (useless || purges.purged(*item.entry) || bytes.size() > options.disk.entry_bytes_max || !disk->here()) {
     count(Tier::disk, StoreResult::refused);
     co_return;
   }
@@ -275,9 +294,14 @@ asio::awaitable<bool> Tiers::Impl::tell_pending() {
 asio::awaitable<PurgeReport> Tiers::Impl::purge(PurgeScope scope) {
   PurgeReport report;
   if (disk) {
+    const bool here = disk->here();
     const auto done = disk->purge(scope);
-    report.disk = done ? PurgeReport::Disk::done : PurgeReport::Disk::failed;
-    if (!done) report.disk_problem = done.error().message;
+    report.disk = done && here ? PurgeReport::Disk::done : PurgeReport::Disk::failed;
+    if (!here) {
+      report.disk_problem = "another process takes this one's place and has the disk: ask again";
+    } else if (!done) {
+      report.disk_problem = done.error().message + "; purged entries are not served, but a restart may bring them back";
+    }
   }
   const std::uint64_t sequence = purges.add(scope);
   report.memory_entries = memory.purge(scope);
@@ -306,7 +330,7 @@ asio::awaitable<PurgeReport> Tiers::Impl::purge(PurgeScope scope) {
 // --- Tiers -----------------------------------------------------------------------------------------------------------
 
 Tiers::Tiers(const CacheOptions& options, const core::Clock& clock, MemoryCache& memory, PurgeLog& purges,
-             StoreSecret secret, std::unique_ptr<DiskTier> disk, MakeStore make_store, TierHistograms histograms)
+             StoreSecret secret, std::unique_ptr<DiskPlace> disk, MakeStore make_store, TierHistograms histograms)
     : secret_(std::move(secret)),
       purges_(purges),
       impl_(std::make_shared<Impl>(options, clock, memory, purges, secret_)) {
@@ -353,6 +377,30 @@ void Tiers::stop() {
 bool Tiers::flush(milliseconds limit) {
   std::unique_lock guard{impl_->lock};
   return impl_->drained.wait_for(guard, limit, [this] { return impl_->queue.empty() && impl_->writers == 0; });
+}
+
+bool Tiers::give_up_disk(milliseconds limit) {
+  if (!disk_on()) return true;
+  const auto given = std::make_shared<std::promise<void>>();
+  {
+    const std::lock_guard guard{impl_->lock};
+    if (impl_->stopped) return true;
+    asio::post(*impl_->io, [impl = impl_.get(), given] {
+      impl->disk_wanted = false;
+      impl->disk->give_up();
+      given->set_value();
+    });
+  }
+  return given->get_future().wait_for(limit) == std::future_status::ready;
+}
+
+void Tiers::take_disk_back() {
+  if (!disk_on()) return;
+  const std::lock_guard guard{impl_->lock};
+  if (impl_->stopped) return;
+  asio::post(*impl_->io, [impl = impl_.get()] {
+    if (!std::exchange(impl->disk_wanted, true)) asio::co_spawn(*impl->io, impl->take_disk(), asio::detached);
+  });
 }
 
 std::unique_ptr<TierReader> Tiers::reader(asio::any_io_executor executor) {

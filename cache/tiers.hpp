@@ -16,7 +16,7 @@
 #include <string>
 #include <string_view>
 
-#include "cache/disk_tier.hpp"
+#include "cache/disk_place.hpp"
 #include "cache/memory_cache.hpp"
 #include "cache/options.hpp"
 #include "cache/purge_log.hpp"
@@ -81,15 +81,16 @@ class Tiers {
  public:
   using MakeStore = std::function<std::shared_ptr<SharedStore>(boost::asio::any_io_executor)>;
 
-  // `disk` and `make_store` may be null: no such tier. Everything referred to outlives this object.
+  // `disk` and `make_store` may be null: no such tier. A disk that is not here yet is taken as soon as it can be.
+  // Everything referred to outlives this object.
   Tiers(const CacheOptions& options, const core::Clock& clock, MemoryCache& memory, PurgeLog& purges,
-        StoreSecret secret, std::unique_ptr<DiskTier> disk, MakeStore make_store, TierHistograms histograms = {});
+        StoreSecret secret, std::unique_ptr<DiskPlace> disk, MakeStore make_store, TierHistograms histograms = {});
   ~Tiers();
   Tiers(const Tiers&) = delete;
   Tiers& operator=(const Tiers&) = delete;
 
-  bool any() const;  // is there a tier below memory
-  bool disk_on() const;
+  bool any() const;      // is there a tier below memory
+  bool disk_on() const;  // also while another process has it
   // False while the disk may hold answers of an earlier process that are not found again yet.
   bool settled() const;
   const StoreSecret& secret() const { return secret_; }
@@ -105,6 +106,12 @@ class Tiers {
   // Everywhere. Done when this process, its disk included, is purged, and the other gateways are told or known not to
   // be. Any thread's coroutine.
   boost::asio::awaitable<PurgeReport> purge(PurgeScope scope);
+
+  // For the process that takes this one's place: writes nothing more to the disk, closes its files and gives up its
+  // lock; looks miss from here on. False: not within `limit`, but as soon as the disk lets it.
+  bool give_up_disk(std::chrono::milliseconds limit);
+  // That process did not: the disk is taken again as soon as it can be, and read again behind the caller's back.
+  void take_disk_back();
 
   TierStats stats() const;
   // Blocks until the queue is written, at most for `limit`; for shutdown and tests.

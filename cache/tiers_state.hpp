@@ -44,6 +44,7 @@ struct Tiers::Impl {
 
   // On io.
   void start_thread();
+  boost::asio::awaitable<void> take_disk();
   void scan_on();
   boost::asio::awaitable<void> write_all();
   boost::asio::awaitable<void> write(Item& item);
@@ -62,7 +63,7 @@ struct Tiers::Impl {
   PurgeLog& purges;
   const StoreSecret secret;
   TierHistograms histograms;
-  std::unique_ptr<DiskTier> disk;
+  std::unique_ptr<DiskPlace> disk;
   MakeStore make_store;
   std::optional<PurgeHearing> hearing;
   const std::string instance = core::random_hex(8);
@@ -71,8 +72,9 @@ struct Tiers::Impl {
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work;
   std::shared_ptr<SharedStore> store;  // of io
   std::optional<boost::asio::steady_timer> watch_timer, lease_timer;
-  bool telling = false;  // on io
-  bool woken = false;    // same
+  bool telling = false;     // on io
+  bool woken = false;       // same
+  bool disk_wanted = true;  // same
   std::thread thread;
 
   std::mutex lock;  // the queue, and whether io may be posted to

@@ -37,7 +37,7 @@ std::string told(const cache::PurgeReport& report) {
   if (report.cluster == Cluster::pending) {
     out["detail"] = "Redis does not answer: this gateway is purged, the others are told as soon as it does";
   } else if (report.disk == Disk::failed) {
-    out["detail"] = report.disk_problem + "; purged entries are not served, but a restart may bring them back";
+    out["detail"] = report.disk_problem;
   }
   return out.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }

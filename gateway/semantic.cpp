@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/digest.hpp"
 #include "core/log.hpp"
@@ -64,7 +65,7 @@ void SemanticCache::keep(cache::SemanticPoint point, const cache::CacheKey& answ
   }
   boost::asio::post(indexer_, [this, point = std::move(point), answer, ttl]() mutable {
     waiting_.fetch_sub(1, std::memory_order_relaxed);
-    if (journal_ && point.name) {
+    if (const std::lock_guard lock(journal_mutex_); journal_ && point.name) {
       const core::WallTime now = clock_.wall();
       journal_->append({.partition = point.partition,
                         .answer = answer,
@@ -86,10 +87,21 @@ void SemanticCache::forget(const cache::CacheKey& partition, const cache::CacheK
 
 void SemanticCache::persist(const std::string& file, const cache::StoreSecret& secret, cache::KeySeed seed) {
   secret_ = seed.check;
-  boost::asio::post(indexer_, [this, file, secret] {
-    const core::WallTime now = clock_.wall();
-    journal_ = std::make_unique<cache::SemanticJournal>(file, secret, options_.entries_max);
-    journal_->load(now, [&](cache::SemanticRecord record) {
+  make_journal_ = [this, file, secret] {
+    return std::make_unique<cache::SemanticJournal>(file, secret, options_.entries_max);
+  };
+  boost::asio::post(indexer_, [this] { open_file(); });
+}
+
+// The indexer's.
+void SemanticCache::open_file() {
+  const std::lock_guard lock(journal_mutex_);
+  if (given_up_ || journal_) return;
+  const core::WallTime now = clock_.wall();
+  journal_ = make_journal_();
+  std::function<void(cache::SemanticRecord)> insert;
+  if (!std::exchange(loaded_, true)) {
+    insert = [&](cache::SemanticRecord record) {
       const auto left = std::chrono::floor<std::chrono::seconds>(record.expires - now);
       index_.insert({.partition = record.partition,
                      .vector = std::move(record.vector),
@@ -98,9 +110,27 @@ void SemanticCache::persist(const std::string& file, const cache::StoreSecret& s
                      .text_digest = record.text_digest,
                      .name = record.name},
                     record.answer, left);
-    });
-    core::log(core::LogLevel::info, "semantic_index_loaded", {{"entries", index_.entries()}, {"file", file}});
-  });
+    };
+  }
+  journal_->load(now, insert);
+  core::log(core::LogLevel::info, "semantic_index_loaded", {{"entries", index_.entries()}});
+}
+
+bool SemanticCache::give_up_file(std::chrono::milliseconds limit) {
+  const std::unique_lock lock(journal_mutex_, limit);
+  if (!lock) return false;
+  journal_.reset();
+  given_up_ = true;
+  return true;
+}
+
+void SemanticCache::take_file_back() {
+  if (!make_journal_) return;
+  {
+    const std::lock_guard lock(journal_mutex_);
+    given_up_ = false;
+  }
+  boost::asio::post(indexer_, [this] { open_file(); });
 }
 
 SemanticCache::Running::Running(SemanticCache& cache)

@@ -7,6 +7,7 @@
 #include <boost/asio/thread_pool.hpp>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -44,6 +45,10 @@ class SemanticCache {
   // Keeps the index in this file too, and fills it from there, behind the caller's back. `seed` and `secret` are those
   // that keys and names are made with, the same in each process that uses the file. At start, once.
   void persist(const std::string& file, const cache::StoreSecret& secret, cache::KeySeed seed);
+  // For the process that takes this one's place: the file is closed, and questions stored from here on are not in it.
+  // False: it is still being read or written after `limit`.
+  bool give_up_file(std::chrono::milliseconds limit);
+  void take_file_back();  // that process did not
   const cache::SemanticOptions& options() const { return options_; }
   ~SemanticCache();
 
@@ -74,6 +79,8 @@ class SemanticCache {
   void scrape(metrics::Scrape& out) const;
 
  private:
+  void open_file();
+
   const cache::SemanticOptions options_;
   const core::Clock& clock_;
   metrics::Registry& registry_;
@@ -84,8 +91,12 @@ class SemanticCache {
   metrics::Histogram hit_score_, refused_score_, embed_seconds_;
   mutable std::mutex mutex_;  // guards the log
   std::deque<SemanticLogLine> log_;
-  std::atomic<std::uint32_t> waiting_{0};            // for the indexer
-  std::unique_ptr<cache::SemanticJournal> journal_;  // the indexer's
+  std::atomic<std::uint32_t> waiting_{0};  // for the indexer
+  std::timed_mutex journal_mutex_;         // guards what follows; the indexer holds it as long as it uses the file
+  std::unique_ptr<cache::SemanticJournal> journal_;  // opened by the indexer; null: there is none, or it is given up
+  std::function<std::unique_ptr<cache::SemanticJournal>()> make_journal_;
+  bool given_up_ = false;
+  bool loaded_ = false;  // into the index
   boost::asio::thread_pool indexer_{1};
 };
 

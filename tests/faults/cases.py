@@ -24,7 +24,7 @@ class Mounted:
         self.path = pathlib.Path(directory) / "disk"
         self.path.mkdir()
         self.process = subprocess.Popen([lab.tool("power_fs"), self.path])
-        wait_until(lambda: os.path.ismount(self.path), 10, "the test's file system was not mounted")
+        wait_until(lambda: os.path.ismount(self.path), "the test's file system was not mounted")
 
     def tell(self, command):
         with open(self.path / ".power", "w", encoding="ascii") as control:
@@ -32,7 +32,7 @@ class Mounted:
 
     def stop(self):
         subprocess.run(["fusermount3", "-u", str(self.path)], check=True)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=lab.LONG_S)
 
 
 def kill(run):
@@ -133,15 +133,15 @@ def one_syscall(run, upstream, call, number, ledger_only, sticky, at, index):
     unasked = [s for s in seen if s.status not in (0, 200, 502, 503, 504)]
     must(not unasked, f"{what}: answered {unasked[0].status if unasked else ''}")
     if call == "fdatasync" and not sticky and note.exists():  # one failed sync: the ledger goes on by itself
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         seen.append(ask(gateway.ports["proxy"], {"nonce": f"after{index}"}))
         while not seen[-1].whole and time.monotonic() < until:
             time.sleep(0.05)
             seen.append(ask(gateway.ports["proxy"], {"nonce": f"after{index}"}))
-        must(seen[-1].whole, f"{what}: still refused 5 s later: {seen[-1].status} {seen[-1].body[:200]}")
+        must(seen[-1].whole, f"{what}: still refused 30 s later: {seen[-1].status} {seen[-1].body[:200]}")
     gateway.process.send_signal(signal.SIGTERM)
     try:
-        gateway.process.wait(timeout=20)
+        gateway.process.wait(timeout=lab.LONG_S)
     except subprocess.TimeoutExpired:
         gateway.kill()
         raise lab.Broken(f"{what}: SIGTERM did not end the gateway") from None
@@ -203,7 +203,7 @@ def one_disk_full(run, upstream, directory):
         must(all(s.whole or s.status == 503 for s in running), f"a running stream was cut: {[(s.status, s.error) for s in running if not s.whole][:3]}")
         disk.tell("full 0")
         freed = time.monotonic()
-        wait_until(lambda: ask(port, {"deltas": 1}).whole, 5, "no answer after space returned")
+        wait_until(lambda: ask(port, {"deltas": 1}).whole, "no answer after space returned")
         resumed_s = time.monotonic() - freed
         seen = load.stop() + running
         gateway.stop()
@@ -261,7 +261,7 @@ def disconnects(run):
     def client(numbers):
         for number in numbers:
             k = number % 12
-            plan = {"nonce": number, "deltas": 40, "gap_ms": 10}
+            plan = {"nonce": number, "deltas": 6000, "gap_ms": 10}  # a minute: it does not end by itself while the machine stands still
             answer = ask(port, plan, stream=True, leave_after=k, how_leave="rst" if number % 2 else "fin")
             answer.asked = plan
             with lock:
@@ -272,7 +272,9 @@ def disconnects(run):
         thread.start()
     for thread in threads:
         thread.join()
-    wait_until(lambda: metric(gateway, "ganglion_ledger_open_intents") == 0, 10, "requests of clients that left did not end")
+    wait_until(lambda: metric(gateway, "ganglion_ledger_open_intents") == 0, "requests of clients that left did not end")
+    # The upstream is a thread of its own and may come to it late.
+    wait_until(lambda: all(a.cut_s > 0 for a in upstream.attempts), "the upstream was not cancelled")
     slowest = 0.0
     by_id = {a.request_id: a for a in upstream.attempts}
     gateway.stop()
@@ -284,7 +286,7 @@ def disconnects(run):
         must(record is not None, f"no record of {answer.request_id}")
         attempt = by_id[answer.request_id]
         must(record["outcome"] == "cancelled", f"{answer.request_id} is {record['outcome']}")
-        must(attempt.cut_s > 0, "the upstream was not cancelled")
+        must(not attempt.finished, f"{answer.request_id} was answered to its end")
         slowest = max(slowest, attempt.cut_s - answer.left_s)
         # What was taken from the upstream is billed; nothing that it never sent.
         must(answer.events <= record["output_tokens"] <= attempt.tokens * 2,
@@ -412,7 +414,7 @@ def isolation(run):
     herd, lock = [], threading.Lock()
 
     def one():
-        answer = ask(port, {"nonce": "herd", "deltas": 3, "delay_ms": 1000}, key="sk-prefix-b", timeout=60)
+        answer = ask(port, {"nonce": "herd", "deltas": 3, "delay_ms": 1000}, key="sk-prefix-b", timeout=120)
         with lock:
             herd.append(answer)
 
@@ -506,10 +508,10 @@ class Redis:
         self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                                          "--dir", str(self.directory)], stdout=subprocess.DEVNULL)
         lab.servers.append(self.process)
-        wait_until(lambda: self.call("PING") == "PONG", 10, "redis-server did not start")
+        wait_until(lambda: self.call("PING") == "PONG", "redis-server did not start")
 
     def call(self, *words):
-        done = subprocess.run(["redis-cli", "-p", str(self.port), *words], capture_output=True, text=True, check=False, timeout=10)
+        done = subprocess.run(["redis-cli", "-p", str(self.port), *words], capture_output=True, text=True, check=False, timeout=lab.LONG_S)
         return done.stdout.strip()
 
     def signal(self, number):
@@ -520,7 +522,7 @@ class Redis:
         self.process.wait()
 
 
-def limited_gateways(run, redis, upstream, count, rate, burst):
+def limited_gateways(run, redis, upstream, count, rate, burst, hung_after="250ms"):
     """Gateways that share the limits of keys k0..k3."""
     keys = "".join(f"  - {{id: k{i}, secret: sk-limited-{i}, limits: {{requests: {{rate: {rate}/s, burst: {burst}}}}}}}\n" for i in range(4))
     gateways = []
@@ -528,9 +530,9 @@ def limited_gateways(run, redis, upstream, count, rate, burst):
         directory = run.directory / f"gateway{index}"
         directory.mkdir()
         gateways.append(Gateway("providers:\n" + provider(upstream) + NO_CACHE + "key_pepper: some-pepper-for-tests-only\nkeys:\n" + keys +
-                                (f'redis: {{addresses: ["127.0.0.1:{redis.port}"], command_timeout: 250ms, hung_after: 250ms}}\n' if redis else ""), directory=directory).start())
+                                (f'redis: {{addresses: ["127.0.0.1:{redis.port}"], command_timeout: {hung_after}, hung_after: {hung_after}}}\n' if redis else ""), directory=directory).start())
     if redis:  # each takes its part of a limit while Redis is away once it has seen the others
-        wait_until(lambda: all(metric(g, "ganglion_limiter_gateways") == count for g in gateways), 15, "the gateways did not see each other")
+        wait_until(lambda: all(metric(g, "ganglion_limiter_gateways") == count for g in gateways), "the gateways did not see each other")
     return gateways
 
 
@@ -557,12 +559,18 @@ class Flood:
     def stop(self):
         self.stopping.set()
         for thread in self.threads:
-            thread.join(timeout=30)
+            thread.join(timeout=2 * lab.LONG_S)
         return self.answers
 
 
 def admitted(answers, key, since=0.0, until=float("inf")):
     return sum(1 for k, status, sent, _, _ in answers if k == key and status == 200 and since <= sent < until)
+
+
+def unasked_s(answers, key, burst_s):
+    """For how long nobody asked, because the machine stood still, and a full bucket ran over."""
+    times = sorted(each[2] for each in answers if each[0] == key)
+    return sum(max(0.0, later - earlier - burst_s / 2) for earlier, later in zip(times, times[1:]))
 
 
 def limits(run):
@@ -574,7 +582,8 @@ def limits(run):
     redis = Redis(run.directory)
     try:
         for count in (1, 2):
-            gateways = limited_gateways(run, redis if count == 2 else None, upstream, count, rate, burst)
+            # Nothing falls ill here: a machine that stands still must not look like it.
+            gateways = limited_gateways(run, redis if count == 2 else None, upstream, count, rate, burst, hung_after="5s")
             time.sleep(0.5)  # leases and gateways are known to each other
             flood = Flood(gateways, [0, 1], 12)
             time.sleep(seconds)
@@ -584,7 +593,7 @@ def limits(run):
             for key in (0, 1):
                 got, most = admitted(answers, key), burst + rate * lasted
                 must(got <= most * (1.01 if count == 2 else 1.0) + 1, f"{count} gateway(s): {got} admitted of at most {most:.0f}")
-                must(got >= (most - rate * 0.2) * 0.97, f"{count} gateway(s): only {got} admitted of {most:.0f}: the limit is not used")
+                must(got >= (most - rate * (0.2 + unasked_s(answers, key, burst / rate))) * 0.97, f"{count} gateway(s): only {got} admitted of {most:.0f}: the limit is not used")
                 facts.append(f"{got}/{most:.0f}")
             for gateway in gateways:
                 gateway.stop()
@@ -627,7 +636,7 @@ def keys(run):
             for each in clients:
                 each.join()
             for index, gateway in enumerate(gateways):
-                until = time.monotonic() + 20
+                until = time.monotonic() + lab.LONG_S
                 while True:
                     answer = ask(gateway.ports["proxy"], plan, stream=True, headers=headers)
                     answer.asked = plan
@@ -635,7 +644,7 @@ def keys(run):
                     if answer.whole:
                         break
                     must(answer.status in (0, 200, 503), f"key-{i}: {answer.status} {answer.body[:200]}")
-                    must(time.monotonic() < until, f"key-{i} has no answer after 20 s: {answer.status} {answer.body[:200]} {answer.error}")
+                    must(time.monotonic() < until, f"key-{i} has no answer after a minute: {answer.status} {answer.body[:200]} {answer.error}")
                     time.sleep(0.1)
         nonces = {a.request_id: a.plan["nonce"] for a in upstream.attempts}
         charged = {}
@@ -682,7 +691,7 @@ def redis(run):
                 lasted = max(a[3] for a in answers) - min(a[2] for a in answers)
                 got, most = admitted(answers, turn % 4), 2 * burst + rate * lasted * 1.1
                 must(got <= most, f"redis {name}: {got} admitted of at most {most:.0f}")
-                must(got >= rate * lasted * 0.5, f"redis {name}: only {got} admitted in {lasted:.1f} s")
+                must(got >= rate * (lasted - unasked_s(answers, turn % 4, burst / rate)) * 0.5, f"redis {name}: only {got} admitted in {lasted:.1f} s")
                 took = sorted(a[3] - a[2] for a in answers)
                 facts[name] = f"{got}/{most:.0f}, p99 {took[len(took) * 99 // 100] * 1e3:.0f} ms"
                 time.sleep(burst / rate + 0.3)  # the bucket is full again

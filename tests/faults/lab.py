@@ -19,6 +19,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integra
 from gateway_process import ROOT, Gateway, build_dir  # noqa: E402,F401  (re-exported)
 
 
+LONG_S = 60  # for what takes no time, on a machine that may stand still for seconds
+
+
 class Broken(AssertionError):
     """An invariant does not hold."""
 
@@ -164,7 +167,11 @@ class Upstream:
             await writer.drain()
             return True
         if body.get("stream"):
-            return await self.stream(reader, writer, body, plan, attempt)
+            try:
+                return await self.stream(reader, writer, body, plan, attempt)
+            except OSError:  # it was cut while it wrote
+                attempt.cut_s = time.monotonic()
+                raise
         return await self.whole(writer, plan, attempt)
 
     async def embed(self, writer):
@@ -270,7 +277,7 @@ class Upstream:
         return False
 
 
-def ask(port, plan, stream=False, model="m", key=None, headers=None, leave_after=None, include_usage=False, timeout=20,
+def ask(port, plan, stream=False, model="m", key=None, headers=None, leave_after=None, include_usage=False, timeout=LONG_S,
         how_leave="fin", max_tokens=None, before=(), more=None):
     """One request on its own connection. leave_after K: leaves after K text events (0: right after sending). `before`: earlier
     messages. `more`: further fields of the body. A plan that is text is sent as it is."""
@@ -388,7 +395,7 @@ class Load:
     def stop(self):
         self.stopping.set()
         for thread in self.threads:
-            thread.join(timeout=30)
+            thread.join(timeout=2 * LONG_S)
         return self.seen
 
 
@@ -442,7 +449,7 @@ def verify(gateway, seen, upstream=None, power_lost=False):
 def metric(gateway, name, **labels):
     """Sum of a family's samples whose labels match, from /metrics; None where there is none."""
     import urllib.request
-    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.ports['admin']}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.ports['admin']}/metrics", timeout=LONG_S) as response:
         text = response.read().decode()
     total = None
     for line in text.splitlines():
@@ -451,7 +458,7 @@ def metric(gateway, name, **labels):
     return total
 
 
-def wait_until(what, seconds, message):
+def wait_until(what, message, seconds=LONG_S):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if what():

@@ -69,7 +69,7 @@ class Gateway:
                     if '"listening"' in line and line.endswith("\n"):
                         event = json.loads(line)
                         self.ports[event["listener"]] = int(event["url"].rsplit(":", 1)[1])
-            if self.process.poll() is not None or time.monotonic() - began > 30:
+            if self.process.poll() is not None or time.monotonic() - began > 90:
                 fail("the gateway did not start:\n" + (self.directory / "gateway.log").read_text(encoding="utf-8"))
             time.sleep(0.005)
         self.start_s = time.monotonic() - began
@@ -81,7 +81,7 @@ class Gateway:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=90)
         check(code == 0, f"SIGTERM ended with {code}")
 
     def command(self, *arguments):

@@ -2,14 +2,19 @@
 """Upgrades of the running binary under load: the listening sockets, the ledger, budgets, limits and keys go over to a new
 process while the old one ends its streams.
 
-  upgrade_test.py [--upgrades 3] [--kills 4] [--rate 60] [--seed N]
+  upgrade_test.py [--upgrades 3] [--kills 4] [--rate 60] [--seed N] [--redis]
 
 1  an upgrade to a wrong configuration changes nothing; with every other no request is refused, reset or failed, long streams included;
    `ganglion upgrade` says which it was; the old process ends by itself with 0;
 2  kill -9 of the new process in the middle: the old one goes on, or, if the new one served already, the next start does;
 3  kill -9 of the old process in the middle: the new one goes on;
 then the journals of clients, provider and ledger against each other: one record for each request, nothing lost, nothing twice, the
-chain whole, each key charged once, the budget and the limit never exceeded."""
+chain whole, each key charged once, the budget and the limit never exceeded. What lay in the disk cache before is found after each
+upgrade and each kill, byte for byte.
+
+With --redis there are two gateways on a real redis-server that share the limit, the budget and the keys, and only one of them is
+upgraded and killed: nobody at the other one is refused for it, and what they admit, spend and charge together is held to the same
+bounds, without a burst more for a kill."""
 
 import argparse
 import ctypes
@@ -24,26 +29,31 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "soak"))
+sys.path[:0] = [str(HERE.parent / "soak"), str(HERE.parent / "faults")]
 import judge  # noqa: E402
+import lab  # noqa: E402
 import soak  # noqa: E402
 from gateway_process import Gateway, build_dir, check  # noqa: E402
 
 PR_SET_CHILD_SUBREAPER = 36
+KEPT = 40  # answers in the disk cache
+LONG_S = 60  # for what takes no time, on a machine that may stand still for seconds
 
 
 class Upgraded(Gateway):
     """A gateway whose process changes. Its later processes are ours too once their parent has ended."""
 
     def pid(self):
+        deadline = time.monotonic() + LONG_S
         while True:  # it is empty for an instant when it changes hands
             text = (self.ledger / "lock").read_text(encoding="ascii")
             if text.endswith("\n"):
                 return int(text)
+            check(time.monotonic() < deadline, "nobody has the ledger")
             time.sleep(0.001)
 
     def upgrade(self):
-        return subprocess.run([build_dir() / "ganglion", "upgrade", "--dir", self.ledger, "--timeout", "60"], capture_output=True,
+        return subprocess.run([build_dir() / "ganglion", "upgrade", "--dir", self.ledger, "--timeout", "120"], capture_output=True,
                               text=True, env=self.env, check=False)
 
     def begin_upgrade(self):
@@ -76,18 +86,18 @@ def children(pid):
         return []
 
 
-def wait_until(what, seconds, message):
-    deadline = time.monotonic() + seconds
+def wait_until(what, message):
+    deadline = time.monotonic() + LONG_S
     while not what():
-        check(time.monotonic() < deadline, f"{message} within {seconds} s")
+        check(time.monotonic() < deadline, f"{message} within {LONG_S} s")
         time.sleep(0.01)
 
 
 class Load:
-    def __init__(self, port, directory, rate, seed, long, name):
+    def __init__(self, ports, directory, rate, seed, long, name, *more):
         self.journal = directory / f"{name}.jsonl"
-        self.process = soak.script("clients.py", "--port", port, "--rate", rate, "--seed", seed, "--faults", 0, "--long", long,
-                                   "--journal", self.journal)
+        self.process = soak.clients("--port", *ports, "--rate", rate, "--seed", seed, "--faults", 0, "--long", long,
+                                    "--journal", self.journal, *more)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -102,11 +112,79 @@ class Test:
         port = int(self.provider.stdout.readline().split()[1])
         self.limits = {"budget": round(options.rate * 0.09 * 14 * 20 * 0.6) + 200, "budget_s": 60, "rate": max(1, round(options.rate * 0.025)),
                        "burst": max(2, round(options.rate * 0.05)), "bursts": 0}
-        self.gateway = Upgraded(soak.yaml(port, None, options.rate, self.limits, 0), directory=directory)
-        self.clients, self.disturbed, self.pauses = [], [], []
+        if options.redis:  # both are reached
+            self.limits.update(budget=round(options.rate * 0.25 * 14 * 10), rate=max(1, round(options.rate * 0.1)), burst=max(2, round(options.rate * 0.2)))
+        self.redis = soak.Redis(directory) if options.redis else None
+        yaml = soak.yaml(port, self.redis and self.redis.port, options.rate, self.limits, 0)
+        self.gateway = Upgraded(self.shared(yaml) if self.redis else self.on_disk(yaml), directory=directory)
+        self.gateways = [self.gateway]
+        if self.redis:  # the one that is left alone
+            (directory / "peer").mkdir()
+            self.gateways.append(Gateway(self.shared(yaml), directory=directory / "peer"))
+        self.clients, self.disturbed, self.kept = [], [], {}
+
+    def on_disk(self, yaml):
+        """With a disk cache, and a gateway whose answers stay in it."""
+        yaml = yaml.replace("gateways:\n", "gateways:\n  - {name: kept, cache: {ttl: 1h}}\n", 1)
+        yaml = yaml.replace("keys:\n", "keys:\n  - {id: kept, secret: sk-kept, gateway: kept}\n", 1)
+        return yaml.replace("cache: {max_memory: 4MiB}", f'cache: {{max_memory: 4MiB, disk: {{path: "{self.directory}/cache", timeout: 10s}}}}')
+
+    @staticmethod
+    def shared(yaml):
+        """Patient enough that a busy machine does not look like a Redis that is ill."""
+        return yaml.replace("budget_sharing: {gateways: 1}", "budget_sharing: {gateways: 2}").replace("redis: {", "redis: {command_timeout: 2s, hung_after: 2s, ")
 
     def load(self, name, long):
-        return Load(self.gateway.ports["proxy"], self.directory, self.options.rate, f"{self.rng.randrange(1 << 30)}", long, name)
+        return Load([gateway.ports["proxy"] for gateway in self.gateways], self.directory, self.options.rate, f"{self.rng.randrange(1 << 30)}", long, name,
+                    *(["--shared"] if self.redis else []))
+
+    def metric(self, name, **labels):
+        return lab.metric(self.gateway, name, **labels)
+
+    def keep(self):
+        """Answers into the disk cache."""
+        for i in range(KEPT):
+            answer = self.ask_kept(i)
+            check(answer.whole and answer.headers["cf-aig-cache-status"] == "MISS", f"kept {i}: {answer.status} {answer.error} {answer.headers}")
+            self.kept[i] = answer.body
+        wait_until(lambda: self.metric("ganglion_cache_disk_entries") == KEPT, "the answers are not on the disk")
+
+    def ask_kept(self, i):
+        return lab.ask(self.gateway.ports["proxy"], {"nonce": f"kept{i}", "deltas": 4 + i}, stream=i % 2 == 1, key="sk-kept", timeout=LONG_S)
+
+    def check_kept(self):
+        if not self.kept:
+            return
+        wait_until(lambda: self.metric("ganglion_cache_disk_ready") == 1, "the disk cache was not found again")
+        for i, body in self.kept.items():
+            answer = self.ask_kept(i)
+            check(answer.whole and answer.body == body, f"kept {i} is another answer: {answer.status} {answer.error} {answer.headers}")
+            check(answer.headers["cf-aig-cache-status"] == "HIT", f"kept {i} is fetched again")
+
+    def check_limit(self, seen):
+        """In no time did both gateways together admit more than docs/limits.md says."""
+        if not self.redis:
+            return
+        admitted = sorted((each["at"], each["at"] + each["ms"] / 1000) for each in seen if each["kind"] == "limited" and each["status"] == 200)
+        for first, (began, _) in enumerate(admitted):
+            ended = began
+            for count, (_, end) in enumerate(admitted[first:], 1):
+                ended = max(ended, end)
+                most = self.limits["burst"] * 9 / 8 + self.limits["rate"] * (ended - began) + len(self.gateways)
+                check(count <= most, f"{count} requests were admitted in {ended - began:.2f} s, at most {most:.0f} may be")
+
+    def check_shared(self):
+        """Who shares the limits is counted right, and no key is held by nobody."""
+        if not self.redis:
+            return
+        for gateway in self.gateways:
+            wait_until(lambda gateway=gateway: lab.metric(gateway, "ganglion_limiter_gateways") == 2, "the gateways are not counted right")
+        wait_until(lambda: self.redis.call("ZCARD", "ganglion:gateways") == "2", "a gateway that is gone is counted")
+        wait_until(lambda: not self.running_keys(), "keys that no process works on are held")
+
+    def running_keys(self):
+        keys = self.redis.call("KEYS", "ganglion:idem:*").split()
+        return [key for key in keys if self.redis.call("HGET", key, "s") == "running"]
 
     def refused(self):
         """A configuration that is wrong, found by the new process."""
@@ -132,7 +210,7 @@ class Test:
         before = self.gateway.pid()
         done = self.gateway.upgrade()
         check(done.returncode == 0, done.stderr)
-        wait_until(lambda: not alive(before), 10, "the old process did not end")
+        wait_until(lambda: not alive(before), "the old process did not end")
         check({ask(connection) for connection in idle} == {200}, "after")
         check([connection.sock for connection in idle] == sockets, "a client had to connect again")
         for connection in idle:
@@ -144,21 +222,26 @@ class Test:
         self.refused()
         for i in range(self.options.upgrades):
             time.sleep(1.0)
-            before = self.gateway.pid()
+            before, version = self.gateway.pid(), self.metric("ganglion_config_version")
             done = self.gateway.upgrade()
             check(done.returncode == 0, f"upgrade {i + 1}: {done.stderr}")
             after = self.gateway.pid()
             check(after != before and str(after) in done.stdout, f"upgrade {i + 1}: {before} is still there: {done.stdout}")
+            told = self.metric("ganglion_process_info", pid=after, generation=i + 2), self.metric("ganglion_config_version")
+            check(told[0] == 1 and told[1] > version, f"upgrade {i + 1}: the metrics tell {told}, the version was {version}")
             self.olds.append(before)
+            self.check_kept()
         time.sleep(1.0)
         seen = load.stop()
         for pid in self.olds[1:]:
-            wait_until(lambda pid=pid: not alive(pid), 15, f"the old process {pid} did not end")
+            wait_until(lambda pid=pid: not alive(pid), f"the old process {pid} did not end")
         self.olds = self.olds[:1]
-        check(self.gateway.process.wait(timeout=15) == 0, "the first process did not end with 0")
+        check(self.gateway.process.wait(timeout=LONG_S) == 0, "the first process did not end with 0")
         failed = [s for s in seen if not s["whole"] and s["status"] != 429]
         check(not failed, f"{len(failed)} of {len(seen)} requests failed: {failed[:3]}")
         self.clients += seen
+        self.check_limit(seen)
+        self.check_shared()
         slow = sorted(s["ms"] for s in seen if s["kind"] == "plain" and s["whole"])
         return f"{self.options.upgrades} upgrades, {len(seen)} requests, 0 failed, slowest plain one {slow[-1]:.0f} ms"
 
@@ -171,75 +254,84 @@ class Test:
             time.sleep(0.7)
             old = self.gateway.pid()
             self.gateway.begin_upgrade()
-            wait_until(lambda old=old: children(old), 10, "no new process was started")
+            wait_until(lambda old=old: children(old), "no new process was started")
             new = children(old)[0]
             if i % 4 < 2:  # at any moment from its first on
                 time.sleep(self.rng.random() ** 2 * 0.25)
             else:  # the ledger is the new one's, and it may not serve yet
-                wait_until(lambda new=new: self.gateway.pid() == new, 10, "the new process did not take the ledger")
+                wait_until(lambda new=new: self.gateway.pid() == new, "the new process did not take the ledger")
             os.kill(new if victim == "new" else old, signal.SIGKILL)
             outcome = self.after_kill(victim, old, new)
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            self.check_kept()
             time.sleep(0.3)
-            self.disturbed += load.stop()
+            seen = load.stop()
+            self.check_limit(seen)
+            self.check_shared()
+            self.disturbed += seen
         return outcomes
 
     def after_kill(self, victim, old, new):
         served = self.gateway.status().startswith("ok")
         if victim == "old":
             # Before it was asked for, the new one starts as after a crash; either way it serves.
-            wait_until(lambda: alive(new) and self.gateway.pid() == new, 10, "the new process did not go on")
+            wait_until(lambda: alive(new) and self.gateway.pid() == new, "the new process did not go on")
             self.wait_serving()
             return "old killed, new went on"
-        wait_until(lambda: not alive(new), 10, "the killed process is still there")
+        wait_until(lambda: not alive(new), "the killed process is still there")
         if not served:
-            wait_until(lambda: self.gateway.status() != "", 10, "the old process said nothing")
+            wait_until(lambda: self.gateway.status() != "", "the old process said nothing")
             served = self.gateway.status().startswith("ok")
         if not served:
             check(self.gateway.status().startswith("failed "), self.gateway.status())
             check(alive(old) and self.gateway.pid() == old, "the old process did not go on")
             self.wait_serving()
             return "new killed, old went on"
-        wait_until(lambda: not alive(old), 10, "the old process did not end after the new one")
+        wait_until(lambda: not alive(old), "the old process did not end after the new one")
         self.gateway.start()
         return "new killed after it had taken over, started again"
 
     def wait_serving(self):
         def serves():
             try:
-                self.gateway_metrics()
-                return True
+                return self.metric("process_threads") is not None
             except OSError:
                 return False
-        wait_until(serves, 10, "nobody serves")
-
-    def gateway_metrics(self):
-        import urllib.request
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.gateway.ports['admin']}/healthz", timeout=2) as response:
-            return response.read()
+        wait_until(serves, "nobody serves")
 
     def run(self):
         began = time.monotonic()
-        self.gateway.start()
+        for gateway in self.gateways:
+            gateway.start()
         self.olds = []
+        self.check_shared()
+        if not self.redis:
+            self.keep()
         print(self.upgrades(), flush=True)
         self.quiet()
         print(self.kills(), flush=True)
         last = self.gateway.pid()
         self.gateway.end()
-        wait_until(lambda: not alive(last), 40, "SIGTERM did not end the last process")
+        wait_until(lambda: not alive(last), "SIGTERM did not end the last process")
         self.limits["seconds"] = time.monotonic() - began
-        self.limits["bursts"] = self.options.kills  # a crash forgets what was used of a rate limit; an upgrade does not
+        # A crash forgets what was used of a rate limit; an upgrade does not, and nor does Redis.
+        self.limits["bursts"] = 0 if self.redis else self.options.kills
+        for peer in self.gateways[1:]:
+            peer.stop()
         self.verify()
 
     def verify(self):
-        self.gateway.command("ledger", "verify", "--dir", self.gateway.ledger)
         self.provider.stdin.close()
         self.provider.wait(timeout=30)
-        ledger = judge.Ledger(lambda: self.gateway.command("ledger", "export", "--dir", self.gateway.ledger).splitlines())
-        for seen in self.disturbed:  # who was cut by a kill is not at fault
-            seen["fault"] = seen["fault"] or "kill"
-        facts = judge.judge(self.clients + self.disturbed, judge.lines(self.directory / "upstream.jsonl"), ledger.records, self.limits)
+        records = []
+        for gateway in self.gateways:
+            gateway.command("ledger", "verify", "--dir", gateway.ledger)
+            records += judge.Ledger(lambda gateway=gateway: gateway.command("ledger", "export", "--dir", gateway.ledger).splitlines()).records
+        peers = {gateway.ports["proxy"] for gateway in self.gateways[1:]}
+        for seen in self.disturbed:  # who was cut by a kill is not at fault, nor who asks for a key that ran there
+            if seen["port"] not in peers or seen["key"]:
+                seen["fault"] = seen["fault"] or "kill"
+        facts = judge.judge(self.clients + self.disturbed, judge.lines(self.directory / "upstream.jsonl"), records, self.limits)
         print(facts, flush=True)
 
 
@@ -249,6 +341,7 @@ def main():
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--rate", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--redis", action="store_true")
     options = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     print(f"seed {options.seed}", flush=True)
@@ -256,7 +349,7 @@ def main():
     test = Test(options, directory)
     try:
         test.run()
-    except judge.Broken as error:
+    except (judge.Broken, lab.Broken) as error:
         print(f"FAILED: {error}; journals in {directory}", file=sys.stderr)
         sys.exit(1)
     finally:

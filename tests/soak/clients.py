@@ -2,11 +2,12 @@
 """The clients of the soak: an open loop of requests of several kinds, a part of them disturbed on purpose, every answer noted in
 a journal.
 
-  clients.py --port N --rate R --seed S --journal FILE [--faults 0.01] [--long 0.2] [--closed N]
+  clients.py --port N [N ...] --rate R --seed S --journal FILE [--faults 0.01] [--long 0.2] [--closed N] [--shared]
 
-Runs until stdin is closed or SIGTERM, then lets what runs end. With --closed it is a closed loop of N callers, and prints the
-rate that came through. A line of the journal: kind, fault, nonce, id (x-request-id), key (Idempotency-Key), stream, deltas,
-status, whole, words, sha (of the body), ms, at (seconds since the start), error."""
+Several ports are gateways that share keys, limits and budgets; each request goes to any of them. Prints `ready`, runs until stdin
+is closed or SIGTERM, then lets what runs end. With --closed it is a closed loop of N callers, and prints the rate that came through.
+A line of the journal: kind, fault, nonce, id (x-request-id), key (Idempotency-Key), stream, deltas, status, whole, words, sha (of
+the body), ms, at (seconds since the start), port, error."""
 
 import argparse
 import asyncio
@@ -23,6 +24,9 @@ import time
 # kind, share, API key
 KINDS = (("plain", 0.355, "sk-soak-plain"), ("stream", 0.26, "sk-soak-plain"), ("cached", 0.24, "sk-soak-cached"),
          ("idempotent", 0.015, "sk-soak-plain"), ("budgeted", 0.09, "sk-soak-budget"), ("limited", 0.04, "sk-soak-limited"))
+# More of what gateways share.
+SHARED = (("plain", 0.15, "sk-soak-plain"), ("stream", 0.15, "sk-soak-plain"), ("idempotent", 0.25, "sk-soak-plain"),
+          ("budgeted", 0.25, "sk-soak-budget"), ("limited", 0.20, "sk-soak-limited"))
 QUESTIONS = 150  # of the cached kind
 KEYS_MAX = 2000
 KEEP_IDLE_S = 20
@@ -40,7 +44,7 @@ class Soak:
         self.options = options
         self.rng = random.Random(options.seed)
         self.journal = open(options.journal, "a", encoding="utf-8")
-        self.idle = []  # (since, reader, writer)
+        self.idle = {port: [] for port in options.port}  # (since, reader, writer)
         self.keys = []  # Idempotency-Keys that were answered, with what was asked
         self.count = 0
         self.running = set()
@@ -50,7 +54,8 @@ class Soak:
     def pick(self):
         """A request: its fields as the journal has them, its headers and its body."""
         rng = self.rng
-        kind, _, api_key = rng.choices(KINDS, [share for _, share, _ in KINDS])[0]
+        kinds = SHARED if self.options.shared else KINDS
+        kind, _, api_key = rng.choices(kinds, [share for _, share, _ in kinds])[0]
         self.count += 1
         fault = rng.choice(FAULTS) if rng.random() < self.options.faults and kind in ("plain", "stream", "idempotent") else ""
         stream = kind == "stream" or fault == "slow" or (kind not in ("plain", "limited") and rng.random() < 0.4)
@@ -89,21 +94,21 @@ class Soak:
             plan.update(deltas=40, gap_ms=5)
             asked["leave"] = rng.randrange(12)
 
-    async def connection(self):
+    async def connection(self, port):
         now = time.monotonic()
-        while self.idle:
-            since, reader, writer = self.idle.pop()
+        while self.idle[port]:
+            since, reader, writer = self.idle[port].pop()
             if now - since < KEEP_IDLE_S and not reader.at_eof() and self.rng.random() < 0.95:
                 return reader, writer
             writer.close()
-        return await asyncio.open_connection("127.0.0.1", self.options.port)
+        return await asyncio.open_connection("127.0.0.1", port)
 
     async def one(self):
         asked, api_key, body, plan = self.pick()
-        answer, began, writer = Answer(), time.monotonic(), None
+        answer, began, writer, port = Answer(), time.monotonic(), None, self.rng.choice(self.options.port)
         try:
             async with asyncio.timeout(GIVE_UP_S):
-                reader, writer = await self.connection()
+                reader, writer = await self.connection(port)
                 key = f"idempotency-key: {asked['key']}\r\n" if asked["key"] else ""
                 writer.write((f"POST /v1/chat/completions HTTP/1.1\r\nhost: soak\r\nauthorization: Bearer {api_key}\r\ncontent-type: application/json\r\n"
                               f"{key}content-length: {len(body)}\r\n\r\n{body}").encode())
@@ -111,18 +116,18 @@ class Soak:
         except (OSError, asyncio.IncompleteReadError, TimeoutError, asyncio.LimitOverrunError) as error:
             answer.error = f"{type(error).__name__}: {error}"[:200]
         if answer.keep and not answer.error:
-            self.idle.append((time.monotonic(), reader, writer))
+            self.idle[port].append((time.monotonic(), reader, writer))
         elif writer:
             writer.close()
         if asked["key"] and answer.whole and not asked["fault"] and len(self.keys) < KEYS_MAX:
             self.keys.append((asked, body, plan))
-        self.note(asked, answer, began)
+        self.note(asked, answer, began, port)
 
-    def note(self, asked, answer, began):
+    def note(self, asked, answer, began, port):
         now = time.monotonic()
         line = {**asked, "id": answer.id, "status": answer.status, "whole": answer.whole, "words": answer.words,
                 "sha": hashlib.sha256(answer.body).hexdigest()[:16] if answer.whole and asked["key"] else "",
-                "ms": round((now - began) * 1000, 2), "at": round(began - self.began, 3), "error": answer.error}
+                "ms": round((now - began) * 1000, 2), "at": round(began - self.began, 3), "port": port, "error": answer.error}
         if answer.status >= 400:
             line["said"] = answer.body[:300].decode("utf-8", "replace")
         self.journal.write(json.dumps(line) + "\n")
@@ -198,22 +203,25 @@ class Soak:
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         watch = asyncio.ensure_future(reader.read())
         watch.add_done_callback(lambda _: self.stopping.set())
+        print("ready", flush=True)  # SIGTERM ends it as it should from here on
         await (self.closed_loop() if self.options.closed else self.open_loop())
-        for _, _, writer in self.idle:
-            writer.close()
+        for idle in self.idle.values():
+            for _, _, writer in idle:
+                writer.close()
         self.journal.close()
         watch.cancel()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, nargs="+", required=True)
     parser.add_argument("--rate", type=float, default=100)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--journal", required=True)
     parser.add_argument("--faults", type=float, default=0.01)
     parser.add_argument("--long", type=float, default=0, help="part of the streams that take 1 to 3 s")
     parser.add_argument("--closed", type=int, default=0)
+    parser.add_argument("--shared", action="store_true", help="mostly what several gateways share")
     asyncio.run(Soak(parser.parse_args()).run())
 
 

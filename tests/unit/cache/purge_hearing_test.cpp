@@ -16,7 +16,8 @@ struct PurgeHearingTest : ::testing::Test {
 
   void open_disk() {
     disk.reset();
-    disk = std::move(*DiskTier::open({.directory = directory / "c"}, clock));
+    disk = std::make_unique<DiskPlace>(DiskOptions{.directory = directory / "c"}, clock);
+    ASSERT_TRUE(disk->take());
     while (disk->scan_some()) {
     }
   }
@@ -46,7 +47,7 @@ struct PurgeHearingTest : ::testing::Test {
   PurgeLog purges;
   MemoryCache memory{{}, clock, &purges};
   test::TempDir directory;
-  std::unique_ptr<DiskTier> disk;
+  std::unique_ptr<DiskPlace> disk;
   const StoreKey key = StoreSecret{"secret"}.name("1");
 };
 
