@@ -89,7 +89,7 @@ class Provider:
 
 
 def talk(port, request):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request)
         data = b""
         try:
@@ -110,7 +110,7 @@ def series(text):
 
 
 def admin(gateway, path):
-    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.ports['admin']}{path}", timeout=10) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.ports['admin']}{path}", timeout=60) as response:
         return response.read().decode()
 
 

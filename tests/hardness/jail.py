@@ -49,7 +49,7 @@ def main():
         process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "bash", "-c", SCRIPT, "jail", name], stderr=log, stdout=subprocess.DEVNULL)
         try:
             urls = {}
-            until = time.monotonic() + 20
+            until = time.monotonic() + 60
             while len(urls) < 2:
                 for line in (directory / "log").read_text(encoding="utf-8").splitlines():
                     if '"listening"' in line:
@@ -61,7 +61,7 @@ def main():
                 time.sleep(0.02)
             request = urllib.request.Request(f"{urls['proxy']}/v1/chat/completions", data=b'{"model":"m","messages":[{"role":"user","content":"x"}]}',
                                              headers={"content-type": "application/json"})
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 assert response.status == 200 and float(response.headers["x-neurons"]) >= 0
             status = dict(line.split(":\t", 1) for line in open(f"/proc/{process.pid}/status", encoding="ascii").read().splitlines() if ":\t" in line)
             for capabilities in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
@@ -71,7 +71,7 @@ def main():
             assert any(line.split()[4] == "0" for line in limits.splitlines() if line.startswith("Max core")), limits
         finally:
             process.send_signal(signal.SIGTERM)
-            code = process.wait(timeout=40)
+            code = process.wait(timeout=90)
             mock.stop()
         assert code == 0, (directory / "log").read_text(encoding="utf-8")
     print("served and stopped as nobody, without capabilities, on a read-only root")

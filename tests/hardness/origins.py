@@ -51,7 +51,7 @@ class Origin:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
 
     def lines(self):
         out = []
@@ -207,7 +207,7 @@ scgi.server = ("/v1" => (("host" => "127.0.0.1", "port" => {self.scgi_port}, "ch
 
     def stop(self):
         self.process.terminate()  # writes its log's last lines
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
 
 
 class Node(Origin):

@@ -107,7 +107,7 @@ def rotation(directory):
     def shake():
         while not done.is_set():
             try:
-                with socket.create_connection(("127.0.0.1", gateway.ports["proxy"]), timeout=5) as raw, context.wrap_socket(raw, server_hostname="localhost") as secure:
+                with socket.create_connection(("127.0.0.1", gateway.ports["proxy"]), timeout=60) as raw, context.wrap_socket(raw, server_hostname="localhost") as secure:
                     serials.add(secure.getpeercert()["serialNumber"])
                     secure.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                     if b"200" not in secure.recv(4096)[:15]:

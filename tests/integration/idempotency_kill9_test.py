@@ -61,7 +61,7 @@ class Clients:
         return response.status, data if whole else None
 
     def run(self, port, stop):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         while not stop.is_set():
             key, stream, body = self.take()
             data = None
@@ -71,7 +71,7 @@ class Clients:
                     self.unexpected.append((key, status))
             except (OSError, http.client.HTTPException, ValueError):
                 connection.close()
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             with self.lock:
                 if data is None:
                     self.open.append((key, stream, body))
@@ -113,7 +113,7 @@ def main():
 
 def finish(gateway, clients, mock, journal):
     """Every open key is asked to its end, then every key once more: those answers come without a call."""
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.ports["proxy"], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.ports["proxy"], timeout=60)
     for key, (stream, body) in clients.asked.items():
         status, data = clients.ask(connection, key, stream, body)
         if data is not None:

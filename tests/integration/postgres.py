@@ -46,7 +46,7 @@ class Postgres:
             [*self.as_user, str(self.bin / "postgres"), "-D", str(self.data), "-p", str(self.port), "-c", "listen_addresses=127.0.0.1",
              "-c", f"unix_socket_directories={self.directory}", "-c", "fsync=on", "-c", "shared_buffers=16MB", "-c", "max_connections=20"],
             stdout=self.log, stderr=self.log, cwd="/")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self.query("SELECT 1", or_none=True) == [["1"]]:
                 return self
@@ -73,7 +73,7 @@ class Postgres:
         if self.process and self.process.poll() is None:
             pid = int((self.data / "postmaster.pid").read_text(encoding="utf-8").split()[0])
             os.kill(pid, signal.SIGINT)
-            self.process.wait(timeout=30)
+            self.process.wait(timeout=60)
 
     def query(self, sql, or_none=False):
         done = subprocess.run(["psql", self.dsn, "-X", "-A", "-t", "-F", "\t", "-c", sql], capture_output=True, text=True, check=False)

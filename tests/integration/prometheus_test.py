@@ -33,7 +33,7 @@ server = subprocess.Popen([prometheus, f"--config.file={config}", f"--storage.ts
 def query(expression):
     url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(url, timeout=60) as response:
             result = json.load(response)["data"]["result"]
             return float(result[0]["value"][1]) if result else None
     except (urllib.error.URLError, ConnectionError):
@@ -41,7 +41,7 @@ def query(expression):
 
 
 def wait_for(expression, value):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         got = query(expression)
         if got == value:
@@ -55,7 +55,7 @@ try:
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": f"question {i % 5}"}]})
         request = urllib.request.Request(f"http://127.0.0.1:{gateway.ports['proxy']}/v1/chat/completions", body.encode(),
                                          {"content-type": "application/json", "x-neuron-tier": "fast"})
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             check(response.status == 200, "request failed")
     wait_for("up", 1)
     wait_for('sum(ganglion_requests_total{model="m",tier="fast",code="200"})', 7)

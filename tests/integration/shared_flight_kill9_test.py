@@ -43,7 +43,7 @@ class Redis:
         check(False, "redis-server did not start")
 
     def say(self, line):
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(line.encode() + b"\r\n")
             return connection.recv(65536).decode()
 
@@ -60,7 +60,7 @@ def ask(port):
 
 
 def metric(port, name):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics")
     lines = connection.getresponse().read().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))

@@ -86,14 +86,14 @@ def load(port, stop, seed):
         headers = {"content-type": "application/json", "cf-aig-metadata": json.dumps({"team": rng.choice(["a", "b\u00e9"]), "n": rng.randrange(9)})}
         request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/chat/completions", body.encode(), headers)
         try:
-            urllib.request.urlopen(request, timeout=5).read()
+            urllib.request.urlopen(request, timeout=60).read()
         except OSError:
             pass
         time.sleep(rng.random() * 0.01)
 
 
 def status(gateway):
-    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.ports['admin']}/admin/sinks", timeout=5) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.ports['admin']}/admin/sinks", timeout=60) as response:
         return json.load(response)
 
 

@@ -31,7 +31,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="ganglion-activation-") as directory:
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notify.bind(f"{directory}/notify")
-        notify.settimeout(20)
+        notify.settimeout(60)
         gateway = Gateway("providers:\n" + lab.provider(upstream) + lab.NO_CACHE, directory=directory)
         text = gateway.file.read_text(encoding="utf-8")
         text = text.replace("127.0.0.1:0", f"127.0.0.1:{proxy.getsockname()[1]}", 1).replace("127.0.0.1:0", f"127.0.0.1:{admin.getsockname()[1]}", 1)
@@ -49,7 +49,7 @@ def main():
 
         answers = []
         port = proxy.getsockname()[1]
-        early = threading.Thread(target=lambda: answers.append(lab.ask(port, {"nonce": "early"}, timeout=30)))
+        early = threading.Thread(target=lambda: answers.append(lab.ask(port, {"nonce": "early"}, timeout=60)))
         early.start()  # nobody serves yet
         process = start()
         check(f"READY=1\nMAINPID={process.pid}" in notify.recv(512).decode(), "it was not told who serves")
@@ -58,8 +58,8 @@ def main():
         check(lab.metric(gateway, "process_threads") is not None, "the admin socket does not serve")
         process.send_signal(signal.SIGTERM)
         check(notify.recv(512).decode() == "STOPPING=1", "stopping was not told")
-        check(process.wait(timeout=30) == 0, "it did not stop")
-        late = [threading.Thread(target=lambda i=i: answers.append(lab.ask(port, {"nonce": f"late{i}"}, timeout=30))) for i in range(10)]
+        check(process.wait(timeout=60) == 0, "it did not stop")
+        late = [threading.Thread(target=lambda i=i: answers.append(lab.ask(port, {"nonce": f"late{i}"}, timeout=60))) for i in range(10)]
         for thread in late:  # while nobody is there
             thread.start()
         process = start()
@@ -72,12 +72,12 @@ def main():
         check(done.returncode == 0, f"upgrade: {done.stderr}")
         told = re.search(r"MAINPID=(\d+)", notify.recv(512).decode())
         check(told and int(told[1]) != process.pid, "the main process was not told")
-        check(process.wait(timeout=30) == 0, "the replaced process did not end")
+        check(process.wait(timeout=60) == 0, "the replaced process did not end")
         check(lab.ask(port, {"nonce": "after"}).whole, "the new process does not serve")
         os.kill(int(told[1]), signal.SIGTERM)
         check(notify.recv(512).decode() == "STOPPING=1", "the new process does not stop")
         lab.wait_until(lambda: not pathlib.Path(f"/proc/{told[1]}").exists() or
-                       " Z " in pathlib.Path(f"/proc/{told[1]}/stat").read_text(encoding="ascii"), 20, "it did not end")
+                       " Z " in pathlib.Path(f"/proc/{told[1]}/stat").read_text(encoding="ascii"), "it did not end")
         refused = subprocess.run([build_dir() / "ganglion", "upgrade", "--dir", gateway.ledger], capture_output=True, text=True, check=False)
         check(refused.returncode == 1 and "no gateway runs" in refused.stderr, f"an upgrade of nothing: {refused.stderr}")
     upstream.stop()
