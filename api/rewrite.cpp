@@ -1,4 +1,4 @@
-// See api/rewrite.hpp. At most three edits, sorted by offset, then one copy.
+// See api/rewrite.hpp. At most three edits, sorted by offset; the body itself, which may be long, is not copied.
 
 #include "api/rewrite.hpp"
 
@@ -15,6 +15,7 @@ struct Edit {
   std::string_view prefix;
   std::string_view json_string;  // written quoted after prefix, if quoted
   bool quoted = false;
+  std::size_t written = 0;  // where its text begins
 };
 
 // Turns include_usage on with the smallest change to what the client wrote.
@@ -29,8 +30,8 @@ Edit usage_edit(const RequestView& view) {
 
 }  // namespace
 
-std::string_view rewrite_body(std::string_view body, const RequestView& view, const RewritePlan& plan,
-                              std::string& out) {
+core::TextParts rewrite_body(std::string_view body, const RequestView& view, const RewritePlan& plan,
+                             std::string& out) {
   std::array<Edit, 3> edits;
   std::size_t count = 0;
   if (!plan.model.empty() && plan.model != view.model) {
@@ -44,17 +45,21 @@ std::string_view rewrite_body(std::string_view body, const RequestView& view, co
   std::sort(edits.begin(), edits.begin() + static_cast<std::ptrdiff_t>(count),
             [](const Edit& a, const Edit& b) { return a.span.offset < b.span.offset; });
   out.clear();
-  out.reserve(body.size() + plan.model.size() + 64);
+  for (std::size_t i = 0; i < count; ++i) {
+    edits[i].written = out.size();
+    out.append(edits[i].prefix);
+    if (edits[i].quoted) append_json_string(out, edits[i].json_string);
+  }
+  core::TextParts parts;
   std::size_t at = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    const Edit& edit = edits[i];
-    out.append(body.substr(at, edit.span.offset - at));
-    out.append(edit.prefix);
-    if (edit.quoted) append_json_string(out, edit.json_string);
-    at = edit.span.end();
+    const std::size_t end = i + 1 < count ? edits[i + 1].written : out.size();
+    parts.add(body.substr(at, edits[i].span.offset - at));
+    parts.add(std::string_view{out}.substr(edits[i].written, end - edits[i].written));
+    at = edits[i].span.end();
   }
-  out.append(body.substr(at));
-  return out;
+  parts.add(body.substr(at));
+  return parts;
 }
 
 }  // namespace ganglion::api

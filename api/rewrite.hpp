@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "api/openai_request.hpp"
+#include "core/text_parts.hpp"
 
 namespace ganglion::api {
 
@@ -15,9 +16,8 @@ struct RewritePlan {
   bool strip_service_tier = false;  // remove service_tier, for upstreams that would refuse or re-price it
 };
 
-// The body to send: `body` itself when nothing changes, else a view of `out`, whose old content is replaced.
-// `view` must come from parse_request on the same body.
-std::string_view rewrite_body(std::string_view body, const RequestView& view, const RewritePlan& plan,
-                              std::string& out);
+// The body to send: `body` itself when nothing changes, else parts of it with what is new between them, which lies in
+// `out`, whose old content is replaced. `view` must come from parse_request on the same body.
+core::TextParts rewrite_body(std::string_view body, const RequestView& view, const RewritePlan& plan, std::string& out);
 
 }  // namespace ganglion::api

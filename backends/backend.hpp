@@ -17,6 +17,7 @@
 #include "core/cancel.hpp"
 #include "core/deadline.hpp"
 #include "core/error.hpp"
+#include "core/text_parts.hpp"
 
 namespace ganglion::backends {
 
@@ -24,7 +25,7 @@ namespace ganglion::backends {
 struct Call {
   api::Endpoint endpoint = api::Endpoint::chat_completions;
   std::string_view model;  // the backend's own name of the model
-  std::string_view body;   // OpenAI-dialect JSON, policy already applied (model, include_usage)
+  core::TextParts body;    // OpenAI-dialect JSON, policy already applied (model, include_usage)
   bool stream = false;     // the body asks for server-sent events
   api::Tier tier = api::Tier::regular;
   std::string_view request_id;

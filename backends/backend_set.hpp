@@ -50,10 +50,10 @@ struct Started {
   const Target* target = nullptr;
 };
 
-// Makes the body for a target: the model name differs between backends, so each attempt gets its own bytes. The view
+// Makes the body for a target: the model name differs between backends, so each attempt gets its own bytes, which
 // must stay valid until the attempt's Answer is gone. Called right before each dispatch (the ledger writes here); an
 // error ends the start with it.
-using BodyFor = std::function<core::Result<std::string_view>(const Target&)>;
+using BodyFor = std::function<core::Result<core::TextParts>(const Target&)>;
 
 class BackendSet {
  public:

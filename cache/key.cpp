@@ -27,30 +27,9 @@ constexpr bool ignored_at_top(std::string_view key) {
   return key == "stream" || key == "stream_options" || key == "model";
 }
 
-// One spelling for each string: what stands between escapes is copied, and of the escapes only \/ and \uXXXX have
-// another spelling. Most escapes in prompts are \n, so the text is not taken apart byte by byte.
-void append_canonical_string(std::string& out, std::string_view quoted) {
-  std::size_t at = 0;
-  while (true) {
-    const std::size_t slash = quoted.find('\\', at);
-    if (slash == std::string_view::npos) break;
-    const char escape = quoted[slash + 1];
-    if (escape != '/' && escape != 'u') {
-      out.append(quoted.substr(at, slash + 2 - at));
-      at = slash + 2;
-      continue;
-    }
-    out.append(quoted.substr(at, slash - at));
-    std::size_t size = escape == '/' ? 2 : 6;
-    // A high surrogate comes with its other half: the cursor has checked.
-    if (escape == 'u' && (quoted[slash + 2] | 0x20) == 'd' && quoted[slash + 3] >= '8') size = 12;
-    std::string character;
-    api::append_unescaped(character, quoted.substr(slash, size));
-    api::append_json_escaped(out, character);
-    at = slash + size;
-  }
-  out.append(quoted.substr(at));
-}
+// Values from this size on are hashed where they lie in the body; what is shorter is gathered.
+constexpr std::size_t kInPlaceBytes = 512;
+constexpr std::size_t kHashStepBytes = 8192;  // both hashes read these while they are in the first cache
 
 }  // namespace
 
@@ -92,6 +71,39 @@ struct Canonical {
       node.key_begin = static_cast<std::uint32_t>(text.raw.data() - body.data());
       node.key_end = node.key_begin + static_cast<std::uint32_t>(text.raw.size());
     }
+  }
+
+  // Part of the body.
+  void add(std::string_view part) {
+    if (part.size() < kInPlaceBytes)
+      maker.text_.append(part);
+    else
+      maker.runs_.push_back({.text_end = maker.text_.size(), .in_body = part});
+  }
+
+  // One spelling for each string: what stands between escapes is taken as it is, and of the escapes only \/ and \uXXXX
+  // have another spelling. Most escapes in prompts are \n, so the text is not taken apart byte by byte.
+  void add_string(std::string_view quoted) {
+    std::size_t begin = 0;  // of what is not added yet
+    std::size_t at = 0;
+    while (true) {
+      const std::size_t slash = quoted.find('\\', at);
+      if (slash == std::string_view::npos) break;
+      const char escape = quoted[slash + 1];
+      if (escape != '/' && escape != 'u') {
+        at = slash + 2;
+        continue;
+      }
+      add(quoted.substr(begin, slash - begin));
+      std::size_t size = escape == '/' ? 2 : 6;
+      // A high surrogate comes with its other half: the cursor has checked.
+      if (escape == 'u' && (quoted[slash + 2] | 0x20) == 'd' && quoted[slash + 3] >= '8') size = 12;
+      std::string character;
+      api::append_unescaped(character, quoted.substr(slash, size));
+      api::append_json_escaped(maker.text_, character);
+      begin = at = slash + size;
+    }
+    add(quoted.substr(begin));
   }
 
   // Lists the value that comes next under `node`, then everything below it. False on a syntax error.
@@ -145,10 +157,10 @@ struct Canonical {
         out.push_back(']');
         break;
       case 'e':
-        append_canonical_string(out, body.substr(node.begin, node.end - node.begin));
+        add_string(body.substr(node.begin, node.end - node.begin));
         break;
       default:
-        out.append(body.substr(node.begin, node.end - node.begin));
+        add(body.substr(node.begin, node.end - node.begin));
     }
   }
 
@@ -190,6 +202,7 @@ struct Canonical {
 
 void KeyMaker::scope(const KeyScope& scope, char form) {
   text_.clear();
+  runs_.clear();
   append_field(text_, scope.tenant);
   append_field(text_, scope.gateway);
   append_field(text_, scope.model);
@@ -199,8 +212,44 @@ void KeyMaker::scope(const KeyScope& scope, char form) {
   body_at_ = text_.size();
 }
 
-CacheKey KeyMaker::hash() const {
-  return {.hash = core::hash128(text_, seed_.hash), .check = core::hash128(text_, seed_.check), .bytes = text_.size()};
+CacheKey KeyMaker::hash() {
+  if (runs_.empty()) {
+    return {
+        .hash = core::hash128(text_, seed_.hash), .check = core::hash128(text_, seed_.check), .bytes = text_.size()};
+  }
+  hash_.reset(seed_.hash);
+  check_.reset(seed_.check);
+  std::uint64_t bytes = 0;
+  each_part([&](std::string_view part) {
+    bytes += part.size();
+    for (; !part.empty(); part.remove_prefix(std::min(part.size(), kHashStepBytes))) {
+      const std::string_view step = part.substr(0, kHashStepBytes);
+      hash_.update(step);
+      check_.update(step);
+    }
+  });
+  return {.hash = hash_.digest(), .check = check_.digest(), .bytes = bytes};
+}
+
+template <class Use>
+void KeyMaker::each_part(const Use& use) const {
+  std::size_t at = 0;
+  for (const Run& run : runs_) {
+    use(std::string_view{text_}.substr(at, run.text_end - at));
+    use(run.in_body);
+    at = run.text_end;
+  }
+  use(std::string_view{text_}.substr(at));
+}
+
+std::string KeyMaker::whole_text() const {
+  std::string out;
+  each_part([&](std::string_view part) { out.append(part); });
+  return out;
+}
+
+StoreKey KeyMaker::store_key(const StoreSecret& secret) const {
+  return runs_.empty() ? secret.name(text_) : secret.name(whole_text());
 }
 
 core::Result<CacheKey> KeyMaker::from_body(const KeyScope& scope_, std::string_view body) {
@@ -225,8 +274,8 @@ CacheKey KeyMaker::from_text(const KeyScope& scope_, std::string_view text) {
   return hash();
 }
 
-std::string_view KeyMaker::canonical() const {
-  return std::string_view{text_}.substr(body_at_);
+std::string KeyMaker::canonical() const {
+  return whole_text().substr(body_at_);
 }
 
 }  // namespace ganglion::cache

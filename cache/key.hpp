@@ -20,6 +20,7 @@
 #include "cache/store_key.hpp"
 #include "core/digest.hpp"
 #include "core/error.hpp"
+#include "core/hash_stream.hpp"
 
 namespace ganglion::cache {
 
@@ -59,11 +60,11 @@ class KeyMaker {
   // cf-aig-cache-key: the caller's own key, still inside tenant, gateway, endpoint and model.
   CacheKey from_text(const KeyScope& scope, std::string_view text);
 
-  // The name in other tiers of what the last from_body or from_text made a key of.
-  StoreKey store_key(const StoreSecret& secret) const { return secret.name(text_); }
+  // The name in other tiers of what the last from_body or from_text made a key of. Its body must still be there.
+  StoreKey store_key(const StoreSecret& secret) const;
 
-  // The canonical text of the last from_body, for tests.
-  std::string_view canonical() const;
+  // The canonical text of the last from_body, for tests; the same holds.
+  std::string canonical() const;
 
  private:
   struct Node {
@@ -75,11 +76,22 @@ class KeyMaker {
   };
   friend struct Canonical;
 
+  // A long value that was left in the body: it comes after so much of text_.
+  struct Run {
+    std::size_t text_end = 0;
+    std::string_view in_body;
+  };
+
   void scope(const KeyScope& scope, char form);
-  CacheKey hash() const;
+  CacheKey hash();
+  template <class Use>
+  void each_part(const Use& use) const;
+  std::string whole_text() const;
 
   KeySeed seed_;
-  std::string text_;
+  core::Hash128Stream hash_, check_;
+  std::string text_;  // scope and canonical body without the runs
+  std::vector<Run> runs_;
   std::size_t body_at_ = 0;
   std::string keys_;
   std::vector<Node> nodes_;

@@ -84,7 +84,7 @@ void BilledCall::abandon() noexcept {
   settle_now(Outcome::cancelled, reason, 0);
 }
 
-core::Result<std::string_view> BilledCall::before_dispatch(const backends::Target& target) {
+core::Result<core::TextParts> BilledCall::before_dispatch(const backends::Target& target) {
   const std::string_view backend = target.backend->name();
   bill_.backend = backend;
   ++bill_.attempts;

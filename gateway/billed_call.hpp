@@ -93,7 +93,7 @@ class BilledCall {
   const Bill& bill() const { return bill_; }
 
  private:
-  core::Result<std::string_view> before_dispatch(const backends::Target& target);
+  core::Result<core::TextParts> before_dispatch(const backends::Target& target);
   core::Result<void> before_resend();
   core::Result<void> accept_rejection(core::Error error, backends::Rejection rejection);
   boost::asio::awaitable<core::Result<void>> settle(metering::Outcome outcome, std::string_view reason, int status);

@@ -92,7 +92,7 @@ boost::asio::awaitable<core::Result<Embedding>> embed(Runtime& runtime, EmbedReq
                       .deadline = request.deadline,
                       .cancel = request.cancel};
   std::string body;
-  const backends::BodyFor body_for = [&](const backends::Target& target) -> core::Result<std::string_view> {
+  const backends::BodyFor body_for = [&](const backends::Target& target) -> core::Result<core::TextParts> {
     body = "{\"model\":";
     api::append_json_string(body, target.upstream_model);
     body += ",\"encoding_format\":\"float\",\"input\":";

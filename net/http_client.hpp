@@ -15,6 +15,7 @@
 #include "core/cancel.hpp"
 #include "core/deadline.hpp"
 #include "core/error.hpp"
+#include "core/text_parts.hpp"
 #include "net/hooks.hpp"
 #include "net/http_types.hpp"
 #include "net/options.hpp"
@@ -26,7 +27,7 @@ struct UpstreamRequest {
   Method method = Method::post;
   std::string_view path;  // appended to the base URL's prefix; starts with '/'
   std::span<const Header> headers;
-  std::string_view body;
+  core::TextParts body;
   // When every connection is in use: urgent requests get the next free one first, and may use those kept for them.
   bool urgent = false;
   std::chrono::milliseconds slot_wait{0};  // the longest wait for a connection; 0: connect_timeout

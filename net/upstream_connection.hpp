@@ -1,9 +1,13 @@
 #pragma once
 // One connection to an upstream: connects, sends a request, receives an answer piece by piece. Internal to net.
 
+#include <sys/uio.h>
+
+#include <array>
 #include <boost/asio/awaitable.hpp>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -65,6 +69,8 @@ class UpstreamConnection final : private Stream::PeerListener {
   boost::asio::awaitable<core::Result<void>> connect_to(const boost::asio::ip::address& address, core::Deadline until);
   boost::asio::awaitable<core::Result<void>> handshake();
   core::Result<void> make_head(const UpstreamRequest& request);
+  using Pieces = std::array<iovec, 1 + core::TextParts::kPartsMax>;
+  std::span<iovec> pieces_of(const UpstreamRequest& request, Pieces& storage) const;
   bool send_now(const UpstreamRequest& request);
   boost::asio::awaitable<core::Result<void>> send(const UpstreamRequest& request);
   boost::asio::awaitable<core::Result<void>> receive_head();

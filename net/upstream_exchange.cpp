@@ -83,17 +83,26 @@ asio::awaitable<core::Result<void>> UpstreamConnection::exchange(const UpstreamR
   co_return begin_body(request.method == Method::head);
 }
 
+// The head that was made and the body, for one system call.
+std::span<iovec> UpstreamConnection::pieces_of(const UpstreamRequest& request, Pieces& storage) const {
+  std::size_t count = 0;
+  const auto add = [&](std::string_view part) { storage.at(count++) = {const_cast<char*>(part.data()), part.size()}; };
+  add(out_);
+  for (const std::string_view part : request.body.parts()) add(part);
+  return std::span{storage}.first(count);
+}
+
 // Head and body in one system call, where the kernel takes all of it; else what it did not take is send()'s.
 bool UpstreamConnection::send_now(const UpstreamRequest& request) {
-  const iovec pieces[2] = {{out_.data(), out_.size()}, {const_cast<char*>(request.body.data()), request.body.size()}};
-  const Io io = stream_->write_now({pieces, request.body.empty() ? 1U : 2U});
+  Pieces storage;
+  const Io io = stream_->write_now(pieces_of(request, storage));
   sent_ = io.kind == Io::Kind::bytes ? io.n : 0;
   return sent_ == out_.size() + request.body.size();
 }
 
 asio::awaitable<core::Result<void>> UpstreamConnection::send(const UpstreamRequest& request) {
-  iovec storage[2] = {{out_.data(), out_.size()}, {const_cast<char*>(request.body.data()), request.body.size()}};
-  std::span<iovec> pieces = advance({storage, request.body.empty() ? 1U : 2U}, sent_);
+  Pieces storage;
+  std::span<iovec> pieces = advance(pieces_of(request, storage), sent_);
   while (!pieces.empty()) {
     const Io io = stream_->write_now(pieces);
     if (io.kind == Io::Kind::bytes) {

@@ -100,7 +100,8 @@ void add_choices(GeneratePlan& plan, const api::SamplingFields& f, std::vector<s
 }
 
 Result<GeneratePlan> chat_plan(const LocalModel& model, const Call& call) {
-  auto request = api::parse_chat_request(call.body);
+  std::string spliced;
+  auto request = api::parse_chat_request(call.body.whole(spliced));
   if (!request) return std::unexpected(request.error());
   const api::SamplingFields& f = request->sampling;
   auto prompt = chat_prompt(model.parts(), *request);
@@ -115,7 +116,8 @@ Result<GeneratePlan> chat_plan(const LocalModel& model, const Call& call) {
 }
 
 Result<GeneratePlan> completion_plan(const LocalModel& model, const Call& call) {
-  auto request = api::parse_completion_request(call.body);
+  std::string spliced;
+  auto request = api::parse_completion_request(call.body.whole(spliced));
   if (!request) return std::unexpected(request.error());
   const api::SamplingFields& f = request->sampling;
   if (request->echo && f.logprobs) {
@@ -147,7 +149,8 @@ struct EmbedPlan {
 };
 
 Result<EmbedPlan> embed_plan(const LocalModel& model, const Call& call) {
-  auto request = api::parse_embedding_request(call.body);
+  std::string spliced;
+  auto request = api::parse_embedding_request(call.body.whole(spliced));
   if (!request) return std::unexpected(request.error());
   const int dimensions = model.parts().embedder->dimensions();
   if (request->dimensions && *request->dimensions != dimensions) {

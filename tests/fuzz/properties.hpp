@@ -85,10 +85,12 @@ inline void check_openai_request(std::string_view body) {
     GW_ASSERT(verdict == simdjson::SUCCESS || verdict == simdjson::NUMBER_ERROR);
     GW_ASSERT(body[view->object_end] == '}');
     std::string out;
-    GW_ASSERT(api::rewrite_body(body, *view, {.model = view->model}, out).data() == body.data());
+    std::string whole;
+    GW_ASSERT(api::rewrite_body(body, *view, {.model = view->model}, out).whole(whole).data() == body.data());
     const bool stream = view->stream;
-    const std::string rewritten{api::rewrite_body(
-        body, *view, {.model = "new\"model", .include_usage = true, .strip_service_tier = true}, out)};
+    const std::string rewritten{
+        api::rewrite_body(body, *view, {.model = "new\"model", .include_usage = true, .strip_service_tier = true}, out)
+            .whole(whole)};
     const auto again = api::parse_request(endpoint, rewritten, scratch);
     GW_ASSERT(again.has_value());
     GW_ASSERT(again->model == "new\"model");

@@ -177,15 +177,20 @@ std::string rewrite(std::string_view body, const RewritePlan& plan) {
   const Parsed parsed{body};
   EXPECT_TRUE(parsed.result) << body;
   std::string out;
-  return std::string{rewrite_body(body, *parsed.result, plan, out)};
+  const core::TextParts parts = rewrite_body(body, *parsed.result, plan, out);
+  std::string whole;
+  std::string result{parts.whole(whole)};
+  EXPECT_EQ(result.size(), parts.size());
+  return result;
 }
 
 TEST(RewriteBody, LeavesTheBytesAloneWhenNothingChanges) {
   const Parsed parsed{kChat};
   std::string out = "old";
-  const std::string_view same =
+  const core::TextParts same =
       rewrite_body(kChat, *parsed.result, {.model = "gpt-4o-mini", .include_usage = true}, out);
-  EXPECT_EQ(same.data(), kChat.data());
+  ASSERT_EQ(same.parts().size(), 1U);
+  EXPECT_EQ(same.parts()[0].data(), kChat.data());
   EXPECT_EQ(out, "old");
 }
 

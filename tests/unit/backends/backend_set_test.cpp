@@ -31,7 +31,8 @@ class FakeBackend final : public Backend {
   boost::asio::awaitable<core::Result<std::unique_ptr<Answer>>> start(const Call& call, Rejection* rejection) override {
     ++calls;
     last_model = call.model;
-    last_body = call.body;
+    std::string spliced;
+    last_body = call.body.whole(spliced);
     if (script.empty()) co_return std::make_unique<FakeAnswer>();
     core::Error error = script.front().first;
     *rejection = script.front().second;

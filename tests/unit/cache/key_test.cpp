@@ -49,6 +49,39 @@ TEST(CacheKey, IgnoresStreamingAndTheModelsSpellingAtTheTopOnly) {
   EXPECT_NE(key(R"({"input":"x","metadata":{"model":"a"}})"), key(R"({"input":"x","metadata":{"model":"b"}})"));
 }
 
+// Long values are hashed where they lie; how a text is cut by that must not show.
+TEST(CacheKey, LongTextsHaveTheKeysOfTheirCharacters) {
+  const StoreSecret secret{"a secret"};
+  for (const std::size_t size : {500, 511, 512, 513, 5'000, 100'000}) {
+    const std::string text(size, 'x');
+    const auto body = [&](const std::string& first, const std::string& second) {
+      return R"({"messages":[{"content":")" + first + R"(","role":"user"},{"content":")" + second + R"("}],"n":1})";
+    };
+    const std::string plain = body(text + "/" + text, text);
+    KeyMaker maker{kSeed};
+    const CacheKey base = maker.from_body(kScope, plain).value();
+    const StoreKey name = maker.store_key(secret);
+    EXPECT_EQ(maker.canonical(), plain);
+    for (const std::string& same :
+         {body(text + R"(\/)" + text, text), body(text + R"(\u002f)" + text, text),
+          body(R"(\u0078)" + text.substr(1) + "/" + text, text), body(text + "/" + text, text.substr(1) + R"(\u0078)"),
+          R"({ "n":1, "messages":[ {"role":"user","content":")" + text + "/" + text + R"("},{"content":")" + text +
+              R"("}]})"}) {
+      EXPECT_EQ(maker.from_body(kScope, same).value(), base) << size;
+      EXPECT_EQ(maker.store_key(secret).bytes, name.bytes) << size;
+      EXPECT_EQ(maker.canonical(), plain);
+    }
+    for (const std::string& other : {body(text + "/" + text, text + "x"), body(text + "x/" + text, text),
+                                     body(text + "/" + text + R"(\n)", text), body(text, text + "/" + text)}) {
+      EXPECT_NE(maker.from_body(kScope, other).value(), base) << size;
+      EXPECT_NE(maker.store_key(secret).bytes, name.bytes) << size;
+    }
+    // The hash of the whole text: that of a maker whose text is short enough to be gathered.
+    KeyMaker gathered{kSeed};
+    EXPECT_EQ(base.bytes - gathered.from_body(kScope, R"({"n":1})").value().bytes, plain.size() - 7);
+  }
+}
+
 TEST(CacheKey, EverythingElseCounts) {
   // Pairwise different: each body, and each scope.
   const std::vector<std::string> bodies = {

@@ -1,9 +1,12 @@
 // Digests against published test vectors.
 
 #include "core/digest.hpp"
+#include "core/hash_stream.hpp"
 #include "core/sha256.hpp"
 
 #include <gtest/gtest.h>
+
+#include <random>
 
 namespace ganglion::core {
 namespace {
@@ -54,6 +57,24 @@ TEST(Digest, Hash128DependsOnTheSeed) {
 TEST(Digest, RandomHexIsFreshEachTime) {
   EXPECT_EQ(random_hex(16).size(), 32U);
   EXPECT_NE(random_hex(16), random_hex(16));
+}
+
+TEST(Hash128Stream, IsTheHashOfThePartsPutTogether) {
+  std::mt19937_64 random{11};
+  std::string text(20'000, '\0');
+  for (char& c : text) c = static_cast<char>(random());
+  Hash128Stream stream;
+  for (int round = 0; round < 200; ++round) {
+    const std::uint64_t seed = round % 3 == 0 ? 0 : random();
+    const std::string_view whole = std::string_view{text}.substr(0, random() % (round % 2 == 0 ? 600 : text.size()));
+    stream.reset(seed);
+    for (std::string_view left = whole; !left.empty();) {
+      const std::string_view part = left.substr(0, random() % 700);
+      stream.update(part);
+      left.remove_prefix(part.size());
+    }
+    EXPECT_EQ(stream.digest(), hash128(whole, seed)) << whole.size();
+  }
 }
 
 }  // namespace
