@@ -11,6 +11,7 @@
 #include "cache/single_flight.hpp"
 #include "cache/tiers.hpp"
 #include "gateway/billed_call.hpp"
+#include "net/held_body.hpp"
 
 namespace ganglion::gateway {
 
@@ -25,7 +26,7 @@ struct Pump {
   Services& services;
   std::unique_ptr<cache::Recorder> recorder;
   std::shared_ptr<FlightLead> lead;
-  std::string body;
+  net::HeldBody body;
   std::string client_model;
   // What the answer is to be kept as; null: share, do not store.
   std::shared_ptr<cache::Entry> meta;

@@ -139,12 +139,12 @@ std::unique_ptr<Pump> Worker::make_pump(Request& request, std::unique_ptr<cache:
   auto pump = std::make_unique<Pump>(Pump{.services = services_,
                                           .recorder = std::move(recorder),
                                           .lead = std::make_shared<FlightLead>(),
-                                          .body = std::string{request.body},
+                                          .body = request.exchange.hold_body(),
                                           .client_model = std::string{request.view.model},
                                           .name = asked.name,
                                           .stale = asked.stale});
   CallSpec& call = pump->lead->call.emplace(call_spec(request));
-  call.body = pump->body;
+  call.body = pump->body.text;
   call.view.model = pump->client_model;
   call.view.user = call.view.service_tier = {};
   call.usage_events = UsageEvents::raw;

@@ -47,7 +47,7 @@ struct KeyedPump {
   std::unique_ptr<cache::Recorder> recorder;
   std::unique_ptr<cache::Reader> keeper;  // null once the answer is too large to be kept: then it lives by its readers
   std::shared_ptr<Bill> bill;             // of the client that led; same thread
-  std::string body;
+  net::HeldBody body;
   std::string client_model;
   std::size_t answer_bytes_max = 0;
   CallSpec spec;
@@ -250,12 +250,12 @@ void Worker::start_idempotent(Request& request, Idempotency::Known& known, const
                                             .recorder = std::move(known.recorder),
                                             .keeper = std::move(known.keeper),
                                             .bill = bill,
-                                            .body = std::string{request.body},
+                                            .body = request.exchange.hold_body(),
                                             .client_model = std::string{request.view.model},
                                             .answer_bytes_max = services_.idempotency->options().answer_bytes_max,
                                             .spec = call_spec(request)});
   // The call outlives this request, so it reads its own copies.
-  pump->spec.body = pump->body;
+  pump->spec.body = pump->body.text;
   pump->spec.view.model = pump->client_model;
   pump->spec.view.user = pump->spec.view.service_tier = {};
   pump->spec.deadline = core::Deadline::after(request.runtime->snapshot().request().timeout);

@@ -62,6 +62,7 @@ class Connection final : private Stream::PeerListener {
 
   // connection_body.cpp: the request's body
   boost::asio::awaitable<core::Result<std::string_view>> read_body(std::size_t bytes_max);
+  HeldBody hold_body() const;
   boost::asio::awaitable<core::Result<std::string_view>> read_sized(std::uint64_t size);
   boost::asio::awaitable<core::Result<std::string_view>> read_chunked(std::size_t bytes_max);
   boost::asio::awaitable<core::Result<std::size_t>> read_some(char* to, std::size_t size, core::SteadyTime started);
@@ -114,7 +115,7 @@ class Connection final : private Stream::PeerListener {
   Body body_state_ = Body::unread;
   std::string_view body_view_;
   core::Error body_error_;
-  std::unique_ptr<char[]> body_;  // bodies that did not fit behind their head
+  std::shared_ptr<char[]> body_;  // bodies that did not fit behind their head; see hold_body
   std::size_t body_size_ = 0;
   std::size_t body_capacity_ = 0;
   BufferPool::Buffer raw_;  // chunked input

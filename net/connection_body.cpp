@@ -52,6 +52,13 @@ asio::awaitable<core::Result<std::string_view>> Connection::read_body(std::size_
   co_return head.chunked ? co_await read_chunked(bytes_max) : co_await read_sized(*head.content_length);
 }
 
+HeldBody Connection::hold_body() const {
+  if (body_ != nullptr && body_view_.data() == body_.get()) return {.text = body_view_, .owner = body_};
+  auto copy = std::make_shared_for_overwrite<char[]>(body_view_.size());
+  std::ranges::copy(body_view_, copy.get());
+  return {.text = {copy.get(), body_view_.size()}, .owner = std::move(copy)};
+}
+
 asio::awaitable<core::Result<std::string_view>> Connection::read_sized(std::uint64_t size) {
   const auto started = std::chrono::steady_clock::now();
   grow_body(static_cast<std::size_t>(size), static_cast<std::size_t>(size));
@@ -110,10 +117,10 @@ asio::awaitable<core::Result<std::string_view>> Connection::read_chunked(std::si
 }
 
 void Connection::grow_body(std::size_t capacity_min, std::size_t capacity_max) {
-  if (capacity_min <= body_capacity_) return;
+  if (capacity_min <= body_capacity_ && body_.use_count() == 1) return;  // a body that is held stays as it is
   const std::size_t capacity =
       std::max(capacity_min, std::min(capacity_max, std::max(body_capacity_ * 2, kBodyBytesKept)));
-  auto grown = std::make_unique_for_overwrite<char[]>(capacity);
+  auto grown = std::make_shared_for_overwrite<char[]>(capacity);
   if (body_size_ > 0) std::memcpy(grown.get(), body_.get(), body_size_);
   body_ = std::move(grown);
   body_capacity_ = capacity;

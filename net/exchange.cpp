@@ -24,6 +24,10 @@ core::SteadyTime Exchange::received_at() const {
   return connection_.received_at_;
 }
 
+HeldBody Exchange::hold_body() const {
+  return connection_.hold_body();
+}
+
 awaitable<core::Result<std::string_view>> Exchange::read_body(std::size_t bytes_max) {
   return connection_.read_body(bytes_max);
 }

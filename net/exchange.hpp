@@ -16,6 +16,7 @@
 #include "core/clock.hpp"
 #include "core/deadline.hpp"
 #include "core/error.hpp"
+#include "net/held_body.hpp"
 #include "net/http_types.hpp"
 
 namespace ganglion::net {
@@ -38,6 +39,8 @@ class Exchange {
   // body_rate_min after 10 s), malformed_http (framing), cancelled, deadline_exceeded, shutting_down. After an error
   // one may still respond(); the connection then closes.
   boost::asio::awaitable<core::Result<std::string_view>> read_body(std::size_t bytes_max);
+  // The body that was read, for use beyond the exchange: a long one is shared, a short one copied.
+  HeldBody hold_body() const;
 
   // Cancelled with client_gone, slow_client (no byte taken within write_timeout), deadline or shutdown. After deadline
   // or shutdown an error answer may still be written, with at most a second for the client to take it.

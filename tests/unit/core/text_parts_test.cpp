@@ -1,3 +1,5 @@
+// Texts that lie in parts: what is copied and what is not.
+
 #include "core/text_parts.hpp"
 
 #include <gtest/gtest.h>

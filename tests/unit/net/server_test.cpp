@@ -84,6 +84,36 @@ TEST(Server, ReadsLargeBodies) {
   EXPECT_EQ(body_of(client.read_message()), "POST /v1/x\nnext");
 }
 
+TEST(Server, AHeldBodyOutlivesItsExchange) {
+  std::vector<HeldBody> held;
+  TestServer server([&](Exchange& exchange) -> awaitable<void> {
+    (void)co_await exchange.read_body(1 << 20);
+    held.push_back(exchange.hold_body());
+    std::string all;
+    for (const HeldBody& body : held) all += std::string{body.text} + "\n";
+    (void)co_await exchange.respond({}, all);
+  });
+  RawSocket client = server.connect();
+  std::string expected;
+  char letter = 'a';
+  // Along with the head, in the connection's own buffer, larger than that is kept; with a length and in chunks.
+  for (const std::size_t size : {0, 3, 40'000, 20'000, 40'000, 300'000, 5}) {
+    for (const bool chunked : {false, true}) {
+      const std::string body(size, letter++);
+      expected += body + "\n";
+      if (!chunked) {
+        client.send(post(body));
+      } else {
+        char length[32];
+        std::snprintf(length, sizeof length, "%zx\r\n", size);
+        client.send("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                    (size > 0 ? length + body + "\r\n" : "") + "0\r\n\r\n");
+      }
+      EXPECT_EQ(body_of(client.read_message()), expected) << size;
+    }
+  }
+}
+
 TEST(Server, RefusesEveryVectorOverTheSocket) {
   std::atomic<int> served{0};
   TestServer server([&](Exchange& exchange) -> awaitable<void> {
