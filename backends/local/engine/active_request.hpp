@@ -7,6 +7,7 @@
 #include <optional>
 #include <unordered_set>
 
+#include "backends/local/engine/draft.hpp"
 #include "backends/local/engine/sampler.hpp"
 #include "backends/local/engine/scheduler.hpp"
 #include "backends/local/engine/speculation.hpp"
@@ -16,6 +17,9 @@
 namespace ganglion::local {
 
 struct ActiveRequest final : Sequence {
+  void pages_gone() override {
+    if (draft.owner != nullptr) draft.owner->drop(*this);
+  }
   ActiveRequest(GenerateRequest r, std::shared_ptr<GenerateSink> s, const Tokenizer& tokenizer)
       : request(std::move(r)), sink(std::move(s)), text(tokenizer, std::move(request.stop), request.shown_ids) {
     if (request.grammar != nullptr) matcher.emplace(request.grammar);
@@ -27,7 +31,9 @@ struct ActiveRequest final : Sequence {
   TokenHistory history;
   std::optional<grammar::Matcher> matcher;  // of a constrained text
   PromptLookup lookup;
-  GuessLength guess_length;
+  GuessLength guess_length, draft_length;
+  DraftState draft;
+  bool drafted = false;                         // the guesses are the draft model's
   bool stuck = false;                           // the vocabulary has no token that the grammar allows
   std::unordered_set<std::int32_t> end_tokens;  // stop ids, and the model's own unless ignored
   std::uint64_t seed = 0;

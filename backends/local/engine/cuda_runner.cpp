@@ -82,6 +82,7 @@ class CudaRunner final : public Runner {
   std::int64_t vocab_size() const override { return ranks_->first().vocab_size(); }
   std::int64_t context_max() const override { return ranks_->first().context_max(); }
   std::size_t weight_bytes() const override { return ranks_->first().weight_bytes(); }
+  std::size_t device_bytes() const override { return ranks_->device_bytes(); }
   std::int64_t page_bytes() const override { return ranks_->first().page_bytes(); }
   std::uint64_t kv_bytes_max() const override {
     const std::uint64_t free = ranks_->free_bytes(), held = ranks_->device_bytes();

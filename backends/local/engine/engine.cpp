@@ -74,23 +74,30 @@ Result<void> Engine::Impl::load() {
   options_.queue_max = std::max(options_.queue_max, 1);
   options_.speculation_tokens = std::clamp(options_.speculation_tokens, 1, 32);
   options_.speculation_batch_max = std::clamp(options_.speculation_batch_max, 1, options_.batch_max);
+  options_.draft.tokens = std::clamp(options_.draft.tokens, 1, 32);
   auto runner = make_runner(device_);
   if (!runner) return std::unexpected(runner.error());
   runner_ = std::move(*runner);
   device_ = device_.empty() ? runner_->device() : runner_->device() + ": " + device_;
+  auto draft = make_draft(*runner_);
+  if (!draft) return std::unexpected(draft.error());
+  draft_ = std::move(*draft);
   if (runner_->device() != "cpu") options_.step_tokens_max = std::max(options_.step_tokens_max, kGpuStepTokens);
 
   std::int64_t context = runner_->context_max();
   if (options_.context_max > 0) context = std::min<std::int64_t>(context, options_.context_max);
-  // More pages than a full batch of longest requests would never be used.
-  const std::int64_t useful = options_.batch_max * ((context + kPageTokens - 1) / kPageTokens + 1);
-  const auto page_bytes = static_cast<std::uint64_t>(runner_->page_bytes());
-  const std::int64_t pages = std::min(useful, static_cast<std::int64_t>(runner_->kv_bytes_max() / page_bytes));
+  const std::int64_t page_bytes = runner_->page_bytes();
+  const auto [pages, draft_pages] = count_pages(context);
   if (pages < 1) {
     return core::fail(ErrorKind::invalid_value,
-                      "kv_bytes holds no page: one needs " + std::to_string(page_bytes) + " bytes");
+                      "kv_bytes holds no page: one needs " +
+                          std::to_string(page_bytes + (draft_ != nullptr ? draft_->page_bytes() : 0)) + " bytes");
   }
   if (auto reserved = runner_->reserve_pages(pages); !reserved) return std::unexpected(reserved.error());
+  if (draft_ != nullptr) {
+    draft_pages_ = stats_.draft_pages_total = draft_pages;
+    if (auto reserved = draft_->reserve_pages(draft_pages); !reserved) return std::unexpected(reserved.error());
+  }
   context_max_ = static_cast<int>(std::min(context, pages * kPageTokens));
   pages_.emplace(static_cast<std::int32_t>(pages));
   scheduler_.emplace(*pages_, Scheduler::Limits{.batch_max = options_.batch_max,
@@ -110,6 +117,41 @@ Result<void> Engine::Impl::load() {
   stats_.step_tokens_max = static_cast<std::uint64_t>(options_.step_tokens_max);
   stats_.weight_bytes = runner_->weight_bytes();
   return {};
+}
+
+// Both stores share the memory: as many pages of each, and of the draft's no more than those who guess can use.
+Engine::Impl::PageCounts Engine::Impl::count_pages(std::int64_t context) const {
+  // More pages than a full batch of longest requests would never be used.
+  const auto useful = [](std::int64_t requests, std::int64_t tokens) {
+    return requests * ((tokens + kPageTokens - 1) / kPageTokens + 1);
+  };
+  const std::int64_t most = useful(options_.batch_max, context), page = runner_->page_bytes();
+  auto bytes = static_cast<std::int64_t>(std::min<std::uint64_t>(runner_->kv_bytes_max(), INT64_MAX));
+  if (draft_ == nullptr) return {std::min(most, bytes / page), 0};
+  // What was declared for the model is for both; what is free was measured beside the draft.
+  if (options_.gpu_bytes > 0) bytes -= std::min(bytes, static_cast<std::int64_t>(draft_->device_bytes()));
+  const std::int64_t both = bytes / (page + draft_->page_bytes());
+  const std::int64_t guessing =
+      std::min(both, useful(options_.speculation_batch_max, std::min(context, draft_->context_max())));
+  if (guessing == 0) return {};
+  return {std::min(most, (bytes - guessing * draft_->page_bytes()) / page), guessing};
+}
+
+Result<std::unique_ptr<Draft>> Engine::Impl::make_draft(const Runner& target) const {
+  if (options_.draft.dir.empty()) return nullptr;
+  return Draft::load(options_, hooks_, tokenizer_, target);
+}
+
+void Engine::Impl::restart_draft(const Runner& target) {
+  auto draft = make_draft(target);
+  Result<void> usable;
+  if (draft && *draft != nullptr) usable = (*draft)->reserve_pages(draft_pages_);
+  if (!draft) usable = std::unexpected(draft.error());
+  if (usable) {
+    draft_ = std::move(*draft);
+  } else {
+    notice("draft_off", usable.error().message);
+  }
 }
 
 // Tokens that end a text. A model that names none ends where its tokenizer's own end token comes.
@@ -193,6 +235,7 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
   active->seed =
       r.sampling.seed ? *r.sampling.seed : std::random_device{}() | std::uint64_t{std::random_device{}()} << 32;
   active->guess_length = GuessLength(options_.speculation_tokens);
+  active->draft_length = GuessLength(options_.draft.tokens);
   active->queued_at = std::chrono::steady_clock::now();
 
   Handle handle;

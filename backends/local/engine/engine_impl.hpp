@@ -28,6 +28,22 @@ class Stopwatch {
   std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
 };
 
+// The events of one step, so that whoever is told of many can be woken once.
+class Telling {
+ public:
+  explicit Telling(const EngineHooks& hooks) : hooks_(hooks) {
+    if (hooks_.telling) hooks_.telling(true);
+  }
+  ~Telling() {
+    if (hooks_.telling) hooks_.telling(false);
+  }
+  Telling(const Telling&) = delete;
+  Telling& operator=(const Telling&) = delete;
+
+ private:
+  const EngineHooks& hooks_;
+};
+
 struct Engine::Impl {
   Impl(const EngineOptions& options, EngineHooks hooks, Tokenizer tokenizer, ModelConfig config);
   ~Impl();
@@ -52,8 +68,10 @@ struct Engine::Impl {
  private:
   struct StepCounts {
     int steps = 0, prompt_tokens = 0, sampled = 0, guessed = 0, right = 0;
+    int drafted = 0, drafted_right = 0, draft_tokens = 0, draft_caught_up = 0;
     int tokens[kPriorityCount] = {0, 0};
     double seconds = 0, plan_seconds = 0, text_seconds = 0, device_seconds = 0;
+    double draft_seconds = 0, draft_device_seconds = 0;  // the latter is not in device_seconds
   };
   struct Ending {
     std::unique_ptr<Sequence> sequence;  // already out of the scheduler
@@ -73,7 +91,11 @@ struct Engine::Impl {
   // The slices of a plan; they point into it, into its sequences and into samplings_.
   std::span<const Runner::Slice> slices_of(std::span<const Scheduler::Work> work, StepCounts& counts);
   core::Result<void> compute(std::span<const Runner::Slice> slices, StepCounts& counts);
-  void guess();  // what may follow, for those who run
+  void guess(StepCounts& counts);  // what may follow, for those who run
+  void draft(StepCounts& counts);  // the same by the draft model, for drafts_
+  void fail_draft(const core::Error& error);
+  void restart_draft(const Runner& target);
+  void observe(const StepCounts& counts, int running);  // what the step has cost
   bool may_guess(const ActiveRequest& request) const;
   void keep_allowed(ActiveRequest& request);               // of its guesses, those that could be sampled
   void sample_after(ActiveRequest& request, int guessed);  // its samplings of a step
@@ -102,6 +124,11 @@ struct Engine::Impl {
   void fail(ActiveRequest& request, core::Error error);
 
   core::Result<std::unique_ptr<Runner>> make_runner(std::string& note) const;
+  core::Result<std::unique_ptr<Draft>> make_draft(const Runner& target) const;  // null: none is configured
+  struct PageCounts {
+    std::int64_t model = 0, draft = 0;
+  };
+  PageCounts count_pages(std::int64_t context) const;
   std::chrono::milliseconds retry_after(int queued) const;
   int regular_share(int total) const;
   bool is_long(std::size_t tokens) const;
@@ -111,8 +138,13 @@ struct Engine::Impl {
   std::vector<std::int32_t> end_ids() const;
 
   std::unique_ptr<Runner> runner_;  // null: out of service
+  std::unique_ptr<Draft> draft_;    // null: none, or it has failed
+  DraftPays draft_pays_;
+  int draft_failures_ = 0;  // in a row
+  std::int64_t draft_pages_ = 0;
+  std::vector<Draft::Job> drafts_;
   std::optional<PagePool> pages_;
-  std::optional<Scheduler> scheduler_;
+  std::optional<Scheduler> scheduler_;  // its sequences hold pages of the draft
   StepCost cost_;
   WorkShare share_;
   bool gave_up_ = false;  // the last step, half done

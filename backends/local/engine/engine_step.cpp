@@ -18,22 +18,7 @@ namespace {
 
 constexpr int kFailuresMax = 3;       // steps in a row, until a device that claims to be well is given up
 constexpr int kRestartDoublings = 6;  // of the pause between attempts
-
-// The events of one step, so that whoever is told of many can be woken once.
-class Telling {
- public:
-  explicit Telling(const EngineHooks& hooks) : hooks_(hooks) {
-    if (hooks_.telling) hooks_.telling(true);
-  }
-  ~Telling() {
-    if (hooks_.telling) hooks_.telling(false);
-  }
-  Telling(const Telling&) = delete;
-  Telling& operator=(const Telling&) = delete;
-
- private:
-  const EngineHooks& hooks_;
-};
+constexpr int kCaughtUpMax = 16;      // tokens; a draft that had more to catch up with tells nothing of its use
 
 }  // namespace
 
@@ -131,14 +116,18 @@ const std::uint32_t* Engine::Impl::mask_of(ActiveRequest& request, const grammar
 void Engine::Impl::step() {
   const Stopwatch whole;
   StepCounts counts;
-  guess();
+  guess(counts);
   const auto work = scheduler_->plan(cost_.free_tokens());
   publish({});  // who was admitted no longer counts as queued
   const auto slices = slices_of(work, counts);
-  counts.plan_seconds = whole.seconds();
+  counts.plan_seconds = whole.seconds() - counts.draft_seconds;
+  const int running = scheduler_->running();
   const auto done = compute(slices, counts);
   if (!done && done.error().kind == ErrorKind::cancelled) {
     gave_up_ = true;
+    publish({.draft_tokens = counts.draft_tokens,
+             .draft_seconds = counts.draft_seconds,
+             .draft_device_seconds = counts.draft_device_seconds});  // that much was done
     return;
   }
   if (!done) {
@@ -158,10 +147,16 @@ void Engine::Impl::step() {
   }
   counts.seconds = whole.seconds();
   counts.text_seconds += text.seconds();
-  cost_.observe(counts.tokens[0] + counts.tokens[1], counts.seconds);
+  observe(counts, running);
   counts.steps = 1;
   publish(counts);
   if (!runner_->overlaps() || scheduler_->empty()) deliver();
+}
+
+void Engine::Impl::observe(const StepCounts& counts, int running) {
+  cost_.observe(counts.tokens[0] + counts.tokens[1], counts.seconds - counts.draft_seconds);
+  if (draft_ == nullptr || counts.prompt_tokens > 0 || counts.draft_caught_up > kCaughtUpMax) return;
+  draft_pays_.observe(running, counts.draft_tokens > 0, counts.sampled, counts.seconds);
 }
 
 Result<void> Engine::Impl::compute(std::span<const Runner::Slice> slices, StepCounts& counts) {
@@ -178,7 +173,7 @@ Result<void> Engine::Impl::compute(std::span<const Runner::Slice> slices, StepCo
       tell();
       deliver();
     }
-    counts.text_seconds = text.seconds();
+    counts.text_seconds += text.seconds();
     auto done = runner_->collect(choices_);
     counts.device_seconds = took();
     return done;
@@ -217,10 +212,12 @@ void Engine::Impl::advance(std::span<const Scheduler::Work> work, StepCounts& co
   }
   for (const auto& [request, guessed, first] : sampled) {
     if (request->stopped) continue;
-    const int taken = accept_all(*request, guessed, first);
+    const bool drafted = request->drafted;
+    const int taken = accept_all(*request, guessed, first), right = std::max(taken - 1, 0);
     counts.sampled += taken;
     counts.guessed += guessed;
-    counts.right += std::max(taken - 1, 0);
+    counts.right += right;
+    if (drafted) counts.drafted += guessed, counts.drafted_right += right;
   }
 }
 
@@ -246,7 +243,7 @@ int Engine::Impl::accept_all(ActiveRequest& request, int guessed, std::size_t fi
       scheduler_->restart(request.id, space_for(request.request.prefix_space, request.adapter, true));
     }
     if (turns || i == guessed || guesses[static_cast<std::size_t>(i)] != id) {
-      if (guessed > 0) request.guess_length.learn(guessed, i);
+      if (guessed > 0) (request.drafted ? request.draft_length : request.guess_length).learn(guessed, i);
       return i + 1;
     }
     ++request.computed;  // the guess: it was right
@@ -293,7 +290,13 @@ void Engine::Impl::publish(const StepCounts& counts) {
   stats_.step_seconds += counts.seconds;
   stats_.plan_seconds += counts.plan_seconds;
   stats_.text_seconds += counts.text_seconds;
-  stats_.device_seconds += counts.device_seconds;
+  stats_.device_seconds += counts.device_seconds + counts.draft_device_seconds;
+  stats_.draft_seconds += counts.draft_seconds;
+  stats_.draft_tokens += static_cast<std::uint64_t>(counts.draft_tokens);
+  stats_.drafted_tokens += static_cast<std::uint64_t>(counts.drafted);
+  stats_.drafted_right_tokens += static_cast<std::uint64_t>(counts.drafted_right);
+  stats_.draft_pages_used_now = draft_ != nullptr ? draft_->pages_used() : 0;
+  stats_.draft_pages_total = draft_ != nullptr ? draft_->pages_total() : 0;
   stats_.generated_tokens += static_cast<std::uint64_t>(counts.sampled);
   stats_.guessed_tokens += static_cast<std::uint64_t>(counts.guessed);
   stats_.guessed_right_tokens += static_cast<std::uint64_t>(counts.right);
@@ -334,6 +337,8 @@ void Engine::Impl::fail_step(const core::Error& error) {
   deliver();  // those that were through
   fail_all(core::make_error(ErrorKind::no_backend, error.message));
   scheduler_->forget_pages();
+  if (draft_ != nullptr) draft_->forget();
+  if (lost) draft_.reset();
 }
 
 // Makes a new runner for the one that was lost. Whoever came in between is sent on.
@@ -345,6 +350,8 @@ void Engine::Impl::restart() {
   Result<void> usable;
   if (runner) {
     usable = (*runner)->reserve_pages(pages_->total());
+    // The draft is no reason to stay out of service.
+    if (usable) restart_draft(**runner);
   } else {
     usable = std::unexpected(runner.error());
   }

@@ -138,6 +138,12 @@ struct EngineStats {
   std::uint64_t generated_tokens = 0;
   std::uint64_t guessed_tokens = 0;        // by speculation; of them:
   std::uint64_t guessed_right_tokens = 0;  //   those that were sampled, too
+  std::uint64_t drafted_tokens = 0;        // of guessed_tokens, those of a draft model; of them:
+  std::uint64_t drafted_right_tokens = 0;  //   those that were sampled, too
+  std::uint64_t draft_tokens = 0;          // that a draft model computed, prompts included
+  double draft_seconds = 0;                // of step_seconds: the draft model
+  std::int64_t draft_pages_used_now = 0;   // of the draft model's own store, by running requests
+  std::int64_t draft_pages_total = 0;
   std::uint64_t accepted = 0;
   std::uint64_t finished = 0;  // done or error, cancelled included
   std::uint64_t cancelled = 0;

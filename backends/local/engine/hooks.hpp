@@ -22,8 +22,8 @@ using RunnerFactory =
 
 struct EngineHooks {
   RunnerFactory make_runner;  // empty: by options.device
-  // "engine_step_failed", "engine_out_of_service", "engine_restart_failed", "engine_restarted", and the problem. On the
-  // engine's thread; empty: nobody listens.
+  // "engine_step_failed", "engine_out_of_service", "engine_restart_failed", "engine_restarted", "draft_failed",
+  // "draft_off" (and the engine goes on without), and the problem. On the engine's thread; empty: nobody listens.
   std::function<void(std::string_view event, std::string_view problem)> notice;
   // Around the events of a step: true before the first, false after the last. On the engine's thread; empty: nobody
   // minds.

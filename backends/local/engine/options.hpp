@@ -37,6 +37,14 @@ enum class Speculation : std::uint8_t {
   prompt_lookup,  // from what followed the last few tokens earlier in the text
 };
 
+// A small model with the same vocabulary that guesses for a large one; beside Speculation or alone.
+struct DraftOptions {
+  std::string dir;  // "": none
+  int tokens = 4;   // guesses for a request in one step, at most
+  Quantize quantize = Quantize::none;
+  bool measured = true;  // only at batch sizes where the tokens of a second say that it pays
+};
+
 struct EngineOptions {
   std::string dir;  // a Hugging Face style model folder
   // "cpu", "auto" (one GPU or several, where there are any with room), "cuda:<number>", or "cuda:<number>,<number>..."
@@ -60,12 +68,13 @@ struct EngineOptions {
   Speculation speculation = Speculation::none;
   int speculation_tokens = 6;     // guesses for a request in one step, at most
   int speculation_batch_max = 8;  // with more requests running than this nobody guesses: the steps are full as it is
+  DraftOptions draft = {};
 
-  // Tokens that one step can sample, at most.
-  int samples_max() const {
-    const int guessing = speculation == Speculation::none ? 0 : std::min(batch_max, speculation_batch_max);
-    return batch_max + guessing * speculation_tokens;
+  int guesses_max() const {  // of a request in one step
+    return std::max(speculation == Speculation::none ? 0 : speculation_tokens, draft.dir.empty() ? 0 : draft.tokens);
   }
+  // Tokens that one step can sample, at most.
+  int samples_max() const { return batch_max + std::min(batch_max, speculation_batch_max) * guesses_max(); }
 };
 
 struct EmbeddingOptions {

@@ -76,6 +76,11 @@ GpuNeed need_of(const ModelConfig& c, const EngineOptions& options) {
   return need;
 }
 
+GpuNeed with_draft(GpuNeed model, const GpuNeed& draft) {
+  model.first += draft.on_each(1) - kLibraries;  // which the model has counted
+  return model;
+}
+
 core::Result<std::vector<int>> place(std::span<const GpuRoom> gpus, const GpuNeed& need) {
   std::vector<GpuRoom> sorted(gpus.begin(), gpus.end());
   std::ranges::sort(sorted, [](const GpuRoom& a, const GpuRoom& b) {

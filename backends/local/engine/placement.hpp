@@ -28,6 +28,8 @@ struct GpuNeed {
   std::uint64_t on_each(int gpus) const;
 };
 GpuNeed need_of(const ModelConfig& config, const EngineOptions& options);
+// The same with a draft model beside it on the first GPU. What was declared includes it.
+GpuNeed with_draft(GpuNeed model, const GpuNeed& draft);
 
 // The fewest GPUs that have room; of those, the ones with most of it, and of equals the lower index. The first one
 // comes first. Error unsupported: nowhere, with the numbers.

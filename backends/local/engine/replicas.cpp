@@ -120,6 +120,9 @@ EngineStats Replicas::stats() const {
     sum.prompt_tokens += s.prompt_tokens, sum.prefix_tokens += s.prefix_tokens;
     sum.generated_tokens += s.generated_tokens;
     sum.guessed_tokens += s.guessed_tokens, sum.guessed_right_tokens += s.guessed_right_tokens;
+    sum.drafted_tokens += s.drafted_tokens, sum.drafted_right_tokens += s.drafted_right_tokens;
+    sum.draft_tokens += s.draft_tokens, sum.draft_seconds += s.draft_seconds;
+    sum.draft_pages_used_now += s.draft_pages_used_now, sum.draft_pages_total += s.draft_pages_total;
     sum.accepted += s.accepted, sum.finished += s.finished, sum.cancelled += s.cancelled;
     sum.rejected_queue_full += s.rejected_queue_full, sum.rejected_context += s.rejected_context;
     sum.preempted += s.preempted, sum.failed += s.failed;

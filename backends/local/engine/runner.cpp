@@ -6,6 +6,7 @@
 
 #ifdef GANGLION_CUDA
 #include "backends/local/device/devices.hpp"
+#include "backends/local/engine/draft.hpp"
 #include "backends/local/engine/placement.hpp"
 #endif
 
@@ -31,7 +32,13 @@ core::Result<std::vector<int>> choose_gpus(const ModelConfig& config, const Engi
   }
   std::vector<GpuRoom> rooms;
   for (const DeviceInfo& gpu : *found) rooms.push_back({gpu.index, gpu.free_bytes});
-  auto placed = place(rooms, need_of(config, options));
+  GpuNeed need = need_of(config, options);
+  if (!options.draft.dir.empty()) {
+    const auto draft = load_model_config(options.draft.dir);
+    if (!draft) return std::unexpected(draft.error());
+    need = with_draft(std::move(need), need_of(*draft, draft_options(options, "auto")));
+  }
+  auto placed = place(rooms, need);
   if (placed) return placed;
   note = placed.error().message;
   return std::vector<int>{};

@@ -47,6 +47,7 @@ class Runner {
   virtual std::int64_t vocab_size() const = 0;
   virtual std::int64_t context_max() const = 0;
   virtual std::size_t weight_bytes() const = 0;
+  virtual std::size_t device_bytes() const { return weight_bytes(); }  // that it holds of its device, pages included
   virtual std::int64_t page_bytes() const = 0;
   // Bytes that the KV store may take: what was configured, or on a GPU what is free, if that is more.
   virtual std::uint64_t kv_bytes_max() const = 0;

@@ -101,6 +101,7 @@ void Scheduler::publish(Sequence& s) {
 
 // A sequence goes for good: what it computed stays for others, or for nobody.
 void Scheduler::leave(Sequence& s) {
+  s.pages_gone();
   if (!s.space.empty()) publish(s);
   tree_.release(s.pages);
   if (s.space.empty() && s.preemptions > 0) tree_.forget(space_of(s), s.tokens);
@@ -110,6 +111,7 @@ void Scheduler::leave(Sequence& s) {
 void Scheduler::preempt_last() {
   std::unique_ptr<Sequence> victim = std::move(running_.back());
   running_.pop_back();
+  victim->pages_gone();
   publish(*victim);
   tree_.release(victim->pages);
   victim->known = 0;

@@ -45,6 +45,8 @@ struct Sequence {
   // room for, takes nobody's pages for them, and leaves here those that it did take. The next one gives their pages
   // back.
   std::vector<std::int32_t> guesses;
+  // Its pages go: it has come to its end, or waits again. What was kept beside them is of no more use.
+  virtual void pages_gone() {}
 };
 
 class Scheduler {

@@ -3,6 +3,7 @@
 #include "backends/local/engine/speculation.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace ganglion::local {
 
@@ -65,6 +66,44 @@ void GuessLength::learn(int guessed, int right) {
   pause_next_ = std::min(pause_next_ * 2, kPauseMost);
   share_ = 0.5;  // a new chance, then
   length_ = 1;
+}
+
+std::size_t DraftPays::size_of(int running) {
+  return std::min<std::size_t>(static_cast<std::size_t>(std::bit_width(static_cast<unsigned>(std::max(running, 1)))),
+                               std::size(decltype(DraftPays::sizes_){}) - 1);
+}
+
+bool DraftPays::next(int running) {
+  Size& s = sizes_[size_of(running)];
+  if (s.trial > 0) {
+    --s.trial;
+    return s.trial_drafts;
+  }
+  if (s.first > 0) return --s.first >= kFirst;
+  const bool better = s.drafted.seconds_token <= s.plain.seconds_token;
+  if (--s.until_trial > 0) return better;
+  s.trial = kTrialSteps - 1;
+  Mean& old = better ? s.plain : s.drafted;
+  old.steps = 1;  // what it was long ago counts as one of the trial's steps
+  s.period = std::min(s.period * 2, kTrialMost);
+  s.until_trial = s.period;
+  s.trial_drafts = !better;
+  return s.trial_drafts;
+}
+
+void DraftPays::observe(int running, bool drafted, int tokens, double seconds) {
+  if (tokens <= 0) return;
+  Size& s = sizes_[size_of(running)];
+  Mean& mean = drafted ? s.drafted : s.plain;
+  const bool before = s.drafted.seconds_token <= s.plain.seconds_token;
+  double each = seconds / tokens;
+  if (mean.steps > 0) each = std::min(each, kOutlier * mean.seconds_token);
+  // The first steps count alike, later ones fade.
+  const double keep = std::min(kKeep, static_cast<double>(mean.steps) / (mean.steps + 1));
+  mean.seconds_token = keep * mean.seconds_token + (1 - keep) * each;
+  mean.steps = std::min(mean.steps + 1, 1 << 20);
+  const bool after = s.drafted.seconds_token <= s.plain.seconds_token;
+  if (before != after) s.period = s.until_trial = kTrialFirst;  // things have changed: look again soon
 }
 
 }  // namespace ganglion::local

@@ -1,6 +1,7 @@
 #pragma once
 // Guessing tokens ahead, so that one step can check several: what may follow, from the text's own earlier words
-// (PromptLookup), and how many guesses are worth their work (GuessLength). A guess never changes an answer: the model
+// (PromptLookup; a model's guesses are Draft's), how many guesses are worth their work for a request (GuessLength), and
+// whether a model's guesses are worth theirs at all (DraftPays). A guess never changes an answer: the model
 // samples at every place as it would have, and a guess counts where it is what was sampled.
 
 #include <cstdint>
@@ -39,6 +40,34 @@ class GuessLength {
   int most_ = 0, length_ = 0;
   double share_ = 1.0;  // of guesses that were right
   int pause_ = 0, pause_next_ = kPauseFirst;
+};
+
+// Whether steps with a draft model's guesses bring more tokens in a second than steps without, for each order of
+// magnitude (power of two) of running requests. Learnt from both kinds of steps; the slower kind is tried again ever
+// more rarely.
+class DraftPays {
+ public:
+  bool next(int running);  // whether the coming step drafts
+  // A step of single tokens and what it took, all in all.
+  void observe(int running, bool drafted, int tokens, double seconds);
+
+ private:
+  static constexpr int kFirst = 6;       // steps of either kind, at least asked for, before they are compared
+  static constexpr double kKeep = 0.9;   // of the older mean, with each step
+  static constexpr double kOutlier = 4;  // a machine that stood still tells nothing: no step counts for more means
+  static constexpr int kTrialFirst = 64, kTrialMost = 2'048, kTrialSteps = 4;
+  struct Mean {
+    double seconds_token = 0;
+    int steps = 0;
+  };
+  struct Size {
+    Mean plain, drafted;
+    int first = 2 * kFirst;  // steps until they are compared, drafted ones before plain ones
+    int until_trial = kTrialFirst, period = kTrialFirst, trial = 0;
+    bool trial_drafts = false;
+  };
+  static std::size_t size_of(int running);
+  Size sizes_[12];
 };
 
 }  // namespace ganglion::local
