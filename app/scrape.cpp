@@ -33,6 +33,10 @@ void scrape_engine(metrics::Scrape& out, std::string_view model, const local::En
   out.set(Family::engine_tokens_total, {model, "generated"}, static_cast<double>(stats.generated_tokens));
   out.set(Family::engine_tokens_total, {model, "guessed"}, static_cast<double>(stats.guessed_tokens));
   out.set(Family::engine_tokens_total, {model, "guessed_right"}, static_cast<double>(stats.guessed_right_tokens));
+  out.set(Family::engine_tokens_total, {model, "drafted"}, static_cast<double>(stats.drafted_tokens));
+  out.set(Family::engine_tokens_total, {model, "drafted_right"}, static_cast<double>(stats.drafted_right_tokens));
+  out.set(Family::engine_tokens_total, {model, "draft"}, static_cast<double>(stats.draft_tokens));
+  out.set(Family::engine_step_part_seconds_total, {model, "draft"}, stats.draft_seconds);
   out.set(Family::engine_requests_total, {model, "done"},
           static_cast<double>(stats.finished - stats.cancelled - stats.failed));
   out.set(Family::engine_requests_total, {model, "cancelled"}, static_cast<double>(stats.cancelled));

@@ -250,6 +250,12 @@ void check_meaning(Reader& reader, const Node& root, const Config& config) {
   check_providers(place, config);
   names_of(place, "providers", "name", config.remotes, name);
   const Names local = names_of(place, "local", "name", config.local_models, name);
+  for (std::size_t i = 0; i < config.local_models.size(); ++i) {
+    const backends::LocalDraftOptions& draft = config.local_models[i].draft;
+    if (draft.directory.empty() && draft != backends::LocalDraftOptions{}) {
+      place.error({"local", i, "draft"}, "names no model: `path` is missing");
+    }
+  }
   const Names models = model_names(place, config, local);
   if (models.all.empty() && models.complete) {
     reader.error(root, "nothing to serve: add `providers:` or `local:`");
@@ -319,6 +325,14 @@ void resolve_files(Reader& reader, const Node& root, Config& config) {
       directory = found->string();
     } else {
       place.error({"local", i, "path"}, found.error());
+    }
+    if (backends::LocalDraftOptions& draft = config.local_models[i].draft; !draft.directory.empty()) {
+      auto folder = resolve_model_dir(draft.directory, file, reader.options().env);
+      if (folder) {
+        draft.directory = folder->string();
+      } else {
+        place.error({"local", i, "draft", "path"}, folder.error());
+      }
     }
     std::set<std::string> ids;
     for (std::size_t a = 0; a < config.local_models[i].adapters.size(); ++a) {

@@ -217,6 +217,17 @@ Table<backends::LocalAdapterOptions> adapter_table() {
   }};
 }
 
+Table<backends::LocalDraftOptions> draft_table() {
+  using T = backends::LocalDraftOptions;
+  return {{
+      entry<T>("path", &T::directory, path(0), "The draft model's folder, looked up as a model's; empty: no draft.",
+               kRestart),
+      entry<T>("tokens", &T::tokens, integer(1, 32), "Its guesses for a request in one step, at most.", kRestart),
+      entry<T>("quantize", &T::quantize, choice({"none", "int8", "fp8", "int4"}), "Its weights, as the model's.",
+               kRestart),
+  }};
+}
+
 Table<backends::LocalModelOptions> local_table() {
   using T = backends::LocalModelOptions;
   return {{
@@ -259,6 +270,11 @@ Table<backends::LocalModelOptions> local_table() {
                "Guesses for a request in one step, at most.", kRestart),
       entry<T>("speculation_batch_max", &T::speculation_batch_max, integer(1, 1024),
                "With more requests running than this nobody guesses.", kRestart),
+      section<T>(
+          "draft", &T::draft, draft_table(),
+          "A small model with the same vocabulary that guesses the next tokens, which one step of the model then "
+          "checks; answers are the same. It runs on the model's (first) device and takes a share of its memory; "
+          "beside `speculation` it guesses where that finds nothing. Not for embedding models."),
       entry<T>("threads", &T::threads, integer_or("auto", 0, 0, 1024), "Compute threads; `auto`: one per core.",
                kRestart),
       entry<T>("kv_memory", &T::kv_bytes, size(1 << 20, 1ULL << 42),

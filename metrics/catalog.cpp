@@ -315,9 +315,10 @@ constexpr FamilySpec kCatalog[] = {
     counter(engine_steps_total, "ganglion_engine_steps_total", "", {"model"}, "Steps of the batch loop."),
     counter(engine_step_seconds_total, "ganglion_engine_step_seconds_total", "seconds", {"model"},
             "Time spent inside steps."),
-    counter(engine_step_part_seconds_total, "ganglion_engine_step_part_seconds_total", "seconds", {"model", "part"},
-            "Of it, the engine's own work beside the model (part: plan, deciding what to compute; text, text and "
-            "events)."),
+    counter(
+        engine_step_part_seconds_total, "ganglion_engine_step_part_seconds_total", "seconds", {"model", "part"},
+        "Of it, what is not the model (part: plan, deciding what to compute; text, text and events; draft, the draft "
+        "model)."),
     counter(engine_device_seconds_total, "ganglion_engine_device_seconds_total", "seconds", {"model"},
             "Time that the model's device computed: its rate is the share of time that the device is busy, and neurons "
             "over it are neurons per second of the device."),
@@ -326,8 +327,10 @@ constexpr FamilySpec kCatalog[] = {
     gauge(engine_step_tokens_max, "ganglion_engine_step_tokens_max", "tokens", {"model"},
           "Tokens that one step may compute: its budget."),
     counter(engine_tokens_total, "ganglion_engine_tokens_total", "tokens", {"model", "phase"},
-            "Tokens computed (phase: prompt or generated), work redone after a preemption included; and tokens that "
-            "speculation guessed (guessed), and those of them that were then generated (guessed_right)."),
+            "Tokens computed (phase: prompt or generated), work redone after a preemption included; tokens that "
+            "speculation "
+            "guessed (guessed), and those of them that were then generated (guessed_right); of both, a draft model's "
+            "(drafted, drafted_right); and what the draft model computed for them, prompts included (draft)."),
     counter(engine_requests_total, "ganglion_engine_requests_total", "", {"model", "result"},
             "Requests that ended in the engine (done, cancelled, failed)."),
     counter(engine_rejected_total, "ganglion_engine_rejected_total", "", {"model", "reason"},

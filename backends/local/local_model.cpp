@@ -12,15 +12,15 @@ namespace ganglion::backends {
 
 namespace {
 
-core::Result<local::Quantize> quantize_of(const LocalModelOptions& options) {
-  if (options.quantize == "none") return local::Quantize::none;
-  if (options.quantize == "int8") return local::Quantize::int8;
-  if (options.quantize == "fp8") return local::Quantize::fp8;
-  if (options.quantize == "int4") return local::Quantize::int4;
-  return core::fail(core::ErrorKind::invalid_value,
-                    "model '" + options.name + "': quantize must be \"none\", \"int8\", \"fp8\" or \"int4\", not \"" +
-                        options.quantize + "\"",
-                    "quantize");
+core::Result<local::Quantize> quantize_of(const std::string& name, const std::string& quantize) {
+  if (quantize == "none") return local::Quantize::none;
+  if (quantize == "int8") return local::Quantize::int8;
+  if (quantize == "fp8") return local::Quantize::fp8;
+  if (quantize == "int4") return local::Quantize::int4;
+  return core::fail(
+      core::ErrorKind::invalid_value,
+      "model '" + name + "': quantize must be \"none\", \"int8\", \"fp8\" or \"int4\", not \"" + quantize + "\"",
+      "quantize");
 }
 
 core::Result<local::KvType> kv_type_of(const LocalModelOptions& options) {
@@ -49,6 +49,9 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
   const LocalModelOptions& options = parts.options;
   std::vector<local::AdapterOptions> adapters;
   for (const LocalAdapterOptions& adapter : options.adapters) adapters.push_back({adapter.id, adapter.directory});
+  const auto draft_quantize =
+      quantize_of(options.name + "', its draft '" + options.draft.directory, options.draft.quantize);
+  if (!draft_quantize) return std::unexpected(draft_quantize.error());
   // The template first: it is small, and a mistake in it should not cost the time to load the weights.
   auto chat = local::load_chat_template(options.directory);
   if (!chat) return std::unexpected(chat.error());
@@ -71,7 +74,10 @@ core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quan
                                                          ? local::Speculation::prompt_lookup
                                                          : local::Speculation::none,
                                       .speculation_tokens = static_cast<int>(options.speculation_tokens),
-                                      .speculation_batch_max = static_cast<int>(options.speculation_batch_max)};
+                                      .speculation_batch_max = static_cast<int>(options.speculation_batch_max),
+                                      .draft = {.dir = options.draft.directory,
+                                                .tokens = static_cast<int>(options.draft.tokens),
+                                                .quantize = *draft_quantize}};
   auto engine = local::Replicas::load(settings, static_cast<int>(options.replicas),
                                       hooks_of(options.name, std::move(make_runner)));
   if (!engine) return std::unexpected(engine.error());
@@ -88,6 +94,10 @@ core::Result<void> load_embedder(LocalModel::Parts& parts, local::Quantize quant
   if (options.kv_type != "auto") {
     return core::fail(core::ErrorKind::unsupported,
                       "model '" + options.name + "': an embedding model keeps no keys and values", "kv_type");
+  }
+  if (!options.draft.directory.empty()) {
+    return core::fail(core::ErrorKind::unsupported,
+                      "model '" + options.name + "': a draft is for models that generate text", "draft");
   }
   auto embedder =
       local::EmbeddingEngine::load({.dir = options.directory,
@@ -134,7 +144,7 @@ TokenCounter LocalModel::counter(std::shared_ptr<const LocalModel> model) {
 
 core::Result<std::shared_ptr<LocalModel>> load_local_model(const LocalModelOptions& options,
                                                            local::RunnerFactory make_runner) {
-  const auto quantize = quantize_of(options);
+  const auto quantize = quantize_of(options.name, options.quantize);
   if (!quantize) return std::unexpected(quantize.error());
   const auto config = local::load_model_config(options.directory);
   if (!config) return std::unexpected(config.error());

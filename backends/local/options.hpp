@@ -14,6 +14,14 @@ struct LocalAdapterOptions {
   friend bool operator==(const LocalAdapterOptions&, const LocalAdapterOptions&) = default;
 };
 
+// A small model of the same vocabulary that guesses for a local model.
+struct LocalDraftOptions {
+  std::string directory;  // HF-format model folder; "": none
+  std::uint32_t tokens = 4;
+  std::string quantize = "none";  // as the model's
+  friend bool operator==(const LocalDraftOptions&, const LocalDraftOptions&) = default;
+};
+
 struct LocalModelOptions {
   std::string name;                       // what clients ask for
   std::string directory;                  // HF-format model folder
@@ -34,6 +42,7 @@ struct LocalModelOptions {
   std::string speculation = "off";  // where guesses ahead come from: "off", "prompt_lookup"
   std::uint32_t speculation_tokens = 6;
   std::uint32_t speculation_batch_max = 8;
+  LocalDraftOptions draft;  // beside `speculation` or alone
 };
 
 }  // namespace ganglion::backends

@@ -56,6 +56,9 @@ TEST(Describe, TellsWhatNeedsARestart) {
       "x}\n");
   EXPECT_THAT(changed_not_reloadable(before, after),
               ElementsAre("server.listen", "server.workers", "local", "ledger.directory"));
+  EXPECT_THAT(changed_not_reloadable(before, good("local: [{name: demo-chat, path: models/demo-chat, draft: {path: "
+                                                  "models/demo-chat}}]\n")),
+              ElementsAre("local"));
 }
 
 TEST(Default, EmbeddedFileLoadsAndIsTheRepositorysFile) {

@@ -229,6 +229,26 @@ TEST(Loader, ModelFoldersAndTlsFilesAreResolved) {
   EXPECT_EQ(loaded->server.tls.cert_file, (folder / "cert.pem").string());
 }
 
+TEST(Loader, ADraftsFolderIsResolvedAsItsModels) {
+  const TempFolder folder;
+  folder.write("models/m/config.json", "{}");
+  folder.write("c.yaml", "local: [{name: m, path: models/m, draft: {path: models/d, tokens: 3, quantize: int8}}]\n");
+  const LoadResult bad = load_file(folder / "c.yaml");
+  ASSERT_FALSE(bad);
+  EXPECT_THAT(format(bad.error()), HasSubstr(": local[0].draft.path: no model folder (one with a config.json) at " +
+                                             (folder / "models/d").string()));
+  folder.write("models/d/config.json", "{}");
+  const LoadResult loaded = load_file(folder / "c.yaml");
+  ASSERT_TRUE(loaded) << format(loaded.error());
+  const backends::LocalDraftOptions& draft = loaded->local_models[0].draft;
+  EXPECT_EQ(draft.directory, (folder / "models/d").string());
+  EXPECT_EQ(draft.tokens, 3U);
+  EXPECT_EQ(draft.quantize, "int8");
+  EXPECT_THAT(report("local: [{name: m, path: p, draft: {tokens: 3}}]\n"),
+              HasSubstr("local[0].draft: names no model: `path` is missing"));
+  EXPECT_THAT(report("local: [{name: m, path: p, draft: {path: d, tokens: 0}}]\n"), HasSubstr("local[0].draft.tokens"));
+}
+
 TEST(Loader, ModelFolderOrderOfPlaces) {
   const TempFolder data;
   const TempFolder conf;
