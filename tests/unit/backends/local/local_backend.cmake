@@ -4,6 +4,7 @@ ganglion_test(backends_local SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/local_calibrate_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/local_chat_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/local_completions_test.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/local_draft_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/local_lifecycle_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/local_lora_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/local_prefix_test.cpp

@@ -164,6 +164,56 @@ TEST_F(CudaEngineTest, GuessingAheadAnswersTheSameInFewerSteps) {
   EXPECT_EQ(fast->stats().kv_pages_used_now, 0);
 }
 
+// A draft model beside the model: two runners, two stores of pages, one device. The draft is the same model with 8-bit
+// weights, so that most of its guesses are right.
+TEST_F(CudaEngineTest, ADraftModelsGuessesAnswerTheSameInFewerSteps) {
+  const auto plain = load(demo());
+  auto options = demo();
+  options.draft = {.dir = options.dir, .tokens = 4, .quantize = Quantize::int8, .measured = false};
+  const auto fast = load(options);
+  ASSERT_TRUE(plain != nullptr && fast != nullptr);
+  std::ifstream file(model_dir("demo_chat_goldens.json"));
+  const auto goldens = nlohmann::json::parse(file);
+  const auto make = [&](const nlohmann::json& c, float temperature) {
+    auto r = greedy(c.at("prompt_ids").get<std::vector<std::int32_t>>(), 40);
+    r.sampling.temperature = temperature;
+    r.sampling.seed = 11;
+    r.sampling.repetition_penalty = temperature > 0 ? 1.1f : 1.0f;
+    r.prefix_space = "a";
+    return r;
+  };
+  int answers = 0, same = 0;
+  for (const auto& c : goldens.at("cases")) {
+    for (const float temperature : {0.0f, 0.7f}) {
+      const auto a = generate(*plain, make(c, temperature)), b = generate(*fast, make(c, temperature));
+      EXPECT_EQ(b.last.kind, GenerateEvent::Kind::done) << b.last.error.message;
+      EXPECT_EQ(a.last.usage.completion_tokens, b.last.usage.completion_tokens);
+      ++answers;
+      same += a.tokens == b.tokens ? 1 : 0;
+    }
+  }
+  EXPECT_GE(same * 10, answers * 9) << same << " of " << answers;
+  EXPECT_GT(fast->stats().drafted_right_tokens * 10, fast->stats().drafted_tokens * 7);
+  EXPECT_LT(fast->stats().steps * 2, plain->stats().steps);
+  // Several at once, some of them given up.
+  std::vector<std::shared_ptr<KeepingSink>> sinks;
+  std::vector<Handle> handles;
+  for (int i = 0; i < 6; ++i) {
+    sinks.push_back(std::make_shared<KeepingSink>());
+    auto r = make(goldens.at("cases").at(static_cast<std::size_t>(i)), 0.7f);
+    r.max_tokens = 200;
+    const auto handle = fast->submit(std::move(r), sinks.back());
+    ASSERT_TRUE(handle);
+    handles.push_back(*handle);
+  }
+  sinks[0]->wait_for_events(2);
+  fast->cancel(handles[0]);
+  fast->cancel(handles[3]);
+  for (const auto& sink : sinks) EXPECT_EQ(sink->wait().last.kind, GenerateEvent::Kind::done);
+  EXPECT_EQ(fast->stats().kv_pages_used_now, 0);
+  EXPECT_EQ(fast->stats().draft_pages_used_now, 0);
+}
+
 TEST_F(CudaEngineTest, CancellingFreesThePages) {
   const auto engine = load(demo());
   ASSERT_NE(engine, nullptr);
