@@ -27,6 +27,8 @@ using metrics::Family;
 constexpr std::size_t kInFlightMax = 512;
 constexpr std::size_t kOthersMax = 200'000;
 constexpr std::chrono::milliseconds kCommandTime{200};
+constexpr std::chrono::milliseconds kUndecidedPause{20};
+constexpr unsigned kMissesMax = 4;  // rounds without an answer, of a store that is there
 
 // ARGV: gateway, the data that it has registered in ("" none yet), ms after which a gateway that is silent does not
 // count, process, 1 if that one speaks for the gateway from now on.
@@ -184,7 +186,7 @@ void BudgetShare::kick() {
 }
 
 boost::asio::awaitable<void> BudgetShare::pause() {
-  timer_.expires_after(options_.interval);
+  timer_.expires_after(undecided_ ? std::min(options_.interval, kUndecidedPause) : options_.interval);
   boost::system::error_code ignored;
   if (!kicked_) co_await timer_.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, ignored));
 }
@@ -217,7 +219,14 @@ boost::asio::awaitable<void> BudgetShare::run() {
       up = co_await announce();
       if (!*alive) co_return;
     }
-    const auto sharing = up                         ? metering::Sharing::leased
+    // Neither a first connection that takes its time nor an answer that comes late is an outage. A gateway that has
+    // just started does not know what the others have spent, and must not take its own share before it is known whether
+    // it can ask; one that has given slack back must not refuse what the next answer grants.
+    misses_ = up ? 0 : misses_ + 1;
+    const net::RedisState state = redis_.state();
+    undecided_ =
+        !up && (state == net::RedisState::connecting || (state == net::RedisState::up && misses_ < kMissesMax));
+    const auto sharing = up || undecided_           ? metering::Sharing::leased
                          : options_.share_in_outage ? metering::Sharing::alone
                                                     : metering::Sharing::leased;
     budgets_.share(sharing, std::max(gateways_, options_.gateways));

@@ -59,6 +59,8 @@ class BudgetShare {
   std::atomic<bool> kicked_{false};
   std::uint64_t sequence_ = 0;  // of exchanges
   bool in_charge_ = false;      // the store knows that this process speaks for the gateway
+  bool undecided_ = false;      // the store has neither answered nor failed
+  unsigned misses_ = 0;         // rounds since it answered
   std::string born_;            // when the store's data began
   std::string registered_in_;   // the data in which all was registered; "": none yet
   std::uint32_t gateways_ = 1;

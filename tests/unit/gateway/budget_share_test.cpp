@@ -30,18 +30,16 @@ constexpr metering::BudgetSubject kSubject{.key = "k", .tenant = "t"};
 class Gateway {
  public:
   Gateway(const std::string& name, const RedisServer& redis, std::uint64_t limit, BudgetShareOptions options,
-          std::uint64_t history = 0)
+          std::uint64_t history = 0, net::RedisOptions redis_options = {.command_timeout = 2s, .hung_after = 250ms})
       : metrics_({}, {}, clock_), budgets_(clock_, hooks_) {
     const std::vector<metering::BudgetOptions> rules{
         {.name = "b", .limit_neurons = std::to_string(limit), .window = "month"}};
     budgets_.prepare(metering::BudgetRules::make(rules, {}, 0).value());
     if (history != 0) budgets_.restore(kSubject, neurons(history), clock_.wall(), "old");
     budgets_.ready();
-    client_ = std::make_unique<net::RedisClient>(
-        io_.get_executor(),
-        net::RedisOptions{
-            .addresses = {redis.address()}, .command_timeout = 2s, .hung_after = 250ms, .key_prefix = "t:"},
-        redis_hooks_);
+    redis_options.addresses = {redis.address()};
+    redis_options.key_prefix = "t:";
+    client_ = std::make_unique<net::RedisClient>(io_.get_executor(), std::move(redis_options), redis_hooks_);
     share_ = std::make_unique<BudgetShare>(io_, *client_, budgets_, options, name, metrics_.registry());
     thread_ = std::thread([this] { io_.run(); });
   }
@@ -207,6 +205,22 @@ TEST(BudgetShare, AStoreThatNeverAnsweredLeavesAnEvenShare) {
   strict.share_in_outage = false;
   Gateway b("b", redis, 1'000, strict);
   EXPECT_FALSE(b.spend(5, 300ms));
+}
+
+// Who has just started does not know what the others have spent.
+TEST(BudgetShare, AFirstConnectionThatTakesItsTimeIsNoOutage) {
+  RedisServer redis;
+  Gateway a("a", redis, 1'000, quick());
+  ASSERT_TRUE(a.spend(800, 10s));
+  ASSERT_TRUE(a.until(metering::Sharing::leased));
+  std::this_thread::sleep_for(100ms);
+  redis.stop();
+  Gateway b("b", redis, 1'000, quick(), 0, {.connect_timeout = 60s, .hung_after = 60s});
+  EXPECT_FALSE(b.until(metering::Sharing::alone, 300ms));
+  EXPECT_FALSE(b.spend(450, 50ms));
+  redis.resume();
+  EXPECT_TRUE(b.spend(150, 10s));
+  EXPECT_FALSE(b.spend(100, 500ms));
 }
 
 TEST(BudgetShare, ADeadGatewaysSliceLapsesAndItsSpendingStays) {
