@@ -1,6 +1,7 @@
-// simulation [--seeds FROM:COUNT] [--seed N] [--list FILE] [--lying-disk] [--trace] [--log] [--batch N] [--seconds N]
-// Runs seeds, each batch of them in a process of its own, and says which of them violate the contract. Exit code 0:
-// none did.
+// simulation [--seeds FROM:COUNT] [--seed N] [--list FILE] [--lying-disk] [--trace] [--redis] [--log] [--record FILE]
+// [--batch N]
+// [--seconds N] Runs seeds, each batch of them in a process of its own, and says which of them violate the contract.
+// Exit code 0: none did.
 
 #include <malloc.h>
 #include <sched.h>
@@ -26,11 +27,12 @@ constexpr std::uint64_t kTellEvery = 10'000;
 
 struct Options {
   std::uint64_t from = 1, count = 100;
-  std::uint64_t batch = 16;  // what killed lives leave in a process is bounded by it
+  std::uint64_t batch = 8;  // what killed lives leave in a process is bounded by it
   bool trace = false;
   bool twice = false;  // each seed again, to see that it repeats
   long seconds = 0;
-  std::string list;  // a file of seeds, one a line
+  std::string list;    // a file of seeds, one a line
+  std::string record;  // where to write what Redis was asked
   ganglion::sim::RunOptions run;
 };
 
@@ -72,11 +74,25 @@ void report(std::uint64_t seed, const ganglion::sim::RunResult& result, bool tra
   std::fflush(stdout);
 }
 
+// Each command: a number of words, then each word behind its size. A 0 ends the seed.
+void write_record(const std::string& path, const std::vector<std::vector<std::string>>& commands) {
+  std::ofstream out(path, std::ios::binary | std::ios::app);
+  for (const auto& words : commands) {
+    out << words.size() << '\n';
+    for (const std::string& word : words) out << word.size() << '\n' << word << '\n';
+  }
+  out << "0\n";
+}
+
 Sums run_batch(std::uint64_t from, std::uint64_t count, const Options& options) {
   Sums sums;
   for (std::uint64_t seed = from; seed < from + count; ++seed) {
     ::alarm(60);  // of real time: a simulation that does not end says which seed it was
-    const auto result = ganglion::sim::run_seed(seed, options.run);
+    std::vector<std::vector<std::string>> asked;
+    ganglion::sim::RunOptions run = options.run;
+    if (!options.record.empty()) run.record = &asked;
+    const auto result = ganglion::sim::run_seed(seed, run);
+    if (!options.record.empty()) write_record(options.record, asked);
     report(seed, result, options.trace);
     if (options.trace)
       std::printf("digest %016llx\n", static_cast<unsigned long long>(result.digest)), std::fflush(stdout);
@@ -160,6 +176,10 @@ Options parse(int argc, char** argv) {
       out.run.lying_disk = true;
     } else if (name == "--log") {
       out.run.log = true;
+    } else if (name == "--record") {
+      out.record = value();
+    } else if (name == "--redis") {
+      out.run.redis = true;
     } else if (name == "--trace") {
       out.trace = true;
     } else if (name == "--twice") {
@@ -207,6 +227,7 @@ int main(int argc, char** argv) {
   stay_on_one_processor();
   const auto began = std::chrono::steady_clock::now();
   Sums total;
+  if (!options.record.empty()) std::filesystem::remove(options.record);
   ganglion::sim::run_seed(0, options.run);  // what a process does once only is behind it then, and its children
   if (!options.list.empty()) run_list(options, total);
   const std::uint64_t end = options.list.empty() ? options.from + options.count : options.from;

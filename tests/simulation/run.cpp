@@ -10,6 +10,7 @@
 #include "core/log.hpp"
 #include "tests/simulation/disk.hpp"
 #include "tests/simulation/oracle.hpp"
+#include "tests/simulation/redis_server.hpp"
 
 namespace ganglion::sim {
 namespace {
@@ -21,15 +22,18 @@ log: {level: "off", access_log: false}
 ledger: {directory: "/nowhere"}
 key_pepper: "${PEPPER}"
 keys:
-  - {id: a, secret: "${KEY_A}"}
-  - {id: b, secret: "${KEY_B}", limits: {requests: {rate: 2/s, burst: 3}}}
-  - {id: free, secret: "${KEY_FREE}"}
+  - {id: a, secret: "${KEY_A}", tenant: of-a}
+  - {id: b, secret: "${KEY_B}", tenant: of-b, limits: {requests: {rate: 2/s, burst: 3}}}
+  - {id: free, secret: "${KEY_FREE}", tenant: of-free}
+tenants: [{name: of-a}, {name: of-b}, {name: of-free}]
 pricing: {models: [{model: m, output_per_1m: 1000000}]}
 budgets: [{name: of-a, key: a, neurons: 50}]
 providers:
   - {name: one, base_url: "http://127.0.0.1:9001/v1", api_key: "${PROVIDER}", models: [m], timeouts: {first_byte: 2s, idle: 2s, connect: 1s}}
   - {name: two, base_url: "http://127.0.0.1:9002/v1", api_key: "${PROVIDER}", models: [m], timeouts: {first_byte: 2s, idle: 2s, connect: 1s}}
 gateways: [{name: default, cache: {ttl: 20s}, retry: {attempts: 2, backoff: 20ms}}]
+limits: {gateways: 2}
+budget_sharing: {gateways: 2}
 request: {timeout: 20s}
 shutdown: {drain: 5s}
 )";
@@ -85,37 +89,56 @@ class Run {
         disk_(machine_, options.root),
         net_(machine_),
         world_(machine_, net_),
-        oracle_(world_, disk_.root() + "/ledger"),
+        redis_(machine_, net_),
+        oracle_(world_, disk_.root()),
         config_(parsed()),
         lying_(options.lying_disk) {
     Random& random = machine_.random;
-    config_.ledger.directory = disk_.root() + "/ledger";
     config_.ledger.segment_bytes = 64 * 1024;
     config_.ledger.reserve_bytes = 16 * 1024;
     config_.server.workers = random.percent(30) ? 2 : 1;
-    const auto neurons = random.between(10, 120);
+    // Half of the seeds are two gateways that share a Redis.
+    shared_ = random.percent(50);
+    if (shared_) config_.redis.addresses = {"127.0.0.1:" + std::to_string(RedisServer::kPort)};
+    const auto neurons = random.between(5, shared_ ? 50 : 120);
     config_.gateway.budgets.front().limit_neurons = std::to_string(neurons);
     oracle_.budget_nano = neurons * 1'000'000'000;
-    oracle_.burst_b = 3;
-    oracle_.per_second_b = 2;
+    // Now and then a limit that is worth slices, and more requests than it allows.
+    const bool limited = random.percent(15);
+    oracle_.burst_b = limited ? 16 : 3;
+    oracle_.per_second_b = limited ? 8 : 2;
+    config_.gateway.keys[1].limits.requests = {.amount = static_cast<std::uint64_t>(oracle_.per_second_b),
+                                               .period_s = 1,
+                                               .burst = static_cast<std::uint64_t>(oracle_.burst_b)};
     config_.gateway.gateways.front().retry.attempts_max = static_cast<int>(random.between(1, 3));
     machine_.preempt = random.percent(20) ? 15 : static_cast<unsigned>(random.between(0, 3));
     world_.requests = static_cast<int>(random.between(3, 30));
     world_.span = random.between(50, 4'000) * kMilli;
+    world_.limited_percent = limited ? 95 : 30;
+    if (limited) world_.requests = 100;
+    world_.pause = limited && random.percent(60) ? 1'300 * kMilli : 0;
     world_.padding = random.percent(30) ? 1'000 : 0;
     disk_.faults.lying = lying_;
     if (options.log) config_.log.level = "info";
+    redis_.record = options.record;
+    redis_.tell = options.redis;
+    world_.gateways = shared_ ? 2 : 1;
+    oracle_.gateways = shared_ ? 2 : 1;
+    oracle_.share_in_outage = config_.budget_sharing.share_in_outage = random.percent(50);
     world_.providers();
   }
 
   RunResult go();
 
  private:
+  using Applications = std::vector<std::unique_ptr<app::Application>>;
   void choose_temper();
   void one_life(End end);
   void last_life();
+  static std::vector<std::uint16_t> ports(const Applications& applications);
   bool probe(std::uint16_t port, const std::string& key);
-  void serve(const std::function<void(app::Application&)>& meanwhile, bool must_start);
+  Applications start(bool must_start);
+  void serve(const std::function<void(Applications&)>& meanwhile, bool must_start);
   void sleep(Nanos time);
   void wait_for(const void* key, const std::function<bool()>& done, Nanos at_most);
   std::string fetch(std::uint16_t port, const std::string& path);
@@ -127,17 +150,21 @@ class Run {
   Disk disk_;
   Net net_;
   World world_;
+  RedisServer redis_;
   Oracle oracle_;
   config::Config config_;
   const bool lying_;
   bool disk_was_troubled_ = false;  // in this life
+  bool shared_ = false;
+  bool calm_ = false;  // providers and clients, in this life
   std::vector<std::string> early_;
 };
 
 void Run::choose_temper() {
   Random& random = machine_.random;
   world_.temper = {};
-  if (random.percent(20)) return;  // all is well
+  calm_ = random.percent(20);
+  if (calm_) return;
   const auto some = [&](unsigned most) { return random.percent(50) ? static_cast<unsigned>(random.below(most)) : 0U; };
   world_.temper = {.refuse = some(30),
                    .silent = some(20),
@@ -215,22 +242,39 @@ std::string Run::quiet_budgets(std::uint16_t port) {
   return {};
 }
 
-void Run::serve(const std::function<void(app::Application&)>& meanwhile, bool must_start) {
-  auto application = std::make_unique<app::Application>(std::make_shared<const config::Config>(config_));
-  if (const auto started = application->start(); !started) {
-    machine_.trace("the gateway does not start: " + started.error().message);
-    if (must_start) wrong("the gateway does not start on a sound disk: " + started.error().message);
-    return;
+// Those that start.
+Run::Applications Run::start(bool must_start) {
+  Applications out;
+  for (int i = 0; i < oracle_.gateways; ++i) {
+    config_.ledger.directory = oracle_.ledger(i);
+    auto application = std::make_unique<app::Application>(std::make_shared<const config::Config>(config_));
+    const std::string name = oracle_.gateways > 1 ? "gateway " + std::to_string(i) : "the gateway";
+    if (const auto started = application->start(); !started) {
+      machine_.trace(name + " does not start: " + started.error().message);
+      if (must_start) wrong(name + " does not start on a sound disk: " + started.error().message);
+      oracle_.absent.insert(machine_.life());
+      continue;
+    }
+    machine_.trace(name + " serves");
+    oracle_.served[i].insert(machine_.life());
+    out.push_back(std::move(application));
   }
-  machine_.trace("the gateway serves");
-  oracle_.served.insert(machine_.life());
+  return out;
+}
+
+void Run::serve(const std::function<void(Applications&)>& meanwhile, bool must_start) {
+  Applications applications = start(must_start);
+  if (applications.empty()) return;
   std::thread others([&] {
-    meanwhile(*application);
-    application->request_stop();
+    meanwhile(applications);
+    for (const auto& each : applications) each->request_stop();
   });
-  application->run();
+  std::vector<std::thread> runs;
+  for (std::size_t i = 1; i < applications.size(); ++i) runs.emplace_back([&, i] { applications[i]->run(); });
+  applications.front()->run();
   others.join();
-  application.reset();
+  for (std::thread& run : runs) run.join();
+  applications.clear();
   if (const auto left = net_.open_sockets(); left != 0) wrong(std::to_string(left) + " sockets are open after the end");
 }
 
@@ -246,24 +290,29 @@ void Run::one_life(End end) {
     machine_.crash_at(machine_.now + when);
   }
   const Nanos began = machine_.now;
-  std::string page;
+  std::vector<std::string> pages;
   const bool returned = machine_.run_life(
       [&] {
+        redis_.life(!shared_);
         serve(
-            [&](app::Application& application) {
+            [&](Applications& applications) {
               if (!troubled_start) disk_trouble();
-              world_.clients(application.proxy_port());
+              world_.clients(ports(applications));
               wait_for(&world_, [&] { return world_.all_ended(); }, 60 * kSecond);
               sleep(began + world_.span - machine_.now);
               if (!world_.all_ended()) wrong("a request never ended");
-              if (end == End::order) page = quiet_budgets(application.admin_port());
+              if (end != End::order || applications.size() < world_.gateways) return;
+              for (const auto& each : applications) pages.push_back(quiet_budgets(each->admin_port()));
             },
             !troubled_start);
       },
       300 * kSecond);
-  oracle_.limited_for[machine_.life()] = machine_.now - began;
+  oracle_.calm(machine_.life(), calm_ && !disk_was_troubled_);
+  oracle_.redis_troubles[machine_.life()] = redis_.troubles();
+  for (std::size_t i = 0; returned && i < pages.size(); ++i)
+    if (!pages[i].empty()) oracle_.life_ended(machine_.life(), static_cast<int>(i), pages[i]);
+  oracle_.killed = oracle_.killed || !returned;
   if (machine_.hung()) wrong("the gateway hangs");
-  if (returned && !page.empty()) oracle_.life_ended(machine_.life(), page);
   machine_.trace(returned ? "stopped by order" : end == End::power ? "power lost" : "killed");
   net_.after_crash();
   disk_.faults = {.lying = lying_};
@@ -288,18 +337,32 @@ void Run::last_life() {
   disk_.faults = {.lying = lying_};
   const bool returned = machine_.run_life(
       [&] {
+        redis_.life(true);
         serve(
-            [&](app::Application& application) {
-              probe(application.proxy_port(), "free");
-              oracle_.budget_refuses = !probe(application.proxy_port(), "a");
+            [&](Applications& applications) {
+              // Budgets are registered by then, whatever was lost.
+              if (shared_) sleep(redis_.lost_data() ? 4 * kSecond : 400 * kMilli);
+              for (const auto& each : applications) probe(each->proxy_port(), "free");
+              oracle_.budget_refuses = !probe(applications.front()->proxy_port(), "a");
               sleep(50 * kMilli);
-              oracle_.budgets_page = fetch(application.admin_port(), "/admin/budgets");
-              oracle_.metrics_page = fetch(application.admin_port(), "/metrics");
+              for (const auto& each : applications) {
+                oracle_.budgets_pages.push_back(fetch(each->admin_port(), "/admin/budgets"));
+                oracle_.metrics_pages.push_back(fetch(each->admin_port(), "/metrics"));
+              }
             },
             true);
       },
       300 * kSecond);
   if (!returned) wrong("the gateway hangs");
+  oracle_.redis_lost_data = redis_.lost_data();
+  oracle_.redis_troubled = redis_.ever_troubled();
+  if (!redis_.broken().empty()) wrong(redis_.broken());
+}
+
+std::vector<std::uint16_t> Run::ports(const Applications& applications) {
+  std::vector<std::uint16_t> out;
+  for (const auto& each : applications) out.push_back(each->proxy_port());
+  return out;
 }
 
 RunResult Run::go() {

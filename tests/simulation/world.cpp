@@ -83,7 +83,12 @@ class ClientEnd final : public Endpoint, public std::enable_shared_from_this<Cli
     if (--world_.unended_ == 0) world_.machine_.wake(&world_);
     asked_->ended_at = world_.machine_.now;
     world_.machine_.trace("client " + std::to_string(asked_->number) + " ends: " + std::to_string(asked_->status) +
-                          (asked_->complete ? " whole, answer " + std::to_string(asked_->answer) : " cut"));
+                          (asked_->complete ? " whole, answer " + std::to_string(asked_->answer) : " cut") + why());
+  }
+
+  std::string why() const {
+    const auto at = asked_->status >= 400 ? asked_->body.find("\"message\"") : std::string::npos;
+    return at == std::string::npos ? "" : ", " + asked_->body.substr(at, asked_->body.find('\n', at) - at);
   }
 
   // Reads the answer as far as it is there; true: it is whole.
@@ -264,7 +269,7 @@ std::shared_ptr<Asked> World::plan(int number) {
   asked->stream = random.percent(stream_percent);
   asked->max_tokens = static_cast<int>(random.between(1, 8));
   asked->prompt = "p" + std::to_string(number);
-  asked->key = random.percent(70) ? "a" : "b";
+  asked->key = random.percent(limited_percent) ? "b" : "a";
   asked->whole_upload = !random.percent(temper.half_request);
   if (random.percent(shared_percent)) {
     asked->shared = true;
@@ -272,7 +277,7 @@ std::shared_ptr<Asked> World::plan(int number) {
     asked->prompt = "shared" + std::to_string(which);
     asked->stream = which % 2 == 0;
     asked->max_tokens = 5;
-    asked->key = "a";
+    asked->key = random.percent(75) ? "a" : "free";  // of another tenant
   } else if (random.percent(keyed_percent)) {
     // A key of an earlier request now and then: in this life or in one before.
     if (!keyed_.empty() && random.percent(60)) {
@@ -310,19 +315,21 @@ std::string World::text_of(const Asked& asked) const {
 void World::send(std::uint16_t port, const std::shared_ptr<Asked>& asked) {
   asked->sent_at = machine_.now;
   const Nanos leaves = machine_.random.percent(temper.leave) ? machine_.random.between(0, 400) * kMilli : kNever;
-  machine_.trace("client " + std::to_string(asked->number) + " asks " + asked->prompt +
+  machine_.trace("client " + std::to_string(asked->number) + " asks " + asked->prompt + " by " + asked->key + " at " +
+                 std::to_string(asked->gateway) + " for " + std::to_string(asked->max_tokens) +
                  (asked->stream ? " (stream)" : "") +
                  (asked->idempotency_key.empty() ? "" : " with key " + asked->idempotency_key));
   net_.connect(port, std::make_shared<ClientEnd>(*this, asked, text_of(*asked), leaves));
 }
 
-void World::clients(std::uint16_t port) {
+void World::clients(const std::vector<std::uint16_t>& ports) {
   unended_ = 0;
   for (int i = 0; i < requests; ++i) {
     const auto asked = plan(next_++);
     asked_.push_back(asked);
     ++unended_;
-    machine_.at(machine_.random.between(0, span), [this, port, asked] { send(port, asked); });
+    asked->gateway = machine_.random.below(ports.size());
+    machine_.at(machine_.random.between(0, span), [this, port = ports[asked->gateway], asked] { send(port, asked); });
   }
 }
 

@@ -17,6 +17,7 @@ namespace ganglion::sim {
 struct Asked {
   int number = 0;
   int life = 0;
+  std::size_t gateway = 0;
   std::string prompt;  // unique, or shared by requests that the cache may answer together
   std::string key;     // "a", "b" or "free"
   std::string idempotency_key;
@@ -56,13 +57,15 @@ class World {
   World(Machine& machine, Net& net);
 
   Temper temper;
+  std::size_t gateways = 1;
   int requests = 20;         // a life
   Nanos span = 3 * kSecond;  // over which they are sent
-  unsigned shared_percent = 25, keyed_percent = 20, stream_percent = 50;
+  unsigned shared_percent = 25, keyed_percent = 20, stream_percent = 50, limited_percent = 30;
+  Nanos pause = 0;  // in the middle of the span
   int padding = 0;  // bytes of labels, so that ledger segments fill
 
-  void providers();                  // answer from now on; once
-  void clients(std::uint16_t port);  // a life's requests
+  void providers();                                       // answer from now on; once
+  void clients(const std::vector<std::uint16_t>& ports);  // a life's requests, at one gateway or another
   // One plain request that uses one token.
   std::shared_ptr<const Asked> probe(std::uint16_t port, const std::string& key);
   bool all_ended() const { return unended_ == 0; }
