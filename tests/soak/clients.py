@@ -90,6 +90,7 @@ class Soak:
             plan.update(status=rng.choice((500, 502, 503)), fail_first=1)
         elif fault == "slow":
             plan.update(deltas=400, pad=2000, gap_ms=0)
+            asked["pad"] = plan["pad"]
         elif fault == "gone":
             plan.update(deltas=40, gap_ms=5)
             asked["leave"] = rng.randrange(12)

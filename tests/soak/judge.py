@@ -9,6 +9,7 @@ import json
 
 COSTLY = ("completed", "cancelled")  # a broken answer is free
 MODEL_TOKENS_OF_EVENT = 2  # what a count by our own tokenizer may make of one event of a stream that was left
+BYTES_OF_TOKEN = 4  # and of its padding: one token for so many, at most
 
 
 class Broken(AssertionError):
@@ -105,6 +106,7 @@ def contract_d(clients, upstream, by_id, price):
         if attempt["status"] == 200:
             emitted[attempt["id"]] = max(emitted[attempt["id"]], attempt["tokens"])
     delivered = {seen["id"]: seen["words"] for seen in clients if seen["id"]}
+    padded = {seen["id"]: seen["pad"] for seen in clients if seen.get("pad")}
     total = 0
     for request_id, record in by_id.items():
         total += record["output"] if record["outcome"] in COSTLY else 0
@@ -113,7 +115,8 @@ def contract_d(clients, upstream, by_id, price):
         if record["outcome"] == "completed":
             must(record["output"] == emitted[request_id], f"D: {request_id} bills {record['output']} tokens, the upstream emitted {emitted[request_id]}")
         elif record["outcome"] == "cancelled":
-            least, most = delivered.get(request_id, 0), emitted[request_id] * MODEL_TOKENS_OF_EVENT
+            each = MODEL_TOKENS_OF_EVENT + padded.get(request_id, 0) / BYTES_OF_TOKEN
+            least, most = delivered.get(request_id, 0), emitted[request_id] * each
             must(least <= record["output"] <= most, f"D: {request_id} was left: {least} delivered, {emitted[request_id]} emitted, {record['output']} billed")
     return total
 

@@ -92,7 +92,7 @@ keys:
   - {{id: limited, secret: sk-soak-limited, limits: {{requests: {{rate: {limits['rate']}/s, burst: {limits['burst']}}}}}}}
 {more}budgets:
   - {{name: minute, key: budget, neurons: "{limits['budget']}", window: 1m}}
-  - {{name: wide, key: plain, neurons: "{10_000_000 + version}", window: hour}}
+  - {{name: wide, key: plain, neurons: "{round(rate) * 3600 * 64 + 10_000_000 + version}", window: hour}}
 pricing: {{models: [{{model: "*", input_per_1m: "0", output_per_1m: "1000000"}}]}}
 {f'redis: {{addresses: ["127.0.0.1:{redis}"]}}' if redis else ""}
 budget_sharing: {{gateways: 1}}
