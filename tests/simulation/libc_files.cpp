@@ -1,8 +1,10 @@
 // The C library's files, as the simulated machine has them. What lies outside of the simulated disk's folder is the
 // real file system's.
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
@@ -12,6 +14,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <string_view>
 
 #include "tests/simulation/disk.hpp"
 #include "tests/simulation/net.hpp"
@@ -38,7 +41,16 @@ void called() {
   m->point();
 }
 
+// What this process has used of the real machine is no part of a seed.
+bool of_real_process(const char* path) {
+  return machine() != nullptr && path != nullptr && std::string_view{path}.starts_with("/proc/self/");
+}
+
 int open_any(int folder, const char* path, int flags, mode_t mode) {
+  if (of_real_process(path)) {
+    errno = ENOENT;
+    return -1;
+  }
   auto* const d = disk();
   const bool ours = d != nullptr && (d->holds(path) || (folder != AT_FDCWD && d->knows(folder)));
   if (!ours) return REAL(openat)(folder, path, flags, mode);
@@ -85,11 +97,33 @@ int openat(int folder, const char* path, int flags, ...) {
   const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;
   va_end(arguments);
   auto* const d = disk();
-  if (d == nullptr || !d->holds(path)) {
+  if ((d == nullptr || !d->holds(path)) && !of_real_process(path)) {
     static const auto real = reinterpret_cast<int (*)(int, const char*, int, ...)>(next_symbol("openat"));
     return real(folder, path, flags, mode);
   }
   return open_any(folder, path, flags, mode);
+}
+
+FILE* fopen64(const char* path, const char* mode) {
+  if (!of_real_process(path)) return REAL(fopen64)(path, mode);
+  errno = ENOENT;
+  return nullptr;
+}
+
+FILE* fopen(const char* path, const char* mode) {
+  return fopen64(path, mode);
+}
+
+DIR* opendir(const char* path) {
+  if (!of_real_process(path)) return REAL(opendir)(path);
+  errno = ENOENT;
+  return nullptr;
+}
+
+int getrusage(__rusage_who_t who, rusage* out) noexcept {
+  if (machine() == nullptr) return REAL(getrusage)(who, out);
+  *out = {};
+  return 0;
 }
 
 int close(int fd) {

@@ -9,6 +9,7 @@
 #include <ctime>
 
 #include <cstring>
+#include <map>
 
 #include "tests/simulation/machine.hpp"
 
@@ -60,6 +61,12 @@ void take(pthread_mutex_t* mutex) {
   ++m->current()->held;
 }
 
+// Those held, by how many: such locks know no owner, and static ones outlive a life.
+std::map<pthread_rwlock_t*, int>& held_locks() {
+  static std::map<pthread_rwlock_t*, int> held;
+  return held;
+}
+
 int wait_on(pthread_cond_t* cond, pthread_mutex_t* mutex, Nanos deadline) {
   auto* const m = machine();
   REAL(pthread_mutex_unlock, nullptr)(mutex);
@@ -71,6 +78,11 @@ int wait_on(pthread_cond_t* cond, pthread_mutex_t* mutex, Nanos deadline) {
 }
 
 }  // namespace
+
+void ganglion::sim::free_locks() {
+  for (const auto& [lock, holders] : held_locks()) *lock = PTHREAD_RWLOCK_INITIALIZER;
+  held_locks().clear();
+}
 
 extern "C" {
 
@@ -112,6 +124,7 @@ int pthread_rwlock_rdlock(pthread_rwlock_t* lock) {
   auto* const m = machine();
   if (m == nullptr) return REAL(pthread_rwlock_rdlock, nullptr)(lock);
   while (REAL(pthread_rwlock_tryrdlock, nullptr)(lock) == EBUSY) m->block(lock, kNever);
+  ++held_locks()[lock];
   return 0;
 }
 
@@ -119,12 +132,17 @@ int pthread_rwlock_wrlock(pthread_rwlock_t* lock) {
   auto* const m = machine();
   if (m == nullptr) return REAL(pthread_rwlock_wrlock, nullptr)(lock);
   while (REAL(pthread_rwlock_trywrlock, nullptr)(lock) == EBUSY) m->block(lock, kNever);
+  ++held_locks()[lock];
   return 0;
 }
 
 int pthread_rwlock_unlock(pthread_rwlock_t* lock) {
   const int result = REAL(pthread_rwlock_unlock, nullptr)(lock);
-  if (auto* const m = machine()) m->wake(lock);
+  if (auto* const m = machine()) {
+    if (const auto held = held_locks().find(lock); held != held_locks().end() && --held->second == 0)
+      held_locks().erase(held);
+    m->wake(lock);
+  }
   return result;
 }
 

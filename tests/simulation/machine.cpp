@@ -115,6 +115,15 @@ void Machine::wait_go(Thread* self) {
   futex_wait(&self->go);
   self->go = 0;
   if (self->die) ::syscall(SYS_exit, 0);
+  await_leaving();
+}
+
+// What the C library frees for a thread that is done must not happen beside the next one: what is where in memory would
+// be chance.
+void Machine::await_leaving() {
+  if (leaving_ == 0) return;
+  while (::syscall(SYS_tgkill, ::syscall(SYS_getpid), leaving_, 0) == 0) ::syscall(SYS_sched_yield);
+  leaving_ = 0;
 }
 
 void Machine::reschedule() {
@@ -165,18 +174,20 @@ void* Machine::thread_main(void* raw) {
   futex_wait(&self->go);
   self->go = 0;
   if (self->die) ::syscall(SYS_exit, 0);
+  g_machine->await_leaving();
   t_self = self;
   void* const result = self->start(self->argument);
   g_machine->finish(self);
   return result;
 }
 
-// The last that a thread does with the baton; what the C library still does for it, it does without.
+// The last that a thread does with the baton. Whoever gets it waits until the C library is done with this one, too.
 void Machine::finish(Thread* self) {
   self->done = true;
   std::erase(threads_, self);
   wake(self);
   t_self = nullptr;
+  leaving_ = self->tid;
   hand_over(choose());
 }
 
@@ -229,6 +240,7 @@ bool Machine::run_life(std::function<void()> main, Nanos limit) {
     delete thread;
   }
   threads_.clear();
+  if (!returned) free_locks();
   events_ = {};
   limit_ = crash_at_ = kNever;
   return returned;

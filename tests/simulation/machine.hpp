@@ -113,6 +113,7 @@ class Machine {
   Thread* choose();
   void hand_over(Thread* next);
   void wait_go(Thread* self);
+  void await_leaving();
   void finish(Thread* self);
   void due();
   void note(std::uint64_t value) { digest_ = (digest_ ^ value) * 0x100000001b3ULL; }
@@ -123,6 +124,7 @@ class Machine {
   std::uint64_t order_ = 0;
   Thread* current_ = nullptr;
   Thread controller_;
+  int leaving_ = 0;  // the tid of a thread that has given the baton away for the last time
   int life_ = 0;
   int next_id_ = 1;
   Nanos limit_ = kNever;
@@ -137,6 +139,9 @@ class Machine {
 // nullptr: none runs, or the caller is no thread of it; then the C library's own functions are used.
 Machine* machine();
 extern Machine* g_machine;
+
+// Locks of readers and writers whose holders have died with their life are free (libc_threads.cpp).
+void free_locks();
 
 // The next definition of a C function: the C library's own.
 void* next_symbol(const char* name, const char* version = nullptr);

@@ -87,8 +87,8 @@ class ClientEnd final : public Endpoint, public std::enable_shared_from_this<Cli
   }
 
   std::string why() const {
-    const auto at = asked_->status >= 400 ? asked_->body.find("\"message\"") : std::string::npos;
-    return at == std::string::npos ? "" : ", " + asked_->body.substr(at, asked_->body.find('\n', at) - at);
+    const auto at = asked_->status >= 400 ? asked_->body.find("\"code\"") : std::string::npos;
+    return at == std::string::npos ? "" : ", " + asked_->body.substr(at, asked_->body.find('}', at) - at);
   }
 
   // Reads the answer as far as it is there; true: it is whole.
