@@ -98,7 +98,7 @@ TEST(Budget, AStreamPastItsReservationIsCut) {
     self->read_request(socket);
     socket.send(kStreamHead);
     for (int i = 0; i < 400 && socket.send(chunk(delta("a"))); ++i) std::this_thread::sleep_for(1ms);
-    socket.wait_closed(5s);
+    socket.wait_closed(60s);
     closed.set_value();
   }});
   self = &upstream;
@@ -112,7 +112,7 @@ TEST(Budget, AStreamPastItsReservationIsCut) {
   EXPECT_NE(answer.find("The answer was cut. Budget `b`"), std::string::npos);
   EXPECT_EQ(answer.find("[DONE]"), std::string::npos);
   EXPECT_LT(answer.find("finish_reason\":\"budget_exceeded"), answer.find("\"error\"")) << "the reason, then the error";
-  EXPECT_EQ(closed.get_future().wait_for(2s), std::future_status::ready) << "the upstream is stopped";
+  EXPECT_EQ(closed.get_future().wait_for(50s), std::future_status::ready) << "the upstream is stopped";
   const auto records = gateway.records();
   ASSERT_EQ(records.size(), 1U);
   EXPECT_EQ(records[0].outcome, Outcome::cancelled);
@@ -233,7 +233,7 @@ TEST(Budget, AClientThatLeavesGivesBackItsReservation) {
   ScriptedUpstream upstream({[&](RawSocket& socket) {
     self->read_request(socket);
     socket.send(kStreamHead + chunk(delta("one")) + chunk(delta("two")));
-    socket.wait_closed(5s);
+    socket.wait_closed(60s);
   }});
   self = &upstream;
   RunningGateway gateway(provider(upstream.port()) + kNoCache + limit(100));

@@ -17,9 +17,8 @@ using namespace std::chrono_literals;
 using metering::Outcome;
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kGoneWithin = 100ms;
-constexpr auto kScrape = 100ms;  // the engine is watched through /metrics, on a machine that is busy
-constexpr auto kPatience = 5s;
+constexpr auto kGoneWithin = 3s;  // some ms where idle
+constexpr auto kPatience = 60s;
 
 // Until `done` says so; how long it took.
 template <class Done>
@@ -54,7 +53,7 @@ TEST_P(LocalClientGone, StopsTheGenerationAndBillsWhatWasProduced) {
     return gateway.metric("ganglion_engine_requests_total", {"result=\"cancelled\""}) == 1 &&
            gateway.metric("ganglion_engine_running_requests") + gateway.metric("ganglion_engine_queue_length") == 0;
   });
-  EXPECT_LT(took, kGoneWithin + kScrape);
+  EXPECT_LT(took, kGoneWithin);
   EXPECT_EQ(gateway.metric("ganglion_engine_kv_pages_used"), 0);
   wait_until([&] { return gateway.metric("ganglion_requests_cancelled_total", {"client_gone"}) == 1; });
   const double generated = gateway.metric("ganglion_engine_tokens_total", {"phase=\"generated\""});

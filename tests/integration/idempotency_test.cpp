@@ -118,7 +118,7 @@ TEST(IdempotencyKey, FiftyAtOnceMakeOneCallAndOneCharge) {
   for (const bool stream : {false, true}) {
     std::counting_semaphore<> go{0};
     Counting upstream([&](int call) {
-      EXPECT_TRUE(go.try_acquire_for(5s));
+      EXPECT_TRUE(go.try_acquire_for(120s));
       return stream ? numbered_stream(call) : numbered(call);
     });
     RunningGateway gateway(provider(upstream.port()), 2);
@@ -128,7 +128,7 @@ TEST(IdempotencyKey, FiftyAtOnceMakeOneCallAndOneCharge) {
           std::async(std::launch::async, [&] { return gateway.chat(stream ? "\"stream\":true," : "", kKey); }));
     }
     // All of them are in before the upstream says a word.
-    for (int i = 0; i < 500 && gateway.metric(kFamily) < 50; ++i) std::this_thread::sleep_for(10ms);
+    for (int i = 0; i < 6'000 && gateway.metric(kFamily) < 50; ++i) std::this_thread::sleep_for(10ms);
     go.release(100);
     std::set<std::string> bodies;
     int replayed = 0;
@@ -153,7 +153,7 @@ TEST(IdempotencyKey, WhoComesDuringAStreamFollowsItLive) {
   ScriptedUpstream upstream({[&](RawSocket& socket) {
     upstream.read_request(socket);
     socket.send(kStreamHead + chunk(delta("one")));
-    followed.get_future().wait_for(5s);
+    followed.get_future().wait_for(60s);
     socket.send(chunk(delta("two") + kFinish + kUsageEvent + kDone) + "0\r\n\r\n");
   }});
   RunningGateway gateway(provider(upstream.port()));
@@ -191,7 +191,7 @@ TEST(IdempotencyKey, ACallWhoseClientLeftIsFinishedForItsRetry) {
       if (stream) {
         EXPECT_NE(client.read_until(delta("one")), "");
       } else {
-        for (int i = 0; i < 500 && upstream.requests().empty(); ++i) std::this_thread::sleep_for(5ms);
+        for (int i = 0; i < 12'000 && upstream.requests().empty(); ++i) std::this_thread::sleep_for(5ms);
       }
     }
     left.release();

@@ -64,7 +64,7 @@ class FailingDevice : public testing::Test {
   }
   template <class Done>
   static bool soon(Done done) {
-    for (int i = 0; i < 10'000 && !done(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    for (int i = 0; i < 60'000 && !done(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return done();
   }
   std::shared_ptr<local::Trouble> trouble_ = std::make_shared<local::Trouble>();

@@ -89,7 +89,7 @@ class SemanticTest : public testing::Test {
   std::string store(const std::string& body) {
     const std::string answer = ask(body);
     EXPECT_EQ(status_of(answer), 200) << answer;
-    for (int i = 0; i < 2'000 && metric("ganglion_semantic_entries 0"); ++i) std::this_thread::sleep_for(1ms);
+    for (int i = 0; i < 60'000 && metric("ganglion_semantic_entries 0"); ++i) std::this_thread::sleep_for(1ms);
     return answer;
   }
   nlohmann::json looks() {
@@ -230,7 +230,7 @@ TEST_F(SemanticTest, AProvidersEmbeddingsServeAsWell) {
 }
 
 TEST_F(SemanticTest, ALateEmbeddingIsAPlainMissAndHoldsUpNobodyElse) {
-  upstream.embedding_delay = 400ms;
+  upstream.embedding_delay = 4s;
   gateway = std::make_unique<RunningGateway>([&] {
     std::string yaml = config(upstream, "embedding_model: remote-embedder, threshold: 0.9");
     return yaml.replace(yaml.find("timeout: 10s"), 12, "timeout: 30ms");
@@ -239,7 +239,7 @@ TEST_F(SemanticTest, ALateEmbeddingIsAPlainMissAndHoldsUpNobodyElse) {
   const std::string answer = ask(question("why is the sky blue?"));
   EXPECT_EQ(status_of(answer), 200);
   EXPECT_EQ(header_of(answer, "cf-aig-cache-status"), "MISS");
-  EXPECT_LT(std::chrono::steady_clock::now() - began, 390ms);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 3900ms);
   EXPECT_TRUE(metric(R"(ganglion_semantic_lookups_total{result="timed_out"} 1)"));
   EXPECT_TRUE(metric("ganglion_semantic_entries 0"));
 }
@@ -282,7 +282,7 @@ class SemanticRestartTest : public SemanticTest {
  protected:
   ~SemanticRestartTest() override { gateway.reset(); }
   bool eventually(const std::string& line) {
-    for (int i = 0; i < 2'000 && !metric(line); ++i) std::this_thread::sleep_for(1ms);
+    for (int i = 0; i < 60'000 && !metric(line); ++i) std::this_thread::sleep_for(1ms);
     return metric(line);
   }
   const TempDir directory;

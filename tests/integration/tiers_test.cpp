@@ -37,7 +37,7 @@ class Gated {
   void answer(int count = 1) { permits_ += count; }
   std::size_t asked() const { return upstream_.requests().size(); }
   bool wait_asked(std::size_t count) const {
-    for (int i = 0; i < 10'000 && asked() < count; ++i) std::this_thread::sleep_for(1ms);
+    for (int i = 0; i < 60'000 && asked() < count; ++i) std::this_thread::sleep_for(1ms);
     return asked() >= count;
   }
   // The user text of the i-th request that reached the upstream.

@@ -15,7 +15,7 @@ namespace ganglion::test {
 
 // Fails the test when the coroutine throws or is not done within `limit`.
 inline void run_coroutine(boost::asio::io_context& io, std::function<boost::asio::awaitable<void>()> body,
-                          std::chrono::milliseconds limit = std::chrono::seconds{10}) {
+                          std::chrono::milliseconds limit = std::chrono::seconds{60}) {
   bool finished = false;
   std::exception_ptr thrown;
   boost::asio::co_spawn(io, std::move(body), [&](std::exception_ptr error) {
@@ -35,7 +35,7 @@ inline void run_coroutine(boost::asio::io_context& io, std::function<boost::asio
 }
 
 inline void run_coroutine(std::function<boost::asio::awaitable<void>()> body,
-                          std::chrono::milliseconds limit = std::chrono::seconds{10}) {
+                          std::chrono::milliseconds limit = std::chrono::seconds{60}) {
   boost::asio::io_context io(1);
   run_coroutine(io, std::move(body), limit);
 }

@@ -17,7 +17,7 @@
 namespace ganglion::test {
 
 RawSocket::RawSocket(int fd) : fd_(fd) {
-  const timeval limit{.tv_sec = 5, .tv_usec = 0};
+  const timeval limit{.tv_sec = 20, .tv_usec = 0};  // a machine may stand still for seconds
   ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   ::setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
   const int on = 1;

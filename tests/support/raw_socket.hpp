@@ -1,6 +1,6 @@
 #pragma once
 // A blocking TCP socket for tests: says exactly these bytes, hears exactly what comes, closes or resets when told.
-// Reads give up after 5 s, so that a test fails instead of hanging.
+// Reads give up after 20 s, so that a test fails instead of hanging.
 
 #include <chrono>
 #include <cstdint>

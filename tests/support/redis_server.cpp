@@ -99,7 +99,7 @@ void RedisServer::restart() {
 }
 
 bool RedisServer::wait_ready(const std::string& answer) {
-  const auto until = std::chrono::steady_clock::now() + 10s;
+  const auto until = std::chrono::steady_clock::now() + 60s;
   while (std::chrono::steady_clock::now() < until) {
     if (::waitpid(pid_, nullptr, WNOHANG) != 0) {
       pid_ = -1;
@@ -154,7 +154,7 @@ RedisClusterServers::RedisClusterServers(std::size_t masters) {
   for (std::size_t i = 1; i < masters; ++i) {
     node(0).say({"CLUSTER", "MEET", "127.0.0.1", std::to_string(node(i).port())});
   }
-  const auto until = std::chrono::steady_clock::now() + 20s;
+  const auto until = std::chrono::steady_clock::now() + 60s;
   for (std::size_t i = 0; i < masters;) {
     if (std::chrono::steady_clock::now() > until) throw std::runtime_error("the cluster does not form");
     const std::string info = node(i).say({"CLUSTER", "INFO"});

@@ -33,7 +33,7 @@ class RedisServer {
   void stop();     // SIGSTOP: the kernel still accepts connections, nothing answers
   void resume();   // SIGCONT
   void restart();  // after kill(): same port, whatever the directory holds (nothing, unless the test saved)
-  // Waits for PING to be answered; false after 10 s.
+  // Waits for PING to be answered; false after 60 s.
   bool wait_ready(const std::string& answer = "+PONG");
 
   // One command over a connection of its own; the raw answer. AUTH first if a password is given.

@@ -149,7 +149,7 @@ class RecordingHooks final : public LedgerHooks {
   }
   bool wait_for(LedgerState wanted) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::seconds{10}, [&] { return state_ == wanted; });
+    return changed_.wait_for(lock, std::chrono::seconds{60}, [&] { return state_ == wanted; });
   }
   std::atomic<std::uint64_t> committed_records{0};
   std::atomic<std::uint64_t> commits{0};
@@ -190,7 +190,7 @@ inline core::Result<void> await(boost::asio::awaitable<core::Result<void>> wait)
 // Writes `count` whole requests "r0", "r1"..., as fast as segments can be prepared.
 // The next segment is made by a thread of its own, and on a busy machine it may be late: waits for it.
 inline void let_segments_keep_up(const Ledger& ledger) {
-  for (int tries = 0; tries < 500 && !ledger.stats().next_segment_ready; ++tries) {
+  for (int tries = 0; tries < 10'000 && !ledger.stats().next_segment_ready; ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds{1});
   }
 }
@@ -199,7 +199,7 @@ inline void churn(Ledger& ledger, int count) {
   for (int i = 0; i < count; ++i) {
     if (i % 20 == 0) let_segments_keep_up(ledger);
     auto id = ledger.intent(subject("r" + std::to_string(i)), "local");
-    for (int tries = 0; !id && tries < 5000; ++tries) {
+    for (int tries = 0; !id && tries < 60'000; ++tries) {
       std::this_thread::sleep_for(std::chrono::milliseconds{1});
       id = ledger.intent(subject("r" + std::to_string(i)), "local");
     }

@@ -59,7 +59,7 @@ class RedisTest : public ::testing::Test {
 
   // Until the client says so; false after the limit.
   static boost::asio::awaitable<bool> wait_state(const net::RedisClient& client, net::RedisState state,
-                                                 std::chrono::nanoseconds limit = std::chrono::seconds{5}) {
+                                                 std::chrono::nanoseconds limit = std::chrono::seconds{60}) {
     const auto until = std::chrono::steady_clock::now() + limit;
     while (client.state() != state) {
       if (std::chrono::steady_clock::now() > until) co_return false;
@@ -69,7 +69,7 @@ class RedisTest : public ::testing::Test {
   }
 
   template <class Body>
-  void run(Body body, std::chrono::milliseconds limit = std::chrono::seconds{20}) {
+  void run(Body body, std::chrono::milliseconds limit = std::chrono::seconds{120}) {
     run_coroutine(io_, body, limit);
   }
 

@@ -104,7 +104,7 @@ class TestServer {
 
 // True as soon as the condition holds, false after 5 s.
 inline bool eventually(const std::function<bool()>& condition) {
-  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds{5};
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds{60};
   while (!condition()) {
     if (std::chrono::steady_clock::now() > until) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds{1});
@@ -114,7 +114,7 @@ inline bool eventually(const std::function<bool()>& condition) {
 
 // Waits until the exchange is cancelled.
 inline awaitable<core::CancelReason> until_cancelled(Exchange& exchange) {
-  boost::asio::steady_timer timer(co_await boost::asio::this_coro::executor, std::chrono::seconds{8});
+  boost::asio::steady_timer timer(co_await boost::asio::this_coro::executor, std::chrono::seconds{60});
   core::CancelRegistration registration(exchange.cancel(), [&](core::CancelReason) { timer.cancel(); });
   if (!exchange.cancel().cancelled()) {
     (void)co_await timer.async_wait(boost::asio::as_tuple(boost::asio::use_awaitable));

@@ -103,7 +103,7 @@ TEST(TlsServer, HearsTheClientGo) {
       client.socket().close();
     }
     EXPECT_EQ(reason.get_future().get(), core::CancelReason::client_gone);
-    EXPECT_LT(std::chrono::steady_clock::now() - gone, 150ms);
+    EXPECT_LT(std::chrono::steady_clock::now() - gone, 5s);  // 1 ms where idle; otherwise never
   }
 }
 

@@ -156,7 +156,7 @@ inline std::vector<Streamed> joined(const std::vector<json>& all) {
 }
 
 // Waits until the engine holds nothing more, for at most `limit`.
-inline bool idle(const LocalModel& model, std::chrono::milliseconds limit = std::chrono::seconds{5}) {
+inline bool idle(const LocalModel& model, std::chrono::milliseconds limit = std::chrono::seconds{60}) {
   const auto end = std::chrono::steady_clock::now() + limit;
   while (std::chrono::steady_clock::now() < end) {
     const local::EngineStats s = model.stats();

@@ -312,7 +312,7 @@ TEST(LocalLifecycle, AWorkerMayEndWithAnswersUnderWay) {
           }
         },
         boost::asio::detached);
-    io.run_for(std::chrono::seconds{10});
+    io.run_for(std::chrono::seconds{60});
     EXPECT_TRUE(got_one);
   }
   EXPECT_TRUE(idle(*model));
