@@ -185,8 +185,13 @@ class Crowd:
     """Many connections of one thread; notes when each was ended by the other side."""
 
     def __init__(self, port, count, first, receive_buffer=0):
+        self.port, self.first, self.receive_buffer = port, first, receive_buffer
         self.poll = select.epoll()
         self.open, self.began, self.ended, self.statuses = {}, {}, {}, {}
+        self.add(count)
+
+    def add(self, count):
+        port, first, receive_buffer = self.port, self.first, self.receive_buffer
         for i in range(count):
             connection = connect(port, receive_buffer)
             connection.sendall(first(i) if callable(first) else first)
@@ -201,6 +206,13 @@ class Crowd:
                 connection.send(byte)
             except OSError:
                 pass
+
+    def answered(self):
+        """All have got the head of an answer; False: not within minutes."""
+        late = time.monotonic() + 120
+        while len(self.statuses) < len(self.open) + len(self.ended) and time.monotonic() < late:
+            self.reap(0.2)
+        return len(self.statuses) == len(self.open) + len(self.ended)
 
     def reap(self, seconds):
         """Takes what arrives for a while; closed ones are noted."""
