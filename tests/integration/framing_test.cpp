@@ -227,7 +227,7 @@ TEST(FramingOfRefusals, ABlockThatDripsIsCutByTheWallClock) {
   RawSocket client = gateway.connect();
   const auto began = Clock::now();
   client.send("GET / HTTP/1.1\r\nX: ");
-  while (!client.wait_closed(10ms) && Clock::now() - began < 4s) client.send("y");
+  while (!client.wait_closed(10ms) && Clock::now() - began < 60s) client.send("y");
   EXPECT_EQ(status_of(client.read_message()), 408);
   EXPECT_GE(Clock::now() - began, 200ms);
 }

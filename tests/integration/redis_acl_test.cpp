@@ -44,7 +44,7 @@ std::set<std::string> executed(const RedisServer& redis, const std::string& pass
 
 template <class F>
 bool soon(F condition) {
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 6000; ++i) {
     if (condition()) return true;
     std::this_thread::sleep_for(10ms);
   }

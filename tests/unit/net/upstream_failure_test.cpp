@@ -84,13 +84,13 @@ TEST_F(UpstreamTest, GapsBetweenChunksHaveALimit) {
     (void)upstream_request(peer);
     peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     for (int i = 0; i < 4; ++i) {
-      std::this_thread::sleep_for(30ms);
+      std::this_thread::sleep_for(150ms);
       peer.send("1\r\na\r\n");
     }
     (void)peer.ended();
   }});
   UpstreamOptions options = options_for(upstream);
-  options.idle_timeout = 100ms;
+  options.idle_timeout = 500ms;
   run(options, [&](UpstreamClient& client) -> awaitable<void> {
     const Answer answer = co_await ask(client);
     EXPECT_EQ(answer.body, "aaaa") << "each gap is measured anew";
@@ -343,7 +343,7 @@ TEST_F(UpstreamTest, NoSlotWithinTheLimitIsOverload) {
   }});
   UpstreamOptions options = options_for(upstream);
   options.connections_max = 1;
-  options.connect_timeout = 50ms;
+  options.connect_timeout = 400ms;
   run(options, [&](UpstreamClient& client) -> awaitable<void> {
     core::CancelSource first;
     bool first_done = false;

@@ -25,9 +25,10 @@ std::string answer(const std::string& status, const std::string& headers = "", c
 class CloudEventsSinkTest : public ::testing::Test {
  protected:
   PositionFile position() const { return {root_.path(), "events", kLedger}; }
-  std::unique_ptr<CloudEventsSink> make(const ScriptedUpstream& receiver, SinkOptions options = {}) const {
+  std::unique_ptr<CloudEventsSink> make(const ScriptedUpstream& receiver, SinkOptions options = {},
+                                        std::chrono::milliseconds timeout = std::chrono::seconds{20}) const {
     options.url = receiver.base_url("/api/v1/events");
-    options.timeout = std::chrono::milliseconds{300};
+    options.timeout = timeout;
     return std::make_unique<CloudEventsSink>(options, kLedger, position());
   }
 
@@ -110,7 +111,7 @@ TEST_F(CloudEventsSinkTest, AReceiverThatIsSilentOrClosesIsAnErrorInTime) {
                              [&](RawSocket& socket) {
                                while (!receiver.read_request(socket).empty()) socket.send(answer("204 No Content"));
                              }});
-  const auto sink = make(receiver);
+  const auto sink = make(receiver, {}, std::chrono::milliseconds{500});
   const auto began = std::chrono::steady_clock::now();
   EXPECT_FALSE(sink->deliver(records(1, 1), 1));
   EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds{50});
