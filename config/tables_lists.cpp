@@ -223,8 +223,8 @@ Table<backends::LocalDraftOptions> draft_table() {
       entry<T>("path", &T::directory, path(0), "The draft model's folder, looked up as a model's; empty: no draft.",
                kRestart),
       entry<T>("tokens", &T::tokens, integer(1, 32), "Its guesses for a request in one step, at most.", kRestart),
-      entry<T>("quantize", &T::quantize, choice({"none", "int8", "fp8", "int4"}), "Its weights, as the model's.",
-               kRestart),
+      entry<T>("quantize", &T::quantize, choice({"none", "int8", "w8a8", "fp8", "int4"}),
+               "Its weights, as the model's.", kRestart),
   }};
 }
 
@@ -250,9 +250,10 @@ Table<backends::LocalModelOptions> local_table() {
                "Memory that the model may take of each of its GPUs, keys and values included; 0: what is free. Say it "
                "where models share a GPU.",
                kRestart),
-      entry<T>("quantize", &T::quantize, choice({"none", "int8", "fp8", "int4"}),
-               "Weights are quantised when they are loaded: `int8` and `fp8` per channel, `int4` in groups of 64. The "
-               "last two need a GPU.",
+      entry<T>("quantize", &T::quantize, choice({"none", "int8", "w8a8", "fp8", "int4"}),
+               "Weights are quantised when they are loaded: `int8` and `fp8` per channel, `int4` in groups of 64. "
+               "`w8a8` is `int8` with activations in int8, per token, also in a GPU's large steps. `fp8` and `int4` "
+               "need a GPU.",
                kRestart),
       entry<T>("kv_type", &T::kv_type, choice({"auto", "int8", "fp8"}),
                "How keys and values are kept. `int8`, with a scale for each token and head, and `fp8` halve them; "

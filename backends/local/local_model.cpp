@@ -15,12 +15,13 @@ namespace {
 core::Result<local::Quantize> quantize_of(const std::string& name, const std::string& quantize) {
   if (quantize == "none") return local::Quantize::none;
   if (quantize == "int8") return local::Quantize::int8;
+  if (quantize == "w8a8") return local::Quantize::w8a8;
   if (quantize == "fp8") return local::Quantize::fp8;
   if (quantize == "int4") return local::Quantize::int4;
-  return core::fail(
-      core::ErrorKind::invalid_value,
-      "model '" + name + "': quantize must be \"none\", \"int8\", \"fp8\" or \"int4\", not \"" + quantize + "\"",
-      "quantize");
+  return core::fail(core::ErrorKind::invalid_value,
+                    "model '" + name + "': quantize must be \"none\", \"int8\", \"w8a8\", \"fp8\" or \"int4\", not \"" +
+                        quantize + "\"",
+                    "quantize");
 }
 
 core::Result<local::KvType> kv_type_of(const LocalModelOptions& options) {

@@ -28,7 +28,7 @@ struct LocalModelOptions {
   std::string device = "auto";            // "auto", "cpu", "cuda:<number>" or "cuda:<number>,<number>..."
   std::uint32_t replicas = 1;             // engines of this model, each on GPUs of its own where there are any
   std::uint64_t gpu_bytes = 0;            // what it may take of each of its GPUs; 0: what is free
-  std::string quantize = "none";          // "none", "int8", and on a GPU "fp8", "int4"
+  std::string quantize = "none";          // "none", "int8", "w8a8", and on a GPU "fp8", "int4"
   std::string kv_type = "auto";           // "auto", "int8", and on a GPU "fp8"
   std::string prefix_sharing = "tenant";  // who may use what a prompt's beginning has left: "tenant", "all", "off"
   std::uint32_t threads = 0;              // 0: one per core

@@ -81,11 +81,11 @@ struct Bench {
   }
 };
 
-double gemm_rate(Bench& b, Blas& blas, bool fp8) {
+double gemm_rate(Bench& b, Blas& blas, Blas::Input input) {
   constexpr int kSize = 8192;
   const auto x = must(b.arena.take(std::size_t{kSize} * kSize * 2, "x")),
              w = must(b.arena.take(std::size_t{kSize} * kSize * 2, "w")),
-             y = must(b.arena.take(std::size_t{kSize} * kSize * 2, "y")),
+             y = must(b.arena.take(std::size_t{kSize} * kSize * 4, "y")),
              x8 = must(b.arena.take(std::size_t{kSize} * kSize, "x8")),
              w8 = must(b.arena.take(std::size_t{kSize} * kSize, "w8")),
              scales = must(b.arena.take(kSize * 8, "scales"));
@@ -93,10 +93,12 @@ double gemm_rate(Bench& b, Blas& blas, bool fp8) {
   must(cuda::fill_normal(q, x.data(), cuda::Source::bf16, std::int64_t{kSize} * kSize, 1.0f, 1), "fill");
   must(cuda::fill_normal(q, w.data(), cuda::Source::bf16, std::int64_t{kSize} * kSize, 1.0f, 2), "fill");
   Blas::Call call{.x = x.data(), .w = w.data(), .y = y.data(), .m = kSize, .n = kSize, .k = kSize, .y_stride = kSize};
-  if (fp8) {
+  if (input != Blas::Input::bf16) {
     auto* s = scales.as<float>();
-    must(cuda::quantise_rows(q, x.data(), kSize, kSize, kSize, x8.data(), kSize, s), "quantise");
-    must(cuda::quantise_rows(q, w.data(), kSize, kSize, kSize, w8.data(), kSize, s + kSize), "quantise");
+    const bool int8 = input == Blas::Input::int8;
+    must(cuda::quantise_rows(q, x.data(), kSize, kSize, kSize, x8.data(), kSize, s, int8), "quantise");
+    must(cuda::quantise_rows(q, w.data(), kSize, kSize, kSize, w8.data(), kSize, s + kSize, int8), "quantise");
+    call.input = input;
     call.x = x8.data(), call.w = w8.data(), call.x_scales = s, call.w_scales = s + kSize;
   }
   const double ms = b.time(10, [&] {
@@ -122,10 +124,11 @@ void ceilings(Bench& b) {
                 kBytes / copy / 1e6);
   }
   const auto blas = must(Blas::make(b.arena));
-  b.bf16_tflop = gemm_rate(b, *blas, false);
+  b.bf16_tflop = gemm_rate(b, *blas, Blas::Input::bf16);
   std::printf("ceiling bf16 product 8192^3 %7.0f TFLOP/s\n", b.bf16_tflop);
-  b.fp8_tflop = gemm_rate(b, *blas, true);
+  b.fp8_tflop = gemm_rate(b, *blas, Blas::Input::fp8);
   std::printf("ceiling fp8 product 8192^3  %7.0f TFLOP/s\n", b.fp8_tflop);
+  std::printf("ceiling int8 product 8192^3 %7.0f TOP/s\n", gemm_rate(b, *blas, Blas::Input::int8));
 }
 
 // ---- kernels ----
@@ -342,21 +345,37 @@ void linear_rates(Bench& b) {
   const auto x = must(b.arena.take(std::size_t{2048} * 11008 * 2, "x")),
              w = must(b.arena.take(std::size_t{32000} * 11008 * 2, "w")),
              y = must(b.arena.take(std::size_t{2048} * 32000 * 4, "y")),
+             narrow = must(b.arena.take(std::size_t{2048} * 32000 * 2, "y in bf16")),
              s = must(b.arena.take(std::size_t{34048} * 4, "s"));
   must(cuda::fill_normal({b.stream.get()}, x.data(), cuda::Source::bf16, std::int64_t{2048} * 11008, 1.0f, 1), "fill");
   must(cuda::fill_normal({b.stream.get()}, w.data(), cuda::Source::bf16, std::int64_t{32000} * 11008, 1.0f, 2), "fill");
-  for (bool fp8 : {false, true}) {
+  // int8: the sums alone, and with the kernel that makes of them what they stand for.
+  struct Rung {
+    const char* name;
+    Blas::Input input;
+    bool rescaled;
+  };
+  for (const Rung& rung : {Rung{"bf16", Blas::Input::bf16, false}, Rung{"fp8 ", Blas::Input::fp8, false},
+                           Rung{"int8 sums", Blas::Input::int8, false}, Rung{"int8", Blas::Input::int8, true}}) {
     for (const auto& [n, k] : {std::pair{12288, 4096}, {4096, 4096}, {22016, 4096}, {4096, 11008}}) {
-      std::printf("library %s %5d x %5d", fp8 ? "fp8 " : "bf16", n, k);
+      std::printf("library %s %5d x %5d", rung.name, n, k);
       for (int m : {16, 32, 64, 128, 256, 512, 2048}) {
-        Blas::Call call{.x = x.data(), .w = w.data(), .y = y.data(), .m = m, .n = n, .k = k, .y_stride = n};
-        if (fp8) call.x_scales = s.as<float>(), call.w_scales = s.as<float>() + 2048;
+        Blas::Call call{.input = rung.input, .x = x.data(), .y = y.data(), .m = m, .n = n, .k = k, .y_stride = n};
+        if (rung.input == Blas::Input::fp8) call.x_scales = s.as<float>(), call.w_scales = s.as<float>() + 2048;
+        const cuda::Rescale rescale{.sums = y.as<std::int32_t>(),
+                                    .rows = m,
+                                    .cols = n,
+                                    .x_scales = s.as<float>(),
+                                    .w_scales = s.as<float>() + 2048,
+                                    .y = narrow.data(),
+                                    .y_stride = n};
         const double ms = b.time(
             8,
             [&] {
               for (int i = 0; i < 8; ++i) {
                 call.w = w.as<char>() + (i % 2) * std::int64_t{22016} * 4096 * 2;
                 must(blas->multiply(b.stream.get(), call));
+                if (rung.rescaled) must(cuda::rescale({b.stream.get(), true}, rescale), "rescale");
               }
             },
             5);
@@ -436,9 +455,10 @@ void rings(Bench& b, cuda::Format format, int layers) {
   }
 }
 
-void prefill(Bench& b, cuda::Format format, int layers) {
-  auto d = must(
-      CudaDecoder::random(llama_2_7b(layers), {.format = format, .rows_max = 2048, .batch_max = 8, .sleep = false}, 7));
+void prefill(Bench& b, cuda::Format format, int layers, bool w8a8 = false) {
+  auto d = must(CudaDecoder::random(
+      llama_2_7b(layers),
+      {.format = format, .int8_activations = w8a8, .rows_max = 2048, .batch_max = 8, .sleep = false}, 7));
   must(d->reserve_pages(300));
   std::vector<std::int32_t> pages, tokens;
   for (int i = 0; i < 300; ++i) pages.push_back(i);
@@ -456,8 +476,9 @@ void prefill(Bench& b, cuda::Format format, int layers) {
     const double flop =
         2.0 * length * layers * (4096.0 * 4096 * 4 + 3.0 * 4096 * 11008) + 2.0 * length * length * 4096.0 * layers;
     const double t = median(ms);
-    std::printf("prefill %s %4d tokens: %7.2f ms, %5.0f TFLOP/s, %3.0f %% of bf16, %3.0f %% of fp8\n", name_of(format),
-                length, t, flop / t / 1e9, 100 * flop / t / 1e9 / b.bf16_tflop, 100 * flop / t / 1e9 / b.fp8_tflop);
+    std::printf("prefill %s %4d tokens: %7.2f ms, %5.0f TFLOP/s, %3.0f %% of bf16, %3.0f %% of fp8\n",
+                w8a8 ? "w8a8" : name_of(format), length, t, flop / t / 1e9, 100 * flop / t / 1e9 / b.bf16_tflop,
+                100 * flop / t / 1e9 / b.fp8_tflop);
   }
 }
 
@@ -600,6 +621,7 @@ int main(int argc, char** argv) {
   }
   if (wants("prefill")) {
     for (auto f : {cuda::Format::bf16, cuda::Format::fp8, cuda::Format::int8}) prefill(b, f, layers);
+    prefill(b, cuda::Format::int8, layers, true);
   }
   if (wants("batch")) {
     using cuda::Format, cuda::KvFormat;

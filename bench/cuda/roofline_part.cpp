@@ -134,7 +134,7 @@ class Roofline {
     if (eight) {
       row("quantise", r * w * 3, 0, 0, [&](int) {
         return cuda::quantise_rows({stream_.get()}, attended_.data(), kWidth, kWidth, rows_, eight_.data(), kWidth,
-                                   scales_.as<float>());
+                                   scales_.as<float>(), false);
       });
     }
     product("output", kWidth, kWidth, cuda::Epilogue::residual);
@@ -205,7 +205,8 @@ class Roofline {
     };
     if (rows_ > 16) {
       row(name, bytes, flop, fp8_, [&](int set) {
-        const Blas::Call call{.x = eight_.data(),
+        const Blas::Call call{.input = Blas::Input::fp8,
+                              .x = eight_.data(),
                               .w = weights(set),
                               .x_scales = scales_.as<float>(),
                               .w_scales = weight_scales_.as<float>(),

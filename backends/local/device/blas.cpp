@@ -98,15 +98,17 @@ Blas::~Blas() {
 }
 
 Result<const Blas::Plan*> Blas::plan_for(const Call& c) {
-  const bool fp8 = c.x_scales != nullptr;
-  auto& slot = plans_[Key{c.m, c.n, c.k, c.y_stride, fp8, c.wide, c.bias != nullptr, c.gelu}];
+  const bool fp8 = c.input == Input::fp8, int8 = c.input == Input::int8;
+  auto& slot = plans_[Key{c.m, c.n, c.k, c.y_stride, c.input, c.wide, c.bias != nullptr, c.gelu}];
   if (slot != nullptr) return slot.get();
   auto plan = std::make_unique<Plan>(*library_);
-  const cudaDataType_t in = fp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF, out = c.wide ? CUDA_R_32F : CUDA_R_16BF;
+  const cudaDataType_t in = fp8 ? CUDA_R_8F_E4M3 : int8 ? CUDA_R_8I : CUDA_R_16BF;
+  const cudaDataType_t out = int8 ? CUDA_R_32I : c.wide ? CUDA_R_32F : CUDA_R_16BF;
   const cublasOperation_t transposed = CUBLAS_OP_T, plain = CUBLAS_OP_N;
   const auto n = static_cast<std::uint64_t>(c.n), m = static_cast<std::uint64_t>(c.m),
              k = static_cast<std::uint64_t>(c.k);
-  bool ok = library_->desc_create(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS;
+  bool ok = library_->desc_create(&plan->desc, int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
+                                  int8 ? CUDA_R_32I : CUDA_R_32F) == CUBLAS_STATUS_SUCCESS;
   const auto set = [&](cublasLtMatmulDescAttributes_t key, const auto& value) {
     ok = ok && library_->desc_set(plan->desc, key, &value, sizeof value) == CUBLAS_STATUS_SUCCESS;
   };
@@ -144,7 +146,9 @@ Result<const Blas::Plan*> Blas::plan_for(const Call& c) {
   if (!ok) {
     return core::fail(ErrorKind::unsupported, "cuBLASLt has no way to multiply " + std::to_string(c.m) + " x " +
                                                   std::to_string(c.k) + " by " + std::to_string(c.n) + " columns in " +
-                                                  (fp8 ? "fp8" : "bf16"));
+                                                  (fp8    ? "fp8"
+                                                   : int8 ? "int8"
+                                                          : "bf16"));
   }
   plan->algorithm = found.algo;
   slot = std::move(plan);
@@ -156,14 +160,18 @@ Result<void> Blas::multiply(cudaStream_t stream, const Call& c) {
   auto plan = plan_for(c);
   if (!plan) return std::unexpected(plan.error());
   auto* desc = (*plan)->desc;
-  if (c.x_scales != nullptr) {  // the plan is shared by all matrices of this shape
+  if (c.input == Input::fp8) {  // the plan is shared by all matrices of this shape
     library_->desc_set(desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &c.w_scales, sizeof c.w_scales);
     library_->desc_set(desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &c.x_scales, sizeof c.x_scales);
   }
   if (c.bias != nullptr) library_->desc_set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &c.bias, sizeof c.bias);
   const float one = 1.0f, zero = 0.0f;
+  const std::int32_t whole_one = 1, whole_zero = 0;
+  const bool int8 = c.input == Input::int8;
+  const void *alpha = int8 ? static_cast<const void*>(&whole_one) : &one,
+             *beta = int8 ? static_cast<const void*>(&whole_zero) : &zero;
   const auto status =
-      library_->matmul(static_cast<cublasLtHandle_t>(handle_), desc, &one, c.w, (*plan)->w, c.x, (*plan)->x, &zero, c.y,
+      library_->matmul(static_cast<cublasLtHandle_t>(handle_), desc, alpha, c.w, (*plan)->w, c.x, (*plan)->x, beta, c.y,
                        (*plan)->y, c.y, (*plan)->y, &(*plan)->algorithm, workspace_.data(), kWorkspaceBytes, stream);
   if (status == CUBLAS_STATUS_SUCCESS) return {};
   return core::fail(ErrorKind::overloaded,

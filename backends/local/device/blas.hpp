@@ -21,19 +21,21 @@ class Blas {
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;
 
+  enum class Input : std::uint8_t { bf16, fp8, int8 };
   struct Call {
-    const void* x = nullptr;          // [m][k], bf16; or e4m3 with x_scales
-    const void* w = nullptr;          // [n][k], bf16; or e4m3 with w_scales
-    const float* x_scales = nullptr;  // one a row of x
-    const float* w_scales = nullptr;  // one a row of w
-    void* y = nullptr;                // [m][y_stride], bf16, or fp32 when `wide`
+    Input input = Input::bf16;        // of x and w; fp8: e4m3
+    const void* x = nullptr;          // [m][k]
+    const void* w = nullptr;          // [n][k]
+    const float* x_scales = nullptr;  // fp8: one a row of x
+    const float* w_scales = nullptr;  // fp8: one a row of w
+    void* y = nullptr;                // [m][y_stride], bf16, or fp32 when `wide`; int8: int32, the sums as they are
     int m = 0, n = 0, k = 0, y_stride = 0;
     bool wide = false;
     const void* bias = nullptr;  // bf16[n], added to each row of y; only where both are bf16
     bool gelu = false;           // and y = gelu of that, in its tanh form; only with a bias
   };
-  // y = x w^T. e4m3 needs compute capability 9.0 and m, n, k in multiples of 16. Plans are kept by shape; the first
-  // call of a shape asks the library for one (some tens of microseconds).
+  // y = x w^T. e4m3 needs compute capability 9.0; both 8-bit inputs m, n, k in multiples of 16. Plans are kept by
+  // shape; the first call of a shape asks the library for one (some tens of microseconds).
   core::Result<void> multiply(cudaStream_t stream, const Call& call);
 
  private:
@@ -45,7 +47,7 @@ class Blas {
   std::unique_ptr<Library> library_;
   void* handle_ = nullptr;
   DeviceBuffer workspace_;
-  using Key = std::tuple<int, int, int, int, bool, bool, bool, bool>;
+  using Key = std::tuple<int, int, int, int, Input, bool, bool, bool>;
   std::map<Key, std::unique_ptr<Plan>> plans_;
 };
 

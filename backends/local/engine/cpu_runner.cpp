@@ -15,12 +15,12 @@ class CpuRunner final : public Runner {
   explicit CpuRunner(const EngineOptions& options) : options_(options), pool_(options.threads) {}
 
   Result<void> load(Checkpoint checkpoint, const ModelConfig& config) {
-    if (options_.quantize != Quantize::none && options_.quantize != Quantize::int8) {
+    const bool int8 = options_.quantize == Quantize::int8 || options_.quantize == Quantize::w8a8;
+    if (options_.quantize != Quantize::none && !int8) {
       return core::fail(ErrorKind::unsupported, "int4 and fp8 weights need a GPU", "quantize");
     }
     kernels_ = &kernels_for(best_isa());
-    auto decoder = Decoder::load(std::move(checkpoint), config, {kernels_, &pool_}, options_.quantize == Quantize::int8,
-                                 options_.step_tokens_max);
+    auto decoder = Decoder::load(std::move(checkpoint), config, {kernels_, &pool_}, int8, options_.step_tokens_max);
     if (!decoder) return std::unexpected(decoder.error());
     decoder_ = std::move(*decoder);
     for (const AdapterOptions& adapter : options_.adapters) {

@@ -21,6 +21,7 @@ constexpr std::uint64_t kSpareBytes = std::uint64_t{1} << 30;
 cuda::Format format_of(Quantize quantize) {
   switch (quantize) {
     case Quantize::int8:
+    case Quantize::w8a8:
       return cuda::Format::int8;
     case Quantize::int4:
       return cuda::Format::int4;
@@ -167,6 +168,7 @@ Result<std::unique_ptr<Runner>> make_cuda_runner(const Checkpoint& checkpoint, c
   for (const AdapterOptions& adapter : options.adapters) adapters.emplace_back(adapter.dir);
   auto ranks = CudaRanks::load(&checkpoint, config,
                                {.format = format_of(options.quantize),
+                                .int8_activations = options.quantize == Quantize::w8a8,
                                 .kv = kv_format_of(options.kv_type),
                                 .rows_max = options.step_tokens_max,
                                 .batch_max = options.batch_max,

@@ -140,7 +140,8 @@ Result<std::unique_ptr<Encoder>> EmbeddingEngine::Impl::make_encoder() {
   }
 #endif
   return Bert::load(std::move(*checkpoint), config_, {&kernels_for(best_isa()), &pool_},
-                    options_.quantize == Quantize::int8, options_.step_tokens_max);
+                    options_.quantize == Quantize::int8 || options_.quantize == Quantize::w8a8,
+                    options_.step_tokens_max);
 }
 
 Result<void> EmbeddingEngine::Impl::load() {

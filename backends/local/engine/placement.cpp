@@ -16,10 +16,12 @@ constexpr int kPagesLeast = 64;                                 // or one sequen
 
 double weight_bytes(Quantize quantize, PackedScheme packed) {
   if (quantize == Quantize::none && packed != PackedScheme::none) {
-    return packed == PackedScheme::fp8 ? 1 : 0.5 + 4.0 / 128;  // int4 with zero points
+    const bool bytes = packed == PackedScheme::fp8 || packed == PackedScheme::int8;
+    return bytes ? 1 : 0.5 + 4.0 / 128;  // int4 with zero points
   }
   switch (quantize) {
     case Quantize::int8:
+    case Quantize::w8a8:
     case Quantize::fp8:
       return 1;
     case Quantize::int4:

@@ -23,11 +23,13 @@ std::size_t width(WeightType type) {
   return 4;
 }
 
-// The address of one row across the parts; null past the end.
-const std::byte* find_row(std::span<const LinearPart> parts, std::int64_t cols, std::int64_t row, WeightType* type) {
+// The address of one row across the parts; null past the end. `scale`: of a row in i8.
+const std::byte* find_row(std::span<const LinearPart> parts, std::int64_t cols, std::int64_t row, WeightType* type,
+                          float* scale = nullptr) {
   for (const LinearPart& part : parts) {
     if (row < part.rows) {
       *type = part.type;
+      if (scale != nullptr && part.scales != nullptr) *scale = part.scales[row];
       return part.data + static_cast<std::size_t>(row) * static_cast<std::size_t>(cols) * width(part.type);
     }
     row -= part.rows;
@@ -72,14 +74,15 @@ Linear Linear::pack(std::span<const LinearPart> parts, std::int64_t cols, bool q
     if (part.type != out.type_) out.type_ = WeightType::f32;
   }
   if (quantize_int8) out.type_ = WeightType::i8;
-  const std::int64_t stored = quantize_int8 ? (cols + 3) / 4 * 4 : cols;
+  const bool int8 = out.type_ == WeightType::i8;
+  const std::int64_t stored = int8 ? (cols + 3) / 4 * 4 : cols;
   out.panel_bytes_ = static_cast<std::size_t>(stored) * kPanel * width(out.type_);
   out.weights_ = Buffer(out.panel_bytes_ * static_cast<std::size_t>(out.panels()));
   if (out.weights_.data() == nullptr) return {};
-  if (quantize_int8) out.scales_.assign(static_cast<std::size_t>(out.panels() * kPanel), 0.0f);
+  if (int8) out.scales_.assign(static_cast<std::size_t>(out.panels() * kPanel), 0.0f);
   pool.split(out.panels(), 1, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t panel = begin; panel < end; ++panel) {
-      quantize_int8 ? out.pack_panel_int8(parts, panel) : out.pack_panel(parts, panel);
+      int8 ? out.pack_panel_int8(parts, panel) : out.pack_panel(parts, panel);
     }
   });
   return out;
@@ -111,8 +114,14 @@ void Linear::pack_panel_int8(std::span<const LinearPart> parts, std::int64_t pan
   std::vector<float> row_values(static_cast<std::size_t>(cols_));
   for (int lane = 0; lane < kPanel; ++lane) {
     WeightType type = type_;
-    const std::byte* row = find_row(parts, cols_, panel * kPanel + lane, &type);
+    float& scale = scales_[static_cast<std::size_t>(panel * kPanel + lane)];
+    const std::byte* row = find_row(parts, cols_, panel * kPanel + lane, &type, &scale);
     if (row == nullptr) break;
+    const auto place = [&](std::int64_t k) { return base + (k / 4) * kPanel * 4 + lane * 4 + k % 4; };
+    if (type == WeightType::i8) {
+      for (std::int64_t k = 0; k < cols_; ++k) *place(k) = static_cast<std::uint8_t>(row[k]) ^ 0x80;
+      continue;
+    }
     widen_row(row, type, cols_, row_values.data());
     float top = 0;
     bool finite = true;
@@ -120,13 +129,12 @@ void Linear::pack_panel_int8(std::span<const LinearPart> parts, std::int64_t pan
       top = std::max(top, std::fabs(v));
       finite = finite && std::isfinite(v);
     }
-    float& scale = scales_[static_cast<std::size_t>(panel * kPanel + lane)];
     scale = finite ? top / 127.0f : std::nanf("");  // a broken weight must show, not vanish
     if (!finite || top == 0) continue;
     const float inverse = 127.0f / top;
     for (std::int64_t k = 0; k < cols_; ++k) {
       const float q = std::clamp(std::nearbyint(row_values[static_cast<std::size_t>(k)] * inverse), -127.0f, 127.0f);
-      base[(k / 4) * kPanel * 4 + lane * 4 + k % 4] = static_cast<std::uint8_t>(static_cast<int>(q) + 128);
+      *place(k) = static_cast<std::uint8_t>(static_cast<int>(q) + 128);
     }
   }
 }

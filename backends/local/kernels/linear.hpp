@@ -13,11 +13,12 @@
 
 namespace ganglion::local {
 
-// Row-major rows of a matrix as they lie in a file: any alignment. `type` is f32, bf16 or f16.
+// Row-major rows of a matrix as they lie in a file: any alignment. i8: with a scale a row.
 struct LinearPart {
   const std::byte* data = nullptr;
   std::int64_t rows = 0;
   WeightType type = WeightType::f32;
+  const float* scales = nullptr;
 };
 
 // Packed activations, reused from call to call by one caller at a time.
@@ -35,7 +36,8 @@ class Linear {
   Linear() = default;
 
   // `bias` is empty or has one entry per row. With quantize_int8 every row gets its own scale max|w| / 127; otherwise
-  // the parts' type is kept (parts of different types become f32). An empty Linear (rows() == 0) means that memory
+  // the parts' type is kept (parts of different types become f32). Parts in i8 stay what they are; beside others they
+  // need quantize_int8. An empty Linear (rows() == 0) means that memory
   // could not be had.
   static Linear pack(std::span<const LinearPart> parts, std::int64_t cols, bool quantize_int8, std::vector<float> bias,
                      ThreadPool& pool);

@@ -1,6 +1,6 @@
 // GPTQ keeps eight consecutive columns of a row in a word, [columns / 8][rows], compressed-tensors too, but
 // [rows][columns / 8]; AWQ eight rows of a column, in its own order, [columns][rows / 8]. Zero points are packed like
-// AWQ's, GPTQ's in plain order. fp8 is row-major bytes.
+// AWQ's, GPTQ's in plain order. fp8 and int8 are row-major bytes.
 
 #include "backends/local/models/packed_weights.hpp"
 
@@ -57,7 +57,15 @@ Result<const TensorView*> typed(const Checkpoint& checkpoint, const std::string&
 }
 
 const char* values_suffix(PackedScheme scheme) {
-  return scheme == PackedScheme::fp8 ? ".weight" : scheme == PackedScheme::rows ? ".weight_packed" : ".qweight";
+  switch (scheme) {
+    case PackedScheme::fp8:
+    case PackedScheme::int8:
+      return ".weight";
+    case PackedScheme::rows:
+      return ".weight_packed";
+    default:
+      return ".qweight";
+  }
 }
 
 std::int64_t up(std::int64_t n, std::int64_t by) {
@@ -74,7 +82,7 @@ Result<std::optional<PackedTensor>> PackedTensor::find(const Checkpoint& checkpo
   out.config_ = config;
   out.rows_ = rows, out.cols_ = cols;
   if (config.scheme == PackedScheme::none) return std::nullopt;
-  const bool fp8 = config.scheme == PackedScheme::fp8;
+  const bool int8 = config.scheme == PackedScheme::int8, bytes = config.scheme == PackedScheme::fp8 || int8;
   const std::string* prefix = nullptr;
   for (const std::string& p : prefixes) {
     if (checkpoint.find(p + name + values_suffix(config.scheme)) != nullptr) {
@@ -91,11 +99,16 @@ Result<std::optional<PackedTensor>> PackedTensor::find(const Checkpoint& checkpo
     to = *found;
     return {};
   };
-  static constexpr Dtype kFp8[] = {Dtype::f8_e4m3}, kWords[] = {Dtype::i32};
+  static constexpr Dtype kFp8[] = {Dtype::f8_e4m3}, kInt8[] = {Dtype::i8}, kWords[] = {Dtype::i32};
   static constexpr Dtype kFloats[] = {Dtype::f32, Dtype::f16, Dtype::bf16};
-  if (fp8) {
-    if (checkpoint.find(full + ".weight")->dtype != Dtype::f8_e4m3) return std::nullopt;
-    auto ok = take(".weight", {rows, cols}, kFp8, out.values_);
+  if (bytes) {
+    if (checkpoint.find(full + ".weight")->dtype != (int8 ? Dtype::i8 : Dtype::f8_e4m3)) return std::nullopt;
+    auto ok = take(".weight", {rows, cols}, int8 ? std::span<const Dtype>(kInt8) : kFp8, out.values_);
+    // Symmetric ones may come with zero points that are all zero.
+    const TensorView* zeros = checkpoint.find(full + ".weight_zero_point");
+    if (ok && zeros != nullptr && std::ranges::any_of(zeros->data, [](std::byte b) { return b != std::byte{0}; })) {
+      return core::fail(ErrorKind::unsupported, "tensor " + full + ".weight_zero_point is not zero");
+    }
     if (ok && config.block_rows > 0) {
       const bool inverse = checkpoint.find(full + ".weight_scale_inv") != nullptr;  // transformers' name; not inverted
       ok = take(inverse ? ".weight_scale_inv" : ".weight_scale",
@@ -164,7 +177,7 @@ int PackedTensor::zero_of(std::int64_t row, std::int64_t group) const {
 }
 
 int PackedTensor::int4_group() const {
-  if (config_.scheme == PackedScheme::fp8 || !order_.empty()) return 0;
+  if (bytes() || !order_.empty()) return 0;
   for (const int group : {128, 64}) {
     if (config_.group % group == 0) return group;  // 0: one scale a row, which can be repeated
   }
@@ -222,20 +235,32 @@ void PackedTensor::int4_rows(std::int64_t first, std::int64_t count, int group, 
   }
 }
 
-bool PackedTensor::fp8_by_row() const {
-  return config_.scheme == PackedScheme::fp8 && config_.block_rows == 0;
+bool PackedTensor::bytes_by_row() const {
+  return config_.scheme == PackedScheme::int8 || (config_.scheme == PackedScheme::fp8 && config_.block_rows == 0);
 }
 
-void PackedTensor::fp8_rows(std::int64_t first, std::int64_t count, std::uint8_t* bytes, float* scales) const {
-  std::memcpy(bytes, values_->data.data() + first * cols_, static_cast<std::size_t>(count * cols_));
+void PackedTensor::row_scales(std::int64_t first, std::int64_t count, float* scales) const {
   const bool one = scales_->numel() == 1;
   for (std::int64_t r = 0; r < count; ++r) scales[r] = float_at(*scales_, one ? 0 : first + r);
 }
 
+void PackedTensor::byte_rows(std::int64_t first, std::int64_t count, std::uint8_t* bytes, float* scales) const {
+  std::memcpy(bytes, values_->data.data() + first * cols_, static_cast<std::size_t>(count * cols_));
+  row_scales(first, count, scales);
+}
+
+const std::byte* PackedTensor::bytes_and_scales(float* scales) const {
+  row_scales(0, rows_, scales);
+  return values_->data.data();
+}
+
 void PackedTensor::dequantise(std::int64_t first, std::int64_t count, float* out) const {
-  if (config_.scheme == PackedScheme::fp8) {
+  if (bytes()) {
     float table[256];
-    for (int i = 0; i < 256; ++i) table[i] = fp8_value(static_cast<std::uint8_t>(i));
+    for (int i = 0; i < 256; ++i) {
+      const auto b = static_cast<std::uint8_t>(i);
+      table[i] = config_.scheme == PackedScheme::int8 ? static_cast<float>(static_cast<std::int8_t>(b)) : fp8_value(b);
+    }
     const auto* bytes = reinterpret_cast<const std::uint8_t*>(values_->data.data());
     const bool one = scales_->numel() == 1;
     const std::int64_t block = config_.block_rows > 0 ? config_.block_cols : cols_, blocks = up(cols_, block);

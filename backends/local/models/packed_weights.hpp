@@ -36,17 +36,20 @@ class PackedTensor {
   // int4 rows in groups of `group`: values less 8 [count][cols], scales and zero points less 8 [count][groups].
   void int4_rows(std::int64_t first, std::int64_t count, int group, std::int8_t* values, float* scales,
                  float* zeros) const;
-  // fp8: whether every row has one scale; and rows' bytes [count][cols] and scales.
-  bool fp8_by_row() const;
-  void fp8_rows(std::int64_t first, std::int64_t count, std::uint8_t* bytes, float* scales) const;
+  // fp8 and int8: whether every row has one scale; and rows' bytes [count][cols] and scales.
+  bool bytes_by_row() const;
+  void byte_rows(std::int64_t first, std::int64_t count, std::uint8_t* bytes, float* scales) const;
+  const std::byte* bytes_and_scales(float* scales) const;  // of all rows, where the file has them
 
   void drop_pages(const Checkpoint& checkpoint) const;
 
  private:
   void int4_values(std::int64_t first, std::int64_t count, std::int8_t* values) const;  // less 8
   float scale_of(std::int64_t row, std::int64_t group) const;
-  int zero_of(std::int64_t row, std::int64_t group) const;  // less 8
+  int zero_of(std::int64_t row, std::int64_t group) const;                       // less 8
+  void row_scales(std::int64_t first, std::int64_t count, float* scales) const;  // of fp8 and int8
   std::int64_t groups() const;
+  bool bytes() const { return config_.scheme == PackedScheme::fp8 || config_.scheme == PackedScheme::int8; }
 
   PackedConfig config_;
   std::int64_t rows_ = 0, cols_ = 0;

@@ -93,18 +93,30 @@ std::vector<std::uint16_t> WeightLoader::widen_packed(const PackedTensor& tensor
 }
 
 Result<Linear> WeightLoader::linear(std::span<const Piece> pieces, std::int64_t cols, bool bias) const {
+  std::vector<std::optional<PackedTensor>> packed;
+  bool keeps_int8 = packed_.scheme == PackedScheme::int8;
+  for (const Piece& piece : pieces) {
+    auto found = PackedTensor::find(checkpoint_, prefixes_, piece.name, piece.rows, cols, packed_);
+    if (!found) return std::unexpected(found.error());
+    keeps_int8 = keeps_int8 && (quantize_int8_ || found->has_value());
+    packed.push_back(std::move(*found));
+  }
   std::vector<LinearPart> parts;
   std::vector<const TensorView*> tensors;
   std::vector<std::vector<std::uint16_t>> widened;
+  std::vector<std::vector<float>> scales;
   std::vector<float> biases;
-  for (const Piece& piece : pieces) {
-    const std::int64_t shape[] = {piece.rows, cols};
-    auto packed = PackedTensor::find(checkpoint_, prefixes_, piece.name, piece.rows, cols, packed_);
-    if (!packed) return std::unexpected(packed.error());
-    if (packed->has_value()) {
-      widened.push_back(widen_packed(**packed));
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const Piece& piece = pieces[i];
+    if (packed[i] && keeps_int8) {
+      scales.emplace_back(static_cast<std::size_t>(piece.rows));
+      parts.push_back(
+          {packed[i]->bytes_and_scales(scales.back().data()), piece.rows, WeightType::i8, scales.back().data()});
+    } else if (packed[i]) {
+      widened.push_back(widen_packed(*packed[i]));
       parts.push_back({reinterpret_cast<const std::byte*>(widened.back().data()), piece.rows, WeightType::f16});
     } else {
+      const std::int64_t shape[] = {piece.rows, cols};
       auto weight = tensor(piece.name + ".weight", shape);
       if (!weight) return std::unexpected(weight.error());
       auto type = weight_type(**weight);
@@ -119,6 +131,9 @@ Result<Linear> WeightLoader::linear(std::span<const Piece> pieces, std::int64_t 
   }
   auto out = pack(parts, cols, std::move(biases), pieces.front().name);
   for (const TensorView* t : tensors) checkpoint_.drop_pages(*t);  // the packed copy is the one in use
+  for (std::size_t i = 0; i < packed.size() && keeps_int8; ++i) {
+    if (packed[i]) packed[i]->drop_pages(checkpoint_);
+  }
   return out;
 }
 

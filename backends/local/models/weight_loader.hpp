@@ -48,7 +48,8 @@ class WeightLoader {
     std::string name;  // "<name>.weight", and "<name>.bias" where biases are asked for
     std::int64_t rows;
   };
-  // Several projections of one input as one matrix. What the checkpoint has quantised is widened to fp16 first.
+  // Several projections of one input as one matrix. What the checkpoint has quantised is widened to fp16 first, but for
+  // int8, which stays as it is where all of the matrix is int8 or becomes it.
   core::Result<Linear> linear(std::span<const Piece> pieces, std::int64_t cols, bool bias) const;
   core::Result<Linear> linear(const Piece& piece, std::int64_t cols, bool bias) const {
     return linear({&piece, 1}, cols, bias);

@@ -71,7 +71,8 @@ PackedConfig read_fp8(ConfigFields& f) {
   return out;
 }
 
-// One group's weights in compressed-tensors.
+// One group's weights in compressed-tensors. How activations were quantised is not looked at: where they become eight
+// bits, their scales are measured.
 void read_float_weights(ConfigFields& w, PackedConfig& out) {
   const std::string type = w.string("type").value_or("int"), strategy = w.string("strategy").value_or("tensor");
   if (type != "float" || w.integer_or("num_bits", 8, 1, 64) != 8) {
@@ -98,13 +99,29 @@ void read_int_weights(ConfigFields& w, PackedConfig& out) {
   }
 }
 
+void read_int8_weights(ConfigFields& w) {
+  const std::string type = w.string("type").value_or("int"), strategy = w.string("strategy").value_or("tensor");
+  if (type != "int" || w.integer_or("num_bits", 8, 1, 64) != 8) {
+    w.fail(ErrorKind::unsupported, "type", "other than 8-bit int is not implemented in this format");
+  }
+  if (!w.boolean_or("symmetric", true)) w.fail(ErrorKind::unsupported, "symmetric", "false is not implemented");
+  if (strategy != "channel" && strategy != "tensor") {
+    w.fail(ErrorKind::unsupported, "strategy", "\"" + strategy + "\" is not implemented (channel and tensor are)");
+  }
+}
+
 PackedConfig read_compressed(ConfigFields& f) {
   const std::string format = lower(f.string("format").value_or("unnamed"));
-  const bool rows = format == "pack-quantized";
-  PackedConfig out{.scheme = rows ? PackedScheme::rows : PackedScheme::fp8};
-  if (!rows && format != "float-quantized" && format != "naive-quantized") {
+  PackedConfig out;
+  if (format == "pack-quantized") {
+    out.scheme = PackedScheme::rows;
+  } else if (format == "int-quantized") {
+    out.scheme = PackedScheme::int8;
+  } else if (format == "float-quantized" || format == "naive-quantized") {
+    out.scheme = PackedScheme::fp8;
+  } else {
     f.fail(ErrorKind::unsupported, "format",
-           "\"" + format + "\" is not implemented (float-quantized and pack-quantized are)");
+           "\"" + format + "\" is not implemented (float-quantized, int-quantized and pack-quantized are)");
     return out;
   }
   auto groups = f.object("config_groups");
@@ -116,7 +133,13 @@ PackedConfig read_compressed(ConfigFields& f) {
     auto group = groups->object(item.key());
     auto weights = group ? group->object("weights") : std::nullopt;
     if (!weights) continue;
-    rows ? read_int_weights(*weights, out) : read_float_weights(*weights, out);
+    if (out.scheme == PackedScheme::rows) {
+      read_int_weights(*weights, out);
+    } else if (out.scheme == PackedScheme::int8) {
+      read_int8_weights(*weights);
+    } else {
+      read_float_weights(*weights, out);
+    }
     groups->absorb(*weights);
   }
   f.absorb(*groups);

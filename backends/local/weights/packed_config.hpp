@@ -14,6 +14,7 @@ enum class PackedScheme : std::uint8_t {
   awq,
   rows,  // compressed-tensors' int4: words along a row, no zero points
   fp8,
+  int8,  // compressed-tensors', a scale a row or a tensor, no zero points
 };
 
 struct PackedConfig {

@@ -91,7 +91,7 @@ c.yaml:4:20: request.timeout: expected a duration with its unit, such as 250ms, 
 c.yaml:4:34: request.max_body: expected a size such as 65536, 64KiB or 10MiB, got "10mb"
 c.yaml:6:5: local[0]: `path` is missing
 c.yaml:7:12: local[1].name: `demo` is defined twice, first on line 6
-c.yaml:7:37: local[1].quantize: expected one of none, int8, fp8, int4, got "int7" (did you mean `int8`?)
+c.yaml:7:37: local[1].quantize: expected one of none, int8, w8a8, fp8, int4, got "int7" (did you mean `int8`?)
 c.yaml:8:14: log.level: expected one of debug, info, warn, error, off, got "inf" (did you mean `info`?)
 c.yaml:9:1: server: given twice, first on line 1
 c.yaml:10:13: key_pepper: environment variable NOT_SET is not set

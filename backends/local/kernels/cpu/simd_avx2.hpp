@@ -67,7 +67,7 @@ struct V {
     const __m256i value = _mm256_xor_si256(raw, _mm256_set1_epi8(static_cast<char>(0x80)));
     return {value, _mm256_abs_epi8(value)};
   }
-  // |w| * (x with w's sign): both factors within 127, so the pairwise int16 sums (<= 32258) cannot saturate.
+  // |w| * (x with w's sign): within 128 and 127, so the pairwise int16 sums (<= 32512) cannot saturate.
   static I dot4(I acc, W8 w, std::int32_t x) {
     const __m256i sx = _mm256_sign_epi8(_mm256_set1_epi32(x), w.value);
     const __m256i pairs = _mm256_maddubs_epi16(w.magnitude, sx);

@@ -77,7 +77,7 @@ struct V {
     const __m512i value = _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(static_cast<char>(0x80)));
     return {_mm512_abs_epi8(value), _mm512_movepi8_mask(value)};
   }
-  // |w| * (x with w's sign): both factors within 127, so the pairwise int16 sums (<= 32258) cannot saturate.
+  // |w| * (x with w's sign): within 128 and 127, so the pairwise int16 sums (<= 32512) cannot saturate.
   static I dot4(I acc, W8 w, std::int32_t x) {
     const __m512i bytes = _mm512_set1_epi32(x);
     const __m512i sx = _mm512_mask_sub_epi8(bytes, w.negative, _mm512_setzero_si512(), bytes);

@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kWarps * 32) append_kernel(RotateAppend r) {
   const int kv_head = is_value ? head - r.heads - r.kv.kv_heads : head - r.heads;
   char* tile = kv_tile(r.kv, page, r.layer, is_value, kv_head);
   const int slot = position % kPageTokens * r.kv.head_width;
-  const float top = fmaxf(fmaxf(magnitude(a.x), magnitude(a.y)), fmaxf(magnitude(b.x), magnitude(b.y)));
+  const float top = fmaxf(fmaxf(magnitude_of(a.x), magnitude_of(a.y)), fmaxf(magnitude_of(b.x), magnitude_of(b.y)));
   const float inverse = r.kv.format == KvFormat::int8 ? keep_scale(r.kv, tile, position, top) : 1.0f;
   if (mine) {
     store2(r.kv, tile, slot + i, a.x, a.y, inverse);

@@ -148,7 +148,7 @@ __device__ __forceinline__ float warp_max(float v) {
 }
 
 // For the largest magnitude of what becomes int8: what is not a number counts as infinite, so that the scale tells.
-__device__ __forceinline__ float magnitude(float v) {
+__device__ __forceinline__ float magnitude_of(float v) {
   return v == v ? fabsf(v) : INFINITY;
 }
 constexpr float kInt8Max = 127.0f;

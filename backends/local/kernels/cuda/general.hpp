@@ -20,9 +20,10 @@ struct Settle {
   int add_stride = 0, width = 0, rows = 0;
   NormWeights after, sum, next;
   float eps = 0;
-  void* out = nullptr;  // bf16, or e4m3 when out_scales is set; [rows][out_stride]
+  void* out = nullptr;  // bf16, or with out_scales e4m3 or int8; [rows][out_stride]
   int out_stride = 0;
   float* out_scales = nullptr;
+  bool int8 = false;
 };
 cudaError_t settle(Queue, const Settle&);
 

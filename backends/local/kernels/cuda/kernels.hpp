@@ -13,10 +13,11 @@
 namespace ganglion::local::cuda {
 
 inline constexpr int kPageTokens = 16;
-inline constexpr int kColumnBlock = 128;  // weights' columns are padded to a multiple of this, with zeros
-inline constexpr int kRowBlock = 16;      // weights' rows likewise
-inline constexpr int kFusedRowsMax = 8;   // most rows for the fused product kernels
-inline constexpr int kSmallRowsMax = 64;  // most rows for the product kernels that stream weights
+inline constexpr int kColumnBlock = 128;         // weights' columns are padded to a multiple of this, with zeros
+inline constexpr int kRowBlock = 16;             // weights' rows likewise
+inline constexpr int kFusedRowsMax = 8;          // most rows for the fused product kernels
+inline constexpr int kSmallRowsMax = 64;         // most rows for the product kernels that stream weights
+inline constexpr int kInt8ColumnsMax = 1 << 17;  // 128 * 127 times as many still fit into 32 bits
 
 constexpr std::int64_t padded(std::int64_t n, std::int64_t to) {
   return (n + to - 1) / to * to;
@@ -67,11 +68,11 @@ struct PackPlace {
 cudaError_t pack_weights(Queue, const void* source, Source type, int rows, int cols, const Matrix& to, PackPlace);
 cudaError_t pack_empty(Queue, const Matrix& to);  // all of it stands for zero
 // What was quantised before, as it is: int4 values less 8 [rows][cols] with scales and zero points less 8
-// [rows][groups of to.group columns] (`zeros` is looked at where `to` has some); e4m3 bytes with a scale a row.
+// [rows][groups of to.group columns] (`zeros` is looked at where `to` has some); e4m3 or int8 bytes with a scale a row.
 cudaError_t place_int4(Queue, const std::int8_t* values, const float* scales, const float* zeros, int rows, int cols,
                        const Matrix& to, PackPlace);
-cudaError_t place_fp8(Queue, const std::uint8_t* bytes, const float* scales, int rows, int cols, const Matrix& to,
-                      PackPlace);
+cudaError_t place_bytes(Queue, const std::uint8_t* bytes, const float* scales, int rows, int cols, const Matrix& to,
+                        PackPlace);
 cudaError_t widen_to_float(Queue, const void* source, Source type, std::int64_t n, float* to);
 cudaError_t narrow_to_bf16(Queue, const void* source, Source type, int rows, int cols, void* to, int stride);
 // Back to bf16, row-major: for products through a library that cannot read the format.
@@ -133,25 +134,40 @@ struct Normalise {
   const std::int32_t* pick = nullptr;  // null, or the rows of hidden to normalise (`add` must be null)
   const float* weight = nullptr;
   float eps = 0;
-  void* out = nullptr;  // bf16, or e4m3 when out_scales is set; [rows][out_stride]
+  void* out = nullptr;  // bf16, or with out_scales e4m3 or int8; [rows][out_stride]
   int out_stride = 0;
-  float* out_scales = nullptr;  // one a row
+  float* out_scales = nullptr;  // one a row; infinite where the row has what is not a number
+  bool int8 = false;
 };
 cudaError_t normalise(Queue, const Normalise&);
 
-// y = silu(gate) * up from alternating eights; optionally as e4m3 with one scale a row.
+// y = silu(gate) * up from alternating eights; optionally as e4m3 or int8 with one scale a row.
 struct Gate {
   const void* gate_up = nullptr;
   int in_stride = 0, width = 0, rows = 0;
   void* out = nullptr;
   int out_stride = 0;
   float* out_scales = nullptr;
+  bool int8 = false;
 };
 cudaError_t gate(Queue, const Gate&);
 
-// bf16 rows to e4m3 with one scale a row.
+// bf16 rows to e4m3 or int8 with one scale a row.
 cudaError_t quantise_rows(Queue, const void* x, int stride, int width, int rows, void* out, int out_stride,
-                          float* scales);
+                          float* scales, bool int8);
+
+// What an int8 product has summed up, as what it stands for: y[r][c] = sums[r][c] * x_scales[r] * w_scales[c]
+// (+ bias[c]). In fp32 y may be where the sums are.
+struct Rescale {
+  const std::int32_t* sums = nullptr;  // [rows][cols]
+  int rows = 0, cols = 0;              // cols: a multiple of 4
+  const float *x_scales = nullptr, *w_scales = nullptr;
+  const void* bias = nullptr;  // bf16[cols] or null
+  void* y = nullptr;           // bf16, or fp32 when `wide`; [rows][y_stride]
+  int y_stride = 0;
+  bool wide = false;
+};
+cudaError_t rescale(Queue, const Rescale&);
 
 // y[row][c] += bias[c] for c in [0, width), y bf16.
 cudaError_t add_bias(Queue, const void* bias, int width, int rows, void* y, int y_stride);

@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    place_fp8_kernel(const std::uint8_t* bytes, const float* scales, int cols, Matrix to, PackPlace place) {
+    place_bytes_kernel(const std::uint8_t* bytes, const float* scales, int cols, Matrix to, PackPlace place) {
   const std::int64_t row = placed_row(place);
   auto* out = static_cast<std::uint8_t*>(const_cast<void*>(to.data)) + row * to.cols;
   for (int i = threadIdx.x; i < cols; i += kThreads) {
@@ -255,9 +255,9 @@ cudaError_t place_int4(Queue queue, const std::int8_t* values, const float* scal
                 place);
 }
 
-cudaError_t place_fp8(Queue queue, const std::uint8_t* bytes, const float* scales, int rows, int cols, const Matrix& to,
-                      PackPlace place) {
-  return launch(queue, place_fp8_kernel, static_cast<unsigned>(rows), kThreads, 0, bytes, scales, cols, to, place);
+cudaError_t place_bytes(Queue queue, const std::uint8_t* bytes, const float* scales, int rows, int cols,
+                        const Matrix& to, PackPlace place) {
+  return launch(queue, place_bytes_kernel, static_cast<unsigned>(rows), kThreads, 0, bytes, scales, cols, to, place);
 }
 
 cudaError_t pack_empty(Queue queue, const Matrix& to) {

@@ -1,5 +1,5 @@
 #pragma once
-// Writing a finished row as bf16 or as e4m3 with a scale: shared by the row-wise kernels. Device code only.
+// Writing a finished row as bf16, or as e4m3 or int8 with a scale: shared by the row-wise kernels. Device code only.
 
 #include <cuda_fp8.h>
 
@@ -14,9 +14,9 @@ __device__ __forceinline__ unsigned char fp8_of(float v) {
   return __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3);
 }
 
-// A row of fp32 in shared memory to its place, as bf16 or as e4m3 with a scale. `top`: largest magnitude.
+// A row of fp32 in shared memory to its place, as bf16, or as e4m3 or int8 with a scale. `top`: largest magnitude_of().
 __device__ __forceinline__ void write_row(const float* row, int width, float top, void* out, std::int64_t at,
-                                          float* scales, int index) {
+                                          float* scales, int index, bool int8) {
   if (scales == nullptr) {
     auto* to = static_cast<bf16*>(out) + at;
     if (width % 4 == 0) {
@@ -29,19 +29,21 @@ __device__ __forceinline__ void write_row(const float* row, int width, float top
     for (int i = threadIdx.x; i < width; i += kRowThreads) to[i] = __float2bfloat16(row[i]);
     return;
   }
-  const float scale = fmaxf(top / kFp8Max, kScaleMin);
+  const float scale = fmaxf(top / (int8 ? kInt8Max : kFp8Max), kScaleMin);
   if (threadIdx.x == 0) scales[index] = scale;
   const float inverse = 1.0f / scale;
+  const auto eight = [&](float v) {
+    return int8 ? static_cast<unsigned char>(int8_of(v, inverse)) : fp8_of(v * inverse);
+  };
   auto* to = static_cast<unsigned char*>(out) + at;
   if (width % 4 == 0) {
     for (int i = threadIdx.x; i < width / 4; i += kRowThreads) {
       const float4 v = reinterpret_cast<const float4*>(row)[i];
-      uchar4 q = {fp8_of(v.x * inverse), fp8_of(v.y * inverse), fp8_of(v.z * inverse), fp8_of(v.w * inverse)};
-      reinterpret_cast<uchar4*>(to)[i] = q;
+      reinterpret_cast<uchar4*>(to)[i] = {eight(v.x), eight(v.y), eight(v.z), eight(v.w)};
     }
     return;
   }
-  for (int i = threadIdx.x; i < width; i += kRowThreads) to[i] = fp8_of(row[i] * inverse);
+  for (int i = threadIdx.x; i < width; i += kRowThreads) to[i] = eight(row[i]);
 }
 
 // A row must fit in shared memory.

@@ -1,5 +1,6 @@
 // Row-wise work around the products: embedding look-up with the step's rotary angles, residual sum with RMS
-// normalisation, the gated activation, and quantisation of activations to e4m3 with one scale a row. One block a row.
+// normalisation, the gated activation, quantisation of activations to e4m3 or int8 with one scale a row, and what int8
+// products stand for. One block a row.
 
 #include "backends/local/kernels/cuda/launch.cuh"
 #include "backends/local/kernels/cuda/row_parts.cuh"
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(kThreads) normalise_kernel(Normalise n) {
       float4& v = reinterpret_cast<float4*>(row)[i];
       const float4 w = reinterpret_cast<const float4*>(n.weight)[i];
       v.x *= inverse * w.x, v.y *= inverse * w.y, v.z *= inverse * w.z, v.w *= inverse * w.w;
-      top = fmaxf(top, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+      top = fmaxf(top, fmaxf(fmaxf(magnitude_of(v.x), magnitude_of(v.y)), fmaxf(magnitude_of(v.z), magnitude_of(v.w))));
       if (n.out_scales == nullptr) {
         reinterpret_cast<uint2*>(static_cast<bf16*>(n.out) + static_cast<std::int64_t>(index) * n.out_stride)[i] = {
             pack(v.x, v.y), pack(v.z, v.w)};
@@ -74,12 +75,12 @@ __global__ void __launch_bounds__(kThreads) normalise_kernel(Normalise n) {
     for (int i = threadIdx.x; i < n.width; i += kThreads) {
       const float v = row[i] * inverse * n.weight[i];
       row[i] = v;
-      top = fmaxf(top, fabsf(v));
+      top = fmaxf(top, magnitude_of(v));
     }
   }
   if (n.out_scales != nullptr) top = block_reduce<true>(top, reduce);
   __syncthreads();
-  write_row(row, n.width, top, n.out, static_cast<std::int64_t>(index) * n.out_stride, n.out_scales, index);
+  write_row(row, n.width, top, n.out, static_cast<std::int64_t>(index) * n.out_stride, n.out_scales, index, n.int8);
 }
 
 __global__ void __launch_bounds__(kThreads) gate_kernel(Gate a) {
@@ -109,18 +110,18 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(Gate a) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const float v0 = v[2 * j], v1 = v[2 * j + 1];
-      if (8 * i + 2 * j < a.width) row[8 * i + 2 * j] = v0, top = fmaxf(top, fabsf(v0));
-      if (8 * i + 2 * j + 1 < a.width) row[8 * i + 2 * j + 1] = v1, top = fmaxf(top, fabsf(v1));
+      if (8 * i + 2 * j < a.width) row[8 * i + 2 * j] = v0, top = fmaxf(top, magnitude_of(v0));
+      if (8 * i + 2 * j + 1 < a.width) row[8 * i + 2 * j + 1] = v1, top = fmaxf(top, magnitude_of(v1));
     }
   }
   if (a.out_scales == nullptr && a.width % 8 == 0) return;
   if (a.out_scales != nullptr) top = block_reduce<true>(top, reduce);
   __syncthreads();
-  write_row(row, a.width, top, a.out, static_cast<std::int64_t>(index) * a.out_stride, a.out_scales, index);
+  write_row(row, a.width, top, a.out, static_cast<std::int64_t>(index) * a.out_stride, a.out_scales, index, a.int8);
 }
 
 __global__ void __launch_bounds__(kThreads)
-    quantise_kernel(const bf16* x, int stride, int width, void* out, int out_stride, float* scales) {
+    quantise_kernel(const bf16* x, int stride, int width, void* out, int out_stride, float* scales, bool int8) {
   extern __shared__ float row[];
   __shared__ float reduce[32];
   let_next_start();
@@ -131,10 +132,10 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = threadIdx.x; i < width; i += kThreads) {
     const float v = __bfloat162float(from[i]);
     row[i] = v;
-    top = fmaxf(top, fabsf(v));
+    top = fmaxf(top, magnitude_of(v));
   }
   top = block_reduce<true>(top, reduce);
-  write_row(row, width, top, out, static_cast<std::int64_t>(index) * out_stride, scales, index);
+  write_row(row, width, top, out, static_cast<std::int64_t>(index) * out_stride, scales, index, int8);
 }
 
 __global__ void __launch_bounds__(kThreads) bias_kernel(const bf16* bias, int width, bf16* y, int stride) {
@@ -143,6 +144,30 @@ __global__ void __launch_bounds__(kThreads) bias_kernel(const bf16* bias, int wi
   for (int i = threadIdx.x; i < width; i += kThreads) {
     bf16& to = y[static_cast<std::int64_t>(blockIdx.x) * stride + i];
     to = __float2bfloat16(__bfloat162float(to) + __bfloat162float(bias[i]));
+  }
+}
+
+// A thread takes four columns of a row.
+__global__ void __launch_bounds__(kThreads) rescale_kernel(Rescale s) {
+  let_next_start();
+  wait_for_previous();
+  const int row = blockIdx.y, i = blockIdx.x * kThreads + threadIdx.x;
+  if (4 * i >= s.cols) return;
+  const int4 sum = reinterpret_cast<const int4*>(s.sums + static_cast<std::int64_t>(row) * s.cols)[i];
+  const float4 w = reinterpret_cast<const float4*>(s.w_scales)[i];
+  const float x = s.x_scales[row];
+  float4 v = {static_cast<float>(sum.x) * x * w.x, static_cast<float>(sum.y) * x * w.y,
+              static_cast<float>(sum.z) * x * w.z, static_cast<float>(sum.w) * x * w.w};
+  if (s.bias != nullptr) {
+    const uint2 b = reinterpret_cast<const uint2*>(s.bias)[i];
+    const float2 low = unpack(b.x), high = unpack(b.y);
+    v.x += low.x, v.y += low.y, v.z += high.x, v.w += high.y;
+  }
+  const std::int64_t at = static_cast<std::int64_t>(row) * s.y_stride;
+  if (s.wide) {
+    reinterpret_cast<float4*>(static_cast<float*>(s.y) + at)[i] = v;
+  } else {
+    reinterpret_cast<uint2*>(static_cast<bf16*>(s.y) + at)[i] = {pack(v.x, v.y), pack(v.z, v.w)};
   }
 }
 
@@ -165,16 +190,22 @@ cudaError_t gate(Queue queue, const Gate& a) {
 }
 
 cudaError_t quantise_rows(Queue queue, const void* x, int stride, int width, int rows, void* out, int out_stride,
-                          float* scales) {
+                          float* scales, bool int8) {
   const std::size_t bytes = static_cast<std::size_t>(width) * 4;
   if (const auto status = allow_shared(quantise_kernel, bytes); status != cudaSuccess) return status;
   return launch(queue, quantise_kernel, static_cast<unsigned>(rows), kThreads, bytes, static_cast<const bf16*>(x),
-                stride, width, out, out_stride, scales);
+                stride, width, out, out_stride, scales, int8);
 }
 
 cudaError_t add_bias(Queue queue, const void* bias, int width, int rows, void* y, int y_stride) {
   return launch(queue, bias_kernel, static_cast<unsigned>(rows), kThreads, 0, static_cast<const bf16*>(bias), width,
                 static_cast<bf16*>(y), y_stride);
+}
+
+cudaError_t rescale(Queue queue, const Rescale& s) {
+  if (s.cols % 4 != 0 || s.y_stride % 4 != 0) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>((s.cols / 4 + kThreads - 1) / kThreads), static_cast<unsigned>(s.rows));
+  return launch(queue, rescale_kernel, grid, kThreads, 0, s);
 }
 
 }  // namespace ganglion::local::cuda

@@ -51,11 +51,11 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(Settle s) {
   if (s.next.weight != nullptr) norm_row(row, s.width, s.next, s.eps, reduce);
   float top = 0;
   if (s.out_scales != nullptr) {
-    for (int i = threadIdx.x; i < s.width; i += kThreads) top = fmaxf(top, fabsf(row[i]));
+    for (int i = threadIdx.x; i < s.width; i += kThreads) top = fmaxf(top, magnitude_of(row[i]));
     top = block_reduce<true>(top, reduce);
   }
   __syncthreads();
-  write_row(row, s.width, top, s.out, static_cast<std::int64_t>(index) * s.out_stride, s.out_scales, index);
+  write_row(row, s.width, top, s.out, static_cast<std::int64_t>(index) * s.out_stride, s.out_scales, index, s.int8);
 }
 
 __device__ __forceinline__ void angles(int position, const float* frequencies, int half, float magnitude, float* cos,
@@ -127,11 +127,11 @@ __global__ void __launch_bounds__(kThreads) activate_kernel(Gate a) {
     const int at = is_gate(A) ? i / 8 * 16 + i % 8 : i;
     const float v = activated<A>(__bfloat162float(from[at]), is_gate(A) ? __bfloat162float(from[at + 8]) : 0.0f);
     row[i] = v;
-    top = fmaxf(top, fabsf(v));
+    top = fmaxf(top, magnitude_of(v));
   }
   if (a.out_scales != nullptr) top = block_reduce<true>(top, reduce);
   __syncthreads();
-  write_row(row, a.width, top, a.out, static_cast<std::int64_t>(index) * a.out_stride, a.out_scales, index);
+  write_row(row, a.width, top, a.out, static_cast<std::int64_t>(index) * a.out_stride, a.out_scales, index, a.int8);
 }
 
 template <Activate A>
@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(kWarps * 32) append_general_kernel(RotateAppen
   float inverse = 1;
   if (r.kv.format == KvFormat::int8) {
     float top = 0;
-    for (int i = lane; i < width; i += 32) top = fmaxf(top, magnitude(x[i]));
+    for (int i = lane; i < width; i += 32) top = fmaxf(top, magnitude_of(x[i]));
     inverse = keep_scale(r.kv, tile, position, top);
   }
   for (int i = lane; i < width; i += 32) store_kv(r.kv, tile, slot + i, x[i], inverse);

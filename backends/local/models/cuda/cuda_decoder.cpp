@@ -170,16 +170,21 @@ Result<void> CudaDecoder::reserve_rows() {
   kv_.page_bytes = cuda::kv_page_bytes(kv_.layers, kv_.kv_heads, width, kv_.format);
   const int widest = std::max({width_stride_, heads_stride_, inner_stride_});
   // What no product and no library reads is unpacked first; experts never are.
-  std::size_t unpacked = 0;
+  std::size_t unpacked = 0, sums = 0;
   const auto want_unpacked = [&](const cuda::Matrix& m) {
     if (m.format == cuda::Format::bf16) return;
-    if (m.format == cuda::Format::fp8 && capability_ >= 90 && adapters_.count() == 0) return;
+    if (takes_eight_bit(m) && adapters_.count() == 0) return;
     unpacked = std::max(unpacked, static_cast<std::size_t>(m.rows) * static_cast<std::size_t>(m.cols) * 2);
   };
-  want_unpacked(weights_.head);
+  const auto size_for = [&](const cuda::Matrix& m) {
+    want_unpacked(m);
+    if (m.format != cuda::Format::int8 || !takes_eight_bit(m)) return;
+    sums = std::max(sums, static_cast<std::size_t>(int8_rows(m)) * static_cast<std::size_t>(m.rows) * 4);
+  };
+  want_unpacked(weights_.head);  // whose sums are where the logits will be
   for (const CudaLayer& l : weights_.layers) {
-    want_unpacked(l.qkv), want_unpacked(l.out);
-    if (config_.experts == 0) want_unpacked(l.gate_up), want_unpacked(l.down);
+    size_for(l.qkv), size_for(l.out);
+    if (config_.experts == 0) size_for(l.gate_up), size_for(l.down);
   }
   const auto rows = static_cast<std::size_t>(rows_cap_);
   const auto of = [](std::int64_t a) { return static_cast<std::size_t>(a); };
@@ -202,6 +207,7 @@ Result<void> CudaDecoder::reserve_rows() {
       {sin_, rows * of(dim / 2) * 4},
       {eight_, rows * of(widest)},
       {eight_scales_, rows * 4},
+      {sums_, std::max<std::size_t>(sums, 1)},
       {logits_, std::max<std::size_t>(of(samples) * of(weights_.head.rows) * 4, 1)},
       {partial_, parts},
       {arrived_, of(std::max(samples, kFewTilesMax)) * of(config_.heads) * 4},

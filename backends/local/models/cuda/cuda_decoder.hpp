@@ -30,6 +30,9 @@ struct CudaOptions {
   int device = 0;
   cuda::Format format = cuda::Format::bf16;
   int int4_group = 64;  // or 128
+  // int8 weights: activations too, a scale a token, in steps past what the streaming products take.
+  bool int8_activations = false;
+  std::size_t sums_bytes = std::size_t{64} << 20;  // for what such products sum up, as many rows at a time
   cuda::KvFormat kv = cuda::KvFormat::bf16;
   int rows_max = 2048;  // tokens in one step
   int batch_max = 64;   // sequences in one step
@@ -142,7 +145,20 @@ class CudaDecoder {
   core::Result<void> sum_up(int rows);
   bool leads() const { return options_.shard.rank == 0; }
   bool small(const cuda::Matrix& w, int rows) const;
+  bool takes_eight_bit(const cuda::Matrix& w) const;
   bool eight_bit(const cuda::Matrix& w, int rows) const;
+  // Has a row-wise operation quantise its result where the product that reads it next takes eight bits.
+  template <class Op>
+  void narrow_for(const cuda::Matrix& consumer, int rows, Op& op) const {
+    if (!eight_bit(consumer, rows)) return;
+    op.out = eight_.data(), op.out_scales = eight_scales_.as<float>();
+    op.int8 = consumer.format == cuda::Format::int8;
+  }
+  // The same for rows that lie there as bf16.
+  core::Result<void> narrow(const cuda::Matrix& consumer, const void* x, int stride, int rows);
+  // Rows whose sums have room at once.
+  int int8_rows(const cuda::Matrix& w) const;
+  core::Result<void> multiply_int8(const cuda::Matrix& w, int rows, void* y, int y_stride, bool wide);
   cuda::Queue queue() { return {stream_.get(), overlap_}; }
 
   ModelConfig config_;
@@ -164,7 +180,7 @@ class CudaDecoder {
 
   // Rows of one step.
   DeviceBuffer hidden_, normed_, qkv_, query_, attended_, gate_up_, gated_, added_, squares_, cos_, sin_;
-  DeviceBuffer eight_, eight_scales_, unpacked_, logits_, partial_, arrived_;
+  DeviceBuffer eight_, eight_scales_, sums_, unpacked_, logits_, partial_, arrived_;
   DeviceBuffer local_cos_, local_sin_, narrow_, adapter_middle_;
   DeviceBuffer routes_, chosen_, choice_weights_, slots_, slot_counts_, expert_up_, expert_gated_, expert_out_;
   int rows_cap_ = 0, width_stride_ = 0, inner_stride_ = 0, heads_stride_ = 0;

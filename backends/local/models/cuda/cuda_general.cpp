@@ -136,7 +136,7 @@ Result<void> CudaDecoder::general_inner(const CudaLayer& layer, int index, const
                   .rows = rows,
                   .out = gated_.data(),
                   .out_stride = inner_stride_};
-  if (eight_bit(layer.down, rows)) gate.out = eight_.data(), gate.out_scales = eight_scales_.as<float>();
+  narrow_for(layer.down, rows, gate);
   if (ok) ok = check(cuda::activate(queue(), activate_of(config_), gate), "the activation");
   if (ok) ok = multiply(layer.down, gated_.data(), inner_stride_, rows, added_.data(), layer.out.rows, false);
   if (ok) ok = adapt(shape, index, LoraPlace::down, gated_.data(), inner_stride_, added_.data(), layer.out.rows);
@@ -201,8 +201,7 @@ Result<void> CudaDecoder::general_layers(const Shape& shape) {
                    .eps = static_cast<float>(config_.norm_eps),
                    .out = normed_.data(),
                    .out_stride = width_stride_};
-    if (consumer != nullptr && eight_bit(*consumer, rows))
-      s.out = eight_.data(), s.out_scales = eight_scales_.as<float>();
+    if (consumer != nullptr) narrow_for(*consumer, rows, s);
     return check(cuda::settle(queue(), s), "normalisation");
   };
   auto ok = settle(nullptr, {}, {}, weights_.layers.front().before_attention, &weights_.layers.front().qkv);
@@ -212,11 +211,7 @@ Result<void> CudaDecoder::general_layers(const Shape& shape) {
     ok = multiply(layer.qkv, normed_.data(), width_stride_, rows, qkv_.data(), layer.qkv.rows, false);
     if (ok) ok = adapt(shape, index, LoraPlace::qkv, normed_.data(), width_stride_, qkv_.data(), layer.qkv.rows);
     if (ok) ok = attention(layer, index, shape);
-    if (ok && eight_bit(layer.out, rows)) {
-      ok = check(cuda::quantise_rows(queue(), attended_.data(), heads_stride_, heads_stride_, rows, eight_.data(),
-                                     heads_stride_, eight_scales_.as<float>()),
-                 "quantising activations");
-    }
+    if (ok) ok = narrow(layer.out, attended_.data(), heads_stride_, rows);
     if (ok) ok = multiply(layer.out, attended_.data(), heads_stride_, rows, added_.data(), layer.out.rows, false);
     if (ok) ok = adapt(shape, index, LoraPlace::out, attended_.data(), heads_stride_, added_.data(), layer.out.rows);
     const bool routed = config_.experts > 0;
@@ -247,9 +242,7 @@ Result<void> CudaDecoder::general_head(const Shape& shape) {
                       .out = normed_.data(),
                       .out_stride = width_stride_};
   const bool projects = weights_.project_out.rows > 0;
-  if (!projects && eight_bit(weights_.head, rows)) {
-    chosen.out = eight_.data(), chosen.out_scales = eight_scales_.as<float>();
-  }
+  if (!projects) narrow_for(weights_.head, rows, chosen);
   auto ok = check(cuda::settle(queue(), chosen), "normalisation");
   const void* x = normed_.data();
   int stride = width_stride_;
@@ -257,11 +250,7 @@ Result<void> CudaDecoder::general_head(const Shape& shape) {
     stride = weights_.project_in.cols;
     ok = multiply(weights_.project_out, normed_.data(), width_stride_, rows, narrow_.data(), stride, false);
     x = narrow_.data();
-    if (ok && eight_bit(weights_.head, rows)) {
-      ok =
-          check(cuda::quantise_rows(queue(), x, stride, stride, rows, eight_.data(), stride, eight_scales_.as<float>()),
-                "quantising activations");
-    }
+    if (ok) ok = narrow(weights_.head, x, stride, rows);
   }
   if (ok) ok = multiply(weights_.head, x, stride, rows, logits_.data(), weights_.head.rows, true);
   if (ok && config_.logit_softcap > 0) {

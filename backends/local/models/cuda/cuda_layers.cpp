@@ -21,6 +21,8 @@ int to_int(std::int64_t v) {
   return static_cast<int>(v);
 }
 
+constexpr int kInt8RowsMax = 32'768;  // a kernel's blocks are a row each
+
 // The library wants few different shapes, and e4m3 multiples of 16.
 int library_rows(int rows) {
   return to_int(cuda::padded(rows, rows <= 64 ? 16 : 64));
@@ -184,8 +186,57 @@ bool CudaDecoder::small(const Matrix& w, int rows) const {
   }
 }
 
+bool CudaDecoder::takes_eight_bit(const Matrix& w) const {
+  return w.format == Format::int8 ? options_.int8_activations && w.cols <= cuda::kInt8ColumnsMax
+                                  : w.format == Format::fp8 && capability_ >= 90;
+}
+
 bool CudaDecoder::eight_bit(const Matrix& w, int rows) const {
-  return w.format == Format::fp8 && capability_ >= 90 && !adapted_step_ && !small(w, rows);
+  return takes_eight_bit(w) && !adapted_step_ && !small(w, rows);
+}
+
+Result<void> CudaDecoder::narrow(const Matrix& consumer, const void* x, int stride, int rows) {
+  if (!eight_bit(consumer, rows)) return {};
+  return check(cuda::quantise_rows(queue(), x, stride, stride, rows, eight_.data(), stride, eight_scales_.as<float>(),
+                                   consumer.format == Format::int8),
+               "quantising activations");
+}
+
+int CudaDecoder::int8_rows(const Matrix& w) const {
+  const std::size_t fit = options_.sums_bytes / 4 / static_cast<std::size_t>(w.rows) / 64 * 64;
+  return to_int(std::clamp<std::int64_t>(static_cast<std::int64_t>(fit), 64, std::min(rows_cap_, kInt8RowsMax)));
+}
+
+// The library leaves sums of integers, which a kernel of ours turns into what they stand for: where they are, or by way
+// of a buffer that is kept small enough for most of it to stay in the cache between the two.
+Result<void> CudaDecoder::multiply_int8(const Matrix& w, int rows, void* y, int y_stride, bool wide) {
+  const bool in_place = wide && y_stride == w.rows;
+  const int each = in_place ? rows : int8_rows(w);
+  for (int first = 0; first < rows; first += each) {
+    const int some = std::min(each, rows - first);
+    char* to = static_cast<char*>(y) + static_cast<std::int64_t>(first) * y_stride * (wide ? 4 : 2);
+    void* sums = in_place ? static_cast<void*>(to) : sums_.data();
+    const Blas::Call call{.input = Blas::Input::int8,
+                          .x = eight_.as<char>() + static_cast<std::int64_t>(first) * w.cols,
+                          .w = w.data,
+                          .y = sums,
+                          .m = library_rows(some),
+                          .n = w.rows,
+                          .k = w.cols,
+                          .y_stride = w.rows};
+    if (auto ok = blas_->multiply(stream_.get(), call); !ok) return ok;
+    const cuda::Rescale rescale{.sums = static_cast<const std::int32_t*>(sums),
+                                .rows = some,
+                                .cols = w.rows,
+                                .x_scales = eight_scales_.as<float>() + first,
+                                .w_scales = static_cast<const float*>(w.scales),
+                                .bias = w.bias,
+                                .y = to,
+                                .y_stride = y_stride,
+                                .wide = wide};
+    if (auto ok = check(cuda::rescale(queue(), rescale), "a projection's scales"); !ok) return ok;
+  }
+  return {};
 }
 
 Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride, int rows, void* y, int y_stride,
@@ -208,6 +259,7 @@ Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride,
     }
     return ok;
   }
+  if (w.format == Format::int8 && eight_bit(w, rows)) return multiply_int8(w, rows, y, y_stride, wide);
   Blas::Call call{.x = x,
                   .w = w.data,
                   .y = y,
@@ -217,6 +269,7 @@ Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride,
                   .y_stride = y_stride,
                   .wide = wide};
   if (eight_bit(w, rows)) {
+    call.input = Blas::Input::fp8;
     call.x = eight_.data();
     call.x_scales = eight_scales_.as<float>();
     call.w_scales = static_cast<const float*>(w.scales);
@@ -248,7 +301,7 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
                       .eps = static_cast<float>(config_.norm_eps),
                       .out = normed_.data(),
                       .out_stride = width_stride_};
-    if (eight_bit(consumer, rows)) n.out = eight_.data(), n.out_scales = eight_scales_.as<float>();
+    narrow_for(consumer, rows, n);
     return check(cuda::normalise(queue(), n), "normalisation");
   };
   auto ok = normalise(nullptr, weights_.layers.front().input_norm, weights_.layers.front().qkv);
@@ -256,11 +309,7 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
     const CudaLayer& layer = weights_.layers[i];
     ok = multiply(layer.qkv, normed_.data(), width_stride_, rows, qkv_.data(), layer.qkv.rows, false);
     if (ok) ok = attention(layer, static_cast<int>(i), shape);
-    if (ok && eight_bit(layer.out, rows)) {
-      ok = check(cuda::quantise_rows(queue(), attended_.data(), heads_stride_, heads_stride_, rows, eight_.data(),
-                                     heads_stride_, eight_scales_.as<float>()),
-                 "quantising activations");
-    }
+    if (ok) ok = narrow(layer.out, attended_.data(), heads_stride_, rows);
     if (ok) ok = multiply(layer.out, attended_.data(), heads_stride_, rows, added_.data(), layer.out.rows, false);
     if (ok) ok = sum_up(rows);
     if (ok) ok = normalise(added_.data(), layer.post_norm, layer.gate_up);
@@ -272,7 +321,7 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
                     .rows = rows,
                     .out = gated_.data(),
                     .out_stride = inner_stride_};
-    if (eight_bit(layer.down, rows)) gate.out = eight_.data(), gate.out_scales = eight_scales_.as<float>();
+    narrow_for(layer.down, rows, gate);
     if (ok) ok = check(cuda::gate(queue(), gate), "the gated activation");
     if (ok) ok = multiply(layer.down, gated_.data(), inner_stride_, rows, added_.data(), layer.down.rows, false);
     if (ok) ok = sum_up(rows);
@@ -290,8 +339,7 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
                          .eps = static_cast<float>(config_.norm_eps),
                          .out = normed_.data(),
                          .out_stride = width_stride_};
-  if (eight_bit(weights_.head, shape.samples))
-    chosen.out = eight_.data(), chosen.out_scales = eight_scales_.as<float>();
+  narrow_for(weights_.head, shape.samples, chosen);
   ok = check(cuda::normalise(queue(), chosen), "normalisation");
   if (!ok) return ok;
   return multiply(weights_.head, normed_.data(), width_stride_, shape.samples, logits_.data(), weights_.head.rows,

@@ -298,8 +298,10 @@ Result<void> CudaWeightLoader::vector(const std::string& name, int size, const f
 Result<CudaWeightLoader::Kept> CudaWeightLoader::kept_as(const std::vector<std::vector<Piece>>& groups, int cols,
                                                          Format format) const {
   Kept kept{format, format == Format::int4 ? group_ : 0, false};
+  const PackedScheme scheme = config_.packed.scheme;
   // Asked for another format than the file's: what the file has is widened and quantised anew.
-  if (checkpoint_ == nullptr || format != Format::bf16 || config_.packed.scheme == PackedScheme::none) return kept;
+  const bool as_it_is = format == Format::bf16 || (format == Format::int8 && scheme == PackedScheme::int8);
+  if (checkpoint_ == nullptr || !as_it_is || scheme == PackedScheme::none) return kept;
   int group = 128;
   bool by_row = true, zeros = false;
   for (const auto& pieces : groups) {
@@ -309,15 +311,16 @@ Result<CudaWeightLoader::Kept> CudaWeightLoader::kept_as(const std::vector<std::
       if (!packed) return std::unexpected(packed.error());
       if (!packed->has_value()) return kept;
       const PackedTensor& p = **packed;
-      if (p.scheme() == PackedScheme::fp8) {
-        by_row = by_row && p.fp8_by_row();
+      if (p.scheme() == PackedScheme::fp8 || p.scheme() == PackedScheme::int8) {
+        by_row = by_row && p.bytes_by_row();
       } else {
         group = std::min(group, p.int4_group());
         zeros = zeros || !p.symmetric();
       }
     }
   }
-  if (config_.packed.scheme == PackedScheme::fp8) return by_row ? Kept{Format::fp8, 0, false} : kept;
+  if (scheme == PackedScheme::int8) return Kept{Format::int8, 0, false};
+  if (scheme == PackedScheme::fp8) return by_row ? Kept{Format::fp8, 0, false} : kept;
   // The experts' kernel has no zero points.
   if (group == 0 || (zeros && groups.size() > 1)) return kept;
   return Kept{Format::int4, group, zeros};
@@ -330,9 +333,13 @@ Result<void> CudaWeightLoader::pack_quantised(const Piece& piece, const PackedTe
   const std::int64_t cols = tensor.cols();
   const bool int4 = to.format == Format::int4 && tensor.int4_group() % std::max(to.group, 1) == 0 &&
                     tensor.int4_group() > 0 && format_ == Format::bf16;
-  const bool fp8 = to.format == Format::fp8 && tensor.fp8_by_row() && format_ == Format::bf16;
+  const bool bytes = (to.format == Format::fp8 && tensor.scheme() == PackedScheme::fp8 && tensor.bytes_by_row() &&
+                      format_ == Format::bf16) ||
+                     (to.format == Format::int8 && tensor.scheme() == PackedScheme::int8);
   const std::int64_t groups = int4 ? (cols + to.group - 1) / to.group : 1;
-  const std::int64_t row_bytes = int4 ? cuda::padded(cols, 4) + 8 * groups : fp8 ? cuda::padded(cols, 4) + 4 : 2 * cols;
+  const std::int64_t row_bytes = int4    ? cuda::padded(cols, 4) + 8 * groups
+                                 : bytes ? cuda::padded(cols, 4) + 4
+                                         : 2 * cols;
   const int chunk = std::max(8, to_int(static_cast<std::int64_t>(kStageBytes) / row_bytes / 8 * 8));
   for (int first = 0; first < piece.rows; first += chunk) {
     const int count = std::min(chunk, piece.rows - first);
@@ -342,7 +349,7 @@ Result<void> CudaWeightLoader::pack_quantised(const Piece& piece, const PackedTe
     char* host = stage.host.data();
     const auto* device = stage.device.as<char>();
     const std::int64_t values = cuda::padded(count * cols, 4), from = piece.from + first;
-    std::int64_t bytes = values;
+    std::int64_t size = values;
     const auto rows_of = [&](auto&& f) {  // f(first row, count) by several threads
       pool_.split((count + 63) / 64, 1, [&](std::int64_t begin, std::int64_t end, int) {
         for (std::int64_t r = 64 * begin; r < std::min<std::int64_t>(64 * end, count); r += 64) {
@@ -356,10 +363,10 @@ Result<void> CudaWeightLoader::pack_quantised(const Piece& piece, const PackedTe
         tensor.int4_rows(from + r, some, to.group, reinterpret_cast<std::int8_t*>(host) + r * cols, scales + r * groups,
                          scales + (count + r) * groups);
       });
-      bytes += 8 * count * groups;
-    } else if (fp8) {
-      tensor.fp8_rows(from, count, reinterpret_cast<std::uint8_t*>(host), reinterpret_cast<float*>(host + values));
-      bytes += 4 * count;
+      size += 8 * count * groups;
+    } else if (bytes) {
+      tensor.byte_rows(from, count, reinterpret_cast<std::uint8_t*>(host), reinterpret_cast<float*>(host + values));
+      size += 4 * count;
     } else {
       rows_of([&](std::int64_t r, std::int64_t some) {
         std::vector<float> wide(static_cast<std::size_t>(some * cols));
@@ -367,9 +374,9 @@ Result<void> CudaWeightLoader::pack_quantised(const Piece& piece, const PackedTe
         scalar_kernels().narrow_f16(wide.data(), reinterpret_cast<std::uint16_t*>(host) + r * cols,
                                     to_int(some * cols));
       });
-      bytes = 2 * count * cols;
+      size = 2 * count * cols;
     }
-    ok = check(cudaMemcpyAsync(stage.device.data(), host, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice,
+    ok = check(cudaMemcpyAsync(stage.device.data(), host, static_cast<std::size_t>(size), cudaMemcpyHostToDevice,
                                stream_.get()),
                piece.name);
     if (!ok) return ok;
@@ -377,11 +384,11 @@ Result<void> CudaWeightLoader::pack_quantised(const Piece& piece, const PackedTe
     const cuda::Queue queue{stream_.get()};
     const auto* scales = reinterpret_cast<const float*>(device + values);
     const cudaError_t status =
-        int4  ? cuda::place_int4(queue, reinterpret_cast<const std::int8_t*>(device), scales, scales + count * groups,
-                                 count, to_int(cols), to, place)
-        : fp8 ? cuda::place_fp8(queue, reinterpret_cast<const std::uint8_t*>(device), scales, count, to_int(cols), to,
-                                place)
-              : cuda::pack_weights(queue, device, cuda::Source::f16, count, to_int(cols), to, place);
+        int4    ? cuda::place_int4(queue, reinterpret_cast<const std::int8_t*>(device), scales, scales + count * groups,
+                                   count, to_int(cols), to, place)
+        : bytes ? cuda::place_bytes(queue, reinterpret_cast<const std::uint8_t*>(device), scales, count, to_int(cols),
+                                    to, place)
+                : cuda::pack_weights(queue, device, cuda::Source::f16, count, to_int(cols), to, place);
     ok = check(status, piece.name);
     if (ok) ok = check(cudaEventRecord(stage.done.get(), stream_.get()), piece.name);
     if (!ok) return ok;

@@ -119,14 +119,16 @@ TEST_P(CudaGoldens, QuantisedLogitsAreBounded) {
     int group;
     cuda::KvFormat kv;
     double most;
+    bool w8a8 = false;
   };
   // Random weights have no structure that quantisation could spare: these are bounds, not goals.
   // The CPU's int8 is held to 0.2 on the same models.
   for (const Bound b :
        {Bound{cuda::Format::int8, 64, kBf16, 0.15}, Bound{cuda::Format::fp8, 64, kBf16, 0.45},
         Bound{cuda::Format::int4, 64, kBf16, 1.2}, Bound{cuda::Format::bf16, 64, cuda::KvFormat::fp8, 0.35},
-        Bound{cuda::Format::bf16, 64, cuda::KvFormat::int8, 0.15}}) {
-    const double worst = worst_error({.format = b.format, .int4_group = b.group, .kv = b.kv});
+        Bound{cuda::Format::bf16, 64, cuda::KvFormat::int8, 0.15}, Bound{cuda::Format::int8, 64, kBf16, 0.2, true}}) {
+    const double worst =
+        worst_error({.format = b.format, .int4_group = b.group, .int8_activations = b.w8a8, .kv = b.kv});
     // A rounded route may send a row to another expert, which moves its logits further; what is not rotated in
     // phi3_partial_tiny makes for scores that are close to each other.
     const std::string_view name = GetParam();
@@ -234,7 +236,7 @@ TEST_P(CudaGoldens, GreedyTokensAreTheGoldenOnes) {
 TEST(CudaPacked, AgreesWithDequantisedWeights) {
   if (no_gpu()) GTEST_SKIP() << "no GPU";
   for (const char* model : {"gptq_tiny", "gptq_act_tiny", "awq_tiny", "awq_g64_tiny", "fp8_channel_tiny",
-                            "fp8_tensor_tiny", "fp8_static_tiny", "fp8_block_tiny"}) {
+                            "fp8_tensor_tiny", "fp8_static_tiny", "fp8_block_tiny", "w8a8_tiny"}) {
     CudaHarness harness(data_dir(model), {});
     ASSERT_NE(harness.decoder, nullptr) << model;
     const double worst = worst_of(harness, model);
@@ -323,20 +325,23 @@ TEST(LargeShapes, LogitsAreAsCloseToFloatAsTheFormatAllows) {
     const double theirs = nlohmann::json::parse(file).at("transformers_bf16");
     // Where a rounded route sends a row to other experts, its logits have little to do with the reference's.
     const bool routed = name == "mixtral";
-    for (const auto& [format, most] : {std::pair{cuda::Format::bf16, std::max(1e-2, 1.25 * theirs)},
-                                       {cuda::Format::int8, 0.1},
-                                       {cuda::Format::fp8, routed ? 1.5 : 0.3},
-                                       {cuda::Format::int4, routed ? 1.5 : 0.7}}) {
+    for (const auto& [format, most, w8a8] : {std::tuple{cuda::Format::bf16, std::max(1e-2, 1.25 * theirs), false},
+                                             {cuda::Format::int8, 0.1, false},
+                                             {cuda::Format::int8, routed ? 1.5 : 0.2, true},
+                                             {cuda::Format::fp8, routed ? 1.5 : 0.3, false},
+                                             {cuda::Format::int4, routed ? 1.5 : 0.7, false}}) {
       const auto began = std::chrono::steady_clock::now();
-      CudaHarness harness(dir, {.format = format, .rows_max = 512, .batch_max = 8, .context_max = 2048});
+      CudaHarness harness(
+          dir, {.format = format, .int8_activations = w8a8, .rows_max = 512, .batch_max = 8, .context_max = 2048});
       ASSERT_NE(harness.decoder, nullptr) << dir;
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
       const double gigabytes = static_cast<double>(Checkpoint::open(dir)->data_bytes()) / 1e9;
       const double worst = worst_of(harness, dir);
       std::printf(
-          "%s format %d: worst relative error of logits %.2e (transformers in bf16 %.2e); %.2f GB in %.2f s, %.1f "
+          "%s format %d%s: worst relative error of logits %.2e (transformers in bf16 %.2e); %.2f GB in %.2f s, %.1f "
           "GB/s\n",
-          name.c_str(), static_cast<int>(format), worst, theirs, gigabytes, took.count(), gigabytes / took.count());
+          name.c_str(), static_cast<int>(format), w8a8 ? " w8a8" : "", worst, theirs, gigabytes, took.count(),
+          gigabytes / took.count());
       std::fflush(stdout);
       EXPECT_LT(worst, most) << name << " format " << static_cast<int>(format);
     }
@@ -461,6 +466,7 @@ TEST(CudaDemoChat, QuantisedAnswersAreTheGoldenOnes) {
   if (no_gpu()) GTEST_SKIP() << "no GPU";
   demo_answers({.format = cuda::Format::int8}, 4);
   demo_answers({.format = cuda::Format::int8}, 29);
+  demo_answers({.format = cuda::Format::int8, .int8_activations = true}, 29);
   demo_answers({.format = cuda::Format::fp8}, 29);
   demo_answers({.kv = cuda::KvFormat::fp8}, 8);
   demo_answers({.kv = cuda::KvFormat::int8}, 8);

@@ -61,6 +61,7 @@ TEST(DemoChat, AnswersAreTheGoldenOnes) {
 }
 TEST(DemoChat, AnswersSurviveInt8) {
   run(Quantize::int8);
+  run(Quantize::w8a8);  // on a CPU the same
 }
 TEST(DemoChat, AnswersSurviveInt8KeysAndValues) {
   run(Quantize::none, KvType::i8);

@@ -38,6 +38,9 @@ TEST(Placement, ModelsAreSizedByTheirShapes) {
   EXPECT_NEAR(in_gib(llama_7b(), 1), 14.4, 0.7);
   options.quantize = Quantize::fp8;
   EXPECT_NEAR(in_gib(llama_7b(), 1), 8.1, 0.7);
+  const std::uint64_t in_fp8 = need_of(llama_7b(), options).on_each(1);
+  options.quantize = Quantize::w8a8;
+  EXPECT_EQ(need_of(llama_7b(), options).on_each(1), in_fp8);
   options.quantize = Quantize::int4;
   EXPECT_NEAR(in_gib(llama_7b(), 1), 5.3, 0.7);
   options.quantize = Quantize::none;

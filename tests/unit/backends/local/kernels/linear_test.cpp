@@ -144,6 +144,49 @@ TEST_P(LinearEveryLevel, Int8SurvivesExtremeBytes) {
   }
 }
 
+// Rows that come in int8 stay what they are, to the lowest byte: the product is that of the integers, which is exact,
+// times both scales.
+TEST_P(LinearEveryLevel, Int8RowsOfAFileAreKept) {
+  const Kernels& kernels = kernels_for(GetParam());
+  ThreadPool pool(2);
+  LinearScratch scratch;
+  RandomRows random(13);
+  for (const Shape& s : kShapes) {
+    std::vector<std::int8_t> w(static_cast<std::size_t>(s.rows * s.cols));
+    for (auto& v : w) v = static_cast<std::int8_t>(random.below(256) - 128);
+    std::fill_n(w.begin(), s.cols, std::int8_t{-128});
+    std::vector<float> scales(static_cast<std::size_t>(s.rows));
+    for (float& v : scales) v = 1e-3f + 1e-4f * static_cast<float>(random.below(100));
+    auto x = random.floats(static_cast<std::size_t>(s.count * s.cols));
+    std::fill_n(x.begin(), s.cols, 2.0f);  // with the first row: the largest sums of all
+    const LinearPart part{reinterpret_cast<const std::byte*>(w.data()), s.rows, WeightType::i8, scales.data()};
+    const Linear linear = Linear::pack({&part, 1}, s.cols, false, {}, pool);
+    EXPECT_EQ(linear.type(), WeightType::i8);
+    std::vector<float> y(static_cast<std::size_t>(s.count * s.rows));
+    ASSERT_TRUE(linear.forward(kernels, pool, scratch, x.data(), s.cols, s.count, y.data(), s.rows));
+    for (int i = 0; i < s.count; ++i) {
+      std::vector<double> want(static_cast<std::size_t>(s.rows)), size(want.size());
+      for (int at = 0; at < s.cols; at += kQuantGroup) {
+        const int n = std::min(kQuantGroup, s.cols - at);
+        std::int8_t q[kQuantGroup];
+        std::int32_t unused;
+        const double scale = kernels.quantize_group(x.data() + i * s.cols + at, n, q, &unused);
+        for (int r = 0; r < s.rows; ++r) {
+          std::int64_t sum = 0;
+          for (int k = 0; k < n; ++k) sum += q[k] * w[static_cast<std::size_t>(r * s.cols + at + k)];
+          const double term = static_cast<double>(sum) * scale * scales[static_cast<std::size_t>(r)];
+          want[static_cast<std::size_t>(r)] += term, size[static_cast<std::size_t>(r)] += std::fabs(term);
+        }
+      }
+      for (int r = 0; r < s.rows; ++r) {
+        ASSERT_NEAR(y[static_cast<std::size_t>(i * s.rows + r)], want[static_cast<std::size_t>(r)],
+                    1e-6 * size[static_cast<std::size_t>(r)] + 1e-6)
+            << s.rows << "x" << s.cols << " batch " << s.count << " row " << r;
+      }
+    }
+  }
+}
+
 TEST_P(LinearEveryLevel, ARowDoesNotDependOnTheRowsBesideIt) {
   const Kernels& kernels = kernels_for(GetParam());
   ThreadPool pool(2);

@@ -284,6 +284,12 @@ TEST(ModelConfig, SaysHowACheckpointWasQuantised) {
   const PackedConfig rows =
       packed(R"({"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"group_0":)"
              R"({"weights":{"num_bits":4,"type":"int","strategy":"group","group_size":64,"symmetric":true}}}})");
+  EXPECT_EQ(
+      packed(R"({"quant_method":"compressed-tensors","format":"int-quantized","config_groups":{"group_0":)"
+             R"({"weights":{"num_bits":8,"type":"int","strategy":"channel","symmetric":true},"input_activations":)"
+             R"({"num_bits":8,"type":"int","strategy":"token","dynamic":true,"symmetric":true}}}})")
+          .scheme,
+      PackedScheme::int8);
   EXPECT_EQ(rows.scheme, PackedScheme::rows);
   EXPECT_EQ(rows.group, 64);
 }
@@ -295,8 +301,17 @@ TEST(ModelConfig, NamesWhatOfAQuantisationIsNotImplemented) {
   EXPECT_THAT(packed_error(R"({"quant_method":"gptq","bits":4,"group_size":12})"), HasSubstr("multiple of 8"));
   EXPECT_THAT(packed_error(R"({"quant_method":"awq","bits":4,"version":"gemv"})"), HasSubstr("\"gemv\""));
   EXPECT_THAT(packed_error(R"({"quant_method":"fp8","fmt":"e5m2"})"), HasSubstr("\"e5m2\""));
-  EXPECT_THAT(packed_error(R"({"quant_method":"compressed-tensors","format":"int-quantized"})"),
-              HasSubstr("\"int-quantized\""));
+  EXPECT_THAT(packed_error(R"({"quant_method":"compressed-tensors","format":"marlin-24"})"),
+              HasSubstr("\"marlin-24\""));
+  const auto int8 = [](std::string_view weights) {
+    return packed_error(R"({"quant_method":"compressed-tensors","format":"int-quantized","config_groups":{"group_0":)"
+                        R"({"weights":{)" +
+                        std::string(weights) + "}}}}");
+  };
+  EXPECT_THAT(int8(R"("num_bits":4,"type":"int","strategy":"channel")"), HasSubstr("other than 8-bit int"));
+  EXPECT_THAT(int8(R"("num_bits":8,"type":"float","strategy":"channel")"), HasSubstr("other than 8-bit int"));
+  EXPECT_THAT(int8(R"("num_bits":8,"type":"int","strategy":"group","group_size":64)"), HasSubstr("\"group\""));
+  EXPECT_THAT(int8(R"("num_bits":8,"type":"int","strategy":"channel","symmetric":false)"), HasSubstr("symmetric"));
   EXPECT_THAT(packed_error(R"({"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":)"
                            R"({"group_0":{"weights":{"num_bits":4,"type":"int","strategy":"group","group_size":128,)"
                            R"("symmetric":false}}}})"),
