@@ -202,9 +202,8 @@ void Oracle::limits_hold() {
     wrong("the budget of " + std::to_string(budget_nano / kNano) + " neurons is spent with " +
           std::to_string(spent / kNano));
   for (std::size_t i = 0; i < budgets_pages.size(); ++i) page_agrees("at the end", budgets_pages[i], spent_[i]);
-  // What a gateway held that was killed is nobody's until it asks again, or for a while (budget_sharing.lapse).
-  const bool held = gateways > 1 && (redis_troubled || killed);
-  if (budget_refuses && spent + kNano <= budget_nano && !held)
+  // A gateway that has ended holds its slice until it is asked again, or for budget_sharing.lapse.
+  if (budget_refuses && spent + kNano <= budget_nano && gateways == 1)
     wrong("the budget refuses a token with " + std::to_string(spent / kNano) + " of " +
           std::to_string(budget_nano / kNano) + " neurons spent");
   for (const auto& [life, troubles] : redis_troubles) limit_holds(life);
@@ -217,7 +216,7 @@ void Oracle::limit_holds(int life) {
   for (const auto& asked : world_.asked()) {
     if (asked->key != "b" || asked->life != life) continue;
     first = std::min(first, asked->sent_at);
-    if (asked->status != 200) continue;
+    if (asked->status != 200 || asked->ended_at < 0) continue;  // or its life ended first
     ++answered;
     last = std::max(last, asked->ended_at);
   }

@@ -311,7 +311,6 @@ void Run::one_life(End end) {
   oracle_.redis_troubles[machine_.life()] = redis_.troubles();
   for (std::size_t i = 0; returned && i < pages.size(); ++i)
     if (!pages[i].empty()) oracle_.life_ended(machine_.life(), static_cast<int>(i), pages[i]);
-  oracle_.killed = oracle_.killed || !returned;
   if (machine_.hung()) wrong("the gateway hangs");
   machine_.trace(returned ? "stopped by order" : end == End::power ? "power lost" : "killed");
   net_.after_crash();
