@@ -223,7 +223,9 @@ void Oracle::limit_holds(int life) {
   if (answered == 0) return;
   const unsigned troubles = redis_troubles[life];
   const double rate = per_second_b * (troubles > 0 ? 1.5 : 1.0);
-  const double most = burst_b * (1.0 + troubles) + rate * static_cast<double>(last - first) / kSecond + 1;
+  // As the page says of any window: an eighth of the burst, and a request of each gateway.
+  const double most = burst_b * (1.0 + troubles) + rate * static_cast<double>(last - first) / kSecond +
+                      (gateways > 1 ? burst_b / 8.0 + gateways : 1);
   if (answered > most)
     wrong("life " + std::to_string(life) + " served " + std::to_string(answered) + " requests of a limited key");
 }
