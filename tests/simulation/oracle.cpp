@@ -209,7 +209,9 @@ void Oracle::limits_hold() {
   for (const auto& [life, troubles] : redis_troubles) limit_holds(life);
 }
 
-// docs/limits.md: over-admission of an event is a burst; who alone cannot reach Redis adds its own part.
+// docs/limits.md: what is lent has been taken from the bucket, so from a full one no more comes than a single gateway
+// would give. Over-admission of an event is a burst; who alone cannot reach Redis, if only because an answer took too
+// long, adds its own part.
 void Oracle::limit_holds(int life) {
   int answered = 0;
   Nanos first = kNever, last = 0;
@@ -223,9 +225,8 @@ void Oracle::limit_holds(int life) {
   if (answered == 0) return;
   const unsigned troubles = redis_troubles[life];
   const double rate = per_second_b * (troubles > 0 ? 1.5 : 1.0);
-  // As the page says of any window: an eighth of the burst, and a request of each gateway.
-  const double most = burst_b * (1.0 + troubles) + rate * static_cast<double>(last - first) / kSecond +
-                      (gateways > 1 ? burst_b / 8.0 + gateways : 1);
+  const double alone = gateways > 1 && !never_alone.contains(life) ? static_cast<double>(burst_b) / gateways : 0;
+  const double most = burst_b * (1.0 + troubles) + alone + rate * static_cast<double>(last - first) / kSecond;
   if (answered > most)
     wrong("life " + std::to_string(life) + " served " + std::to_string(answered) + " requests of a limited key");
 }

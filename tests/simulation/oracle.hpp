@@ -34,6 +34,7 @@ class Oracle {
   std::map<int, std::set<int>> served;     // gateway: lives in which it came so far: what was before is on its disk
   std::set<int> absent;                    // lives in which one did not come so far
   std::map<int, unsigned> redis_troubles;  // life: how many
+  std::set<int> never_alone;               // lives in which each gateway's limits were the shared ones all the time
   bool redis_troubled = false, redis_lost_data = false;
   bool share_in_outage = true;
   bool killed = false;                                    // by whatever, in any life

@@ -302,7 +302,12 @@ void Run::one_life(End end) {
               sleep(began + world_.span - machine_.now);
               if (!world_.all_ended()) wrong("a request never ended");
               if (end != End::order || applications.size() < world_.gateways) return;
-              for (const auto& each : applications) pages.push_back(quiet_budgets(each->admin_port()));
+              bool alone = false;
+              for (const auto& each : applications) {
+                pages.push_back(quiet_budgets(each->admin_port()));
+                alone |= metric(fetch(each->admin_port(), "/metrics"), "ganglion_limiter_local_share_total") > 0;
+              }
+              if (!alone) oracle_.never_alone.insert(machine_.life());
             },
             !troubled_start);
       },
