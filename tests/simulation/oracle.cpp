@@ -194,11 +194,11 @@ void Oracle::limits_hold() {
   for (const std::int64_t each : spent_) spent += each;
   // A gateway that does not come back after Redis has lost its data is not counted after a while: docs/budgets.md.
   const bool forgotten = redis_lost_data && !absent.empty();
-  // One that starts while Redis is ill uses its share, whatever the others have spent before.
-  const bool restarted_alone = share_in_outage && std::ranges::any_of(redis_troubles, [](const auto& each) {
-                                 return each.first > 1 && each.second > 0;
-                               });
-  if (spent > budget_nano + (restarted_alone ? budget_nano / 2 : 0) && !forgotten)
+  // Of a budget that it has not asked Redis about when that falls ill, a gateway uses its share, whatever the others
+  // have.
+  const bool shared_out =
+      share_in_outage && std::ranges::any_of(redis_troubles, [](const auto& each) { return each.second > 0; });
+  if (spent > budget_nano + (shared_out ? budget_nano / 2 : 0) && !forgotten)
     wrong("the budget of " + std::to_string(budget_nano / kNano) + " neurons is spent with " +
           std::to_string(spent / kNano));
   for (std::size_t i = 0; i < budgets_pages.size(); ++i) page_agrees("at the end", budgets_pages[i], spent_[i]);
