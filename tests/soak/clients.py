@@ -29,6 +29,7 @@ SHARED = (("plain", 0.15, "sk-soak-plain"), ("stream", 0.15, "sk-soak-plain"), (
           ("budgeted", 0.25, "sk-soak-budget"), ("limited", 0.20, "sk-soak-limited"))
 QUESTIONS = 150  # of the cached kind
 KEYS_MAX = 2000
+FIRST_WORD = b'"content": "word '
 KEEP_IDLE_S = 20
 GIVE_UP_S = 60
 FAULTS = ("gone", "cut", "refused", "refused_once", "slow")
@@ -158,10 +159,11 @@ class Soak:
             if size == 0:
                 break
             parts.append(part)
-            answer.words += part.count(b'"content": "word ')
+            answer.words += part.count(FIRST_WORD)
             if leave is not None and answer.words >= leave:
                 return self.go(writer)
         answer.body = b"".join(parts)
+        answer.words = answer.body.count(FIRST_WORD)  # one may lie across two parts
         answer.whole = answer.status == 200 and answer.body.endswith(b"data: [DONE]\n\n")
         answer.keep = keep
 
