@@ -3,7 +3,8 @@
 // A key's entry is the hash PREFIXidem:{DIGEST}, with the key's own time to live:
 //   o gateway; r digest of the request; s running, done or lost; l end of the lease, ms of Redis's clock (running)
 //   p process of that gateway which claimed it last: two of them work while one takes the other's place
-//   (docs/upgrade.md) c, t, b status, content type and body of the answer (done)
+//   (docs/upgrade.md); n number of that claim: commands may overtake each other, as where a script has to be sent again
+//   c, t, b status, content type and body of the answer (done)
 
 #include "gateway/key_share.hpp"
 
@@ -31,8 +32,8 @@ constexpr std::chrono::milliseconds kTellAgain{1'000};
 constexpr std::size_t kWaitingMax = 4'096;
 constexpr std::size_t kWaitingBytesMax = 256 * 1024 * 1024;
 
-// ARGV: gateway, request, lease ms, ttl ms, process, claim|renew. Renewing also writes down again what Redis has
-// forgotten, and leaves alone what a later process of this gateway has claimed.
+// ARGV: gateway, request, lease ms, ttl ms, process, claim|renew, number of the claim. Renewing also writes down again
+// what Redis has forgotten, and leaves alone what a later process of this gateway has claimed.
 const net::RedisScript& claim_script() {
   static const net::RedisScript script{R"lua(
 local t = redis.call('TIME')
@@ -41,7 +42,7 @@ local h = redis.call('HMGET', KEYS[1], 'o', 'r', 's', 'l', 'p')
 if not h[1] or (h[1] == ARGV[1] and h[3] == 'running') then
   if ARGV[6] == 'renew' and h[5] and h[5] ~= ARGV[5] then return {'mine'} end
   redis.call('HSET', KEYS[1], 'o', ARGV[1], 'r', ARGV[2], 's', 'running', 'l', string.format('%.0f', now + ARGV[3]),
-    'p', ARGV[5])
+    'p', ARGV[5], 'n', ARGV[7])
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   return {'mine'}
 end
@@ -56,15 +57,16 @@ return {'doubt'})lua"};
   return script;
 }
 
-// ARGV: gateway, request, done|lost|released, ttl ms, status, content type, body, process ("": any). What another
-// gateway wrote stays, and so does an answer; and a claim of another process of this gateway is not that one's to
-// release.
+// ARGV: gateway, request, done|lost|released, ttl ms, status, content type, body, process, its claims so far, whether
+// it releases what another process of this gateway claimed. What another gateway wrote stays, and so does an answer;
+// and a claim that was made after this was said is not released by it.
 const net::RedisScript& end_script() {
   static const net::RedisScript script{R"lua(
-local h = redis.call('HMGET', KEYS[1], 'o', 's', 'p')
+local h = redis.call('HMGET', KEYS[1], 'o', 's', 'p', 'n')
 if h[1] and (h[1] ~= ARGV[1] or h[2] == 'done') then return 0 end
 if ARGV[3] == 'released' then
-  local ours = ARGV[8] == '' or not h[3] or h[3] == ARGV[8]
+  local ours = ARGV[10] == '1' or not h[3]
+  if h[3] == ARGV[8] then ours = (tonumber(h[4]) or 0) <= tonumber(ARGV[9]) end
   if h[2] == 'running' and ours then return redis.call('DEL', KEYS[1]) end
   return 0
 end
@@ -208,11 +210,13 @@ asio::awaitable<core::Result<KeyShare::Claimed>> KeyShare::claim(Digest key, Dig
 void KeyShare::take(const Digest& key, const Digest& request, Taken taken) {
   Held& held = holds_[key];
   if (held.count++ == 0) held.request = request;
+  held.claim = ++claims_;
+  const std::string number = std::to_string(held.claim);
   const std::string name = redis_key(key);
   const std::string lease = std::to_string(options_.lease.count());
   const std::string ttl = std::to_string(options_.ttl.count());
   const std::array<std::string_view, 1> keys{name};
-  const std::array<std::string_view, 6> args{gateway_, as_text(request), lease, ttl, process_, "claim"};
+  const std::array<std::string_view, 7> args{gateway_, as_text(request), lease, ttl, process_, "claim", number};
   redis_.send_eval(claim_script(), keys, args, core::Deadline::after(options_.command_time),
                    [this, alive = alive_, key, request, taken = std::move(taken)](net::RedisResult reply) mutable {
                      if (!*alive) return;
@@ -249,6 +253,7 @@ void KeyShare::post_message(Message message, bool held) {
   asio::post(io_, [this, alive = alive_, held, shared = std::make_shared<Message>(std::move(message))]() mutable {
     if (!*alive) return;
     if (held) unhold(shared->key, shared->end != End::released);
+    shared->claims = claims_;
     send(std::move(shared));
   });
 }
@@ -274,9 +279,10 @@ void KeyShare::send(std::shared_ptr<Message> message) {
   const std::string name = redis_key(message->key);
   const std::string ttl = std::to_string(options_.ttl.count());
   const std::string status = message->answer ? std::to_string(message->answer->status) : "";
+  const std::string claims = std::to_string(message->claims);
   const std::string_view word = message->end == End::done ? "done" : message->end == End::lost ? "lost" : "released";
   const std::array<std::string_view, 1> keys{name};
-  const std::array<std::string_view, 8> args{
+  const std::array<std::string_view, 10> args{
       gateway_,
       as_text(message->request),
       word,
@@ -284,7 +290,9 @@ void KeyShare::send(std::shared_ptr<Message> message) {
       status,
       message->answer ? std::string_view{message->answer->content_type} : std::string_view{},
       message->answer ? std::string_view{message->answer->body} : std::string_view{},
-      message->of_any_process ? std::string_view{} : std::string_view{process_}};
+      process_,
+      claims,
+      message->of_any_process ? "1" : ""};
   redis_.send_eval(end_script(), keys, args, core::Deadline::after(kTellTime),
                    [this, alive = alive_, message = std::move(message)](net::RedisResult reply) mutable {
                      if (!*alive) return;
@@ -335,7 +343,8 @@ void KeyShare::renew() {
     if (held.silent) continue;
     const std::string name = redis_key(key);
     const std::array<std::string_view, 1> keys{name};
-    const std::array<std::string_view, 6> args{gateway_, as_text(held.request), lease, ttl, process_, "renew"};
+    const std::string number = std::to_string(held.claim);
+    const std::array<std::string_view, 7> args{gateway_, as_text(held.request), lease, ttl, process_, "renew", number};
     redis_.send_eval(claim_script(), keys, args, core::Deadline::after(options_.command_time),
                      [](const net::RedisResult&) {});
   }

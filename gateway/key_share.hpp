@@ -102,14 +102,16 @@ class KeyShare {
   enum class End : std::uint8_t { done, lost, released };
   struct Held {
     Digest request{};
-    std::size_t count = 0;  // of this gateway's requests
-    bool silent = false;    // abandoned: neither renewed nor released
+    std::size_t count = 0;    // of this gateway's requests
+    std::uint64_t claim = 0;  // number of the last of them
+    bool silent = false;      // abandoned: neither renewed nor released
   };
   struct Message {
     Digest key{};
     Digest request{};
     End end = End::released;
     bool of_any_process = false;  // it may have been claimed by one that is no more
+    std::uint64_t claims = 0;     // made before this was said; later ones stay
     Answer answer;
     Told told;
     core::SteadyTime until{};  // worth nothing afterwards
@@ -133,6 +135,7 @@ class KeyShare {
   const KeyShareOptions options_;
   const std::string gateway_;
   const std::string process_;  // of this gateway, one after the other
+  std::uint64_t claims_ = 0;
   metrics::Counter alone_, untold_;
   boost::asio::steady_timer timer_;
   std::unordered_map<Digest, Held, idempotency::DigestHash> holds_;

@@ -144,6 +144,22 @@ TEST_F(KeyShareTest, RequestsOfOneGatewayHoldAKeyTogether) {
   EXPECT_EQ(claim(b).met, Met::mine);
 }
 
+// The release's script is not known to Redis and goes out once more, behind the next claim: that one stays.
+TEST_F(KeyShareTest, AReleaseThatIsOvertakenByTheNextClaimReleasesNothing) {
+  Node a(*this, "A");
+  Node b(*this, "B");
+  auto first = claim(a);
+  ASSERT_EQ(first.met, Met::mine);
+  first.hold.release();
+  auto second = claim(a);
+  ASSERT_EQ(second.met, Met::mine);
+  settle(a);
+  EXPECT_EQ(claim(b).met, Met::running);
+  second.hold.release();
+  settle(a);
+  EXPECT_EQ(claim(b).met, Met::mine);
+}
+
 // One process of a gateway takes another's place: both have its name.
 TEST_F(KeyShareTest, WhatTheReplacedProcessLetsGoIsNotTheNewOnesClaim) {
   Node before(*this, "A");
