@@ -44,8 +44,8 @@ class KeyShareTest : public ::testing::Test {
                  net::RedisOptions{.addresses = {test.redis_.address()},
                                    .command_timeout = patience,
                                    .connect_timeout = 20s,
-                                   .hung_after = patience,
-                                   .key_prefix = "t:"},
+                                   .key_prefix = "t:",
+                                   .hung_after = patience},
                  test.redis_hooks_),
           share(test.io_, client, {.ttl = 60s, .lease = kLease, .command_time = patience}, name,
                 test.metrics_.registry()) {}
