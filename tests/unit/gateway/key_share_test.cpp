@@ -42,9 +42,9 @@ class KeyShareTest : public ::testing::Test {
     Node(KeyShareTest& test, const std::string& name, std::chrono::milliseconds patience = 20s)
         : client(test.io_.get_executor(),
                  net::RedisOptions{.addresses = {test.redis_.address()},
+                                   .key_prefix = "t:",
                                    .command_timeout = patience,
                                    .connect_timeout = 20s,
-                                   .key_prefix = "t:",
                                    .hung_after = patience},
                  test.redis_hooks_),
           share(test.io_, client, {.ttl = 60s, .lease = kLease, .command_time = patience}, name,
