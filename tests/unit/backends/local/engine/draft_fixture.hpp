@@ -9,6 +9,7 @@
 
 #include "tests/unit/backends/local/engine/engine_fixture.hpp"
 #include "tests/unit/backends/local/engine/runners.hpp"
+#include "tests/unit/backends/local/engine/sampled.hpp"
 
 namespace ganglion::local {
 
@@ -22,14 +23,7 @@ inline EngineOptions drafting(const std::string& draft_dir, EngineOptions option
 inline GenerateRequest varied(Engine& engine, int i, int max_tokens) {
   GenerateRequest r = greedy(engine.tokenizer().encode("the cat sat on the mat, the cat sat", true), max_tokens);
   SamplingParams& p = r.sampling;
-  p.temperature = i % 3 == 0 ? 0.0f : i % 3 == 1 ? 0.3f : 0.9f;
-  p.seed = static_cast<std::uint64_t>(i);
-  p.logprobs = i % 2 == 0;
-  p.top_logprobs = i % 2 == 0 ? 2 : 0;
-  if (i % 4 == 1) p.frequency_penalty = 0.4f, p.presence_penalty = 0.2f;
-  if (i % 4 == 2) p.repetition_penalty = 1.2f;
-  if (i % 5 == 3) p.top_k = 5;
-  if (i % 5 == 4) p.top_p = 0.6f;
+  vary(p, i);
   if (i % 7 == 6) p.min_p = 0.05f;
   // A narrow choice, so that models that know nothing of each other agree now and then.
   if (i % 2 == 1) {

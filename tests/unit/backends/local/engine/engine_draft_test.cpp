@@ -2,7 +2,6 @@
 // for; and steps are fewer where the two think alike.
 
 #include <cmath>
-#include <map>
 
 #include "backends/local/grammar/compile.hpp"
 #include "tests/unit/backends/local/engine/draft_fixture.hpp"
@@ -267,44 +266,6 @@ class GullibleRunner final : public WrappedRunner {
   }
 };
 
-using Counts = std::map<std::pair<std::int32_t, std::int32_t>, double>;
-
-// The pairs of the fifth and sixth tokens of many answers.
-Counts count_pairs(Engine& engine, std::uint64_t first_seed) {
-  constexpr int kRuns = 3'000;
-  Counts times;
-  for (int base = 0; base < kRuns; base += 8) {
-    std::vector<std::shared_ptr<KeepingSink>> sinks;
-    for (int i = 0; i < 8; ++i) {
-      auto r = greedy({60, 61, 62, 60, 61}, 6);
-      r.sampling.temperature = 1.0f;
-      for (std::int32_t id = 60; id < 63; ++id) r.sampling.logit_bias[id] = 50;
-      r.sampling.seed = first_seed + static_cast<std::uint64_t>(base + i);
-      sinks.push_back(std::make_shared<KeepingSink>());
-      EXPECT_TRUE(engine.submit(std::move(r), sinks.back()));
-    }
-    for (const auto& sink : sinks) {
-      const auto out = sink->wait();
-      ++times[{out.tokens.at(4), out.tokens.at(5)}];
-    }
-  }
-  return times;
-}
-
-// Chi-square between two samples of one size; `cells` those that have enough.
-double chi_square(const Counts& a, const Counts& b, int& cells) {
-  double chi = 0;
-  Counts all = a;
-  for (const auto& [pair, n] : b) all[pair] += n;
-  for (const auto& [pair, n] : all) {
-    const double x = a.contains(pair) ? a.at(pair) : 0, y = b.contains(pair) ? b.at(pair) : 0;
-    if (n < 10) continue;
-    chi += (x - y) * (x - y) / (x + y);
-    ++cells;
-  }
-  return chi;
-}
-
 TEST(EngineDraftTest, SampledTokensHaveTheModelsDistribution) {
   const std::string model = model_dir("qwen2_tiny"), draft = model_dir("qwen3_tiny");
   auto plain = load_engine("qwen2_tiny", {.batch_max = 16});
@@ -317,7 +278,9 @@ TEST(EngineDraftTest, SampledTokensHaveTheModelsDistribution) {
   };
   auto wrong = Engine::load(drafting(draft, {.dir = model, .threads = 2, .batch_max = 8}), {.make_runner = gullible});
   ASSERT_TRUE(plain != nullptr && fast != nullptr && wrong);
-  const auto a = count_pairs(*plain, 1'000'000), b = count_pairs(*fast, 9'000'000), c = count_pairs(**wrong, 5'000'000);
+  const std::vector<std::int32_t> prompt{60, 61, 62, 60, 61};
+  const auto a = count_pairs(*plain, prompt, 1'000'000), b = count_pairs(*fast, prompt, 9'000'000),
+             c = count_pairs(**wrong, prompt, 5'000'000);
   EXPECT_GT(fast->stats().drafted_tokens, 1'000U);
   EXPECT_GT(fast->stats().drafted_right_tokens, 200U);
   int cells = 0;

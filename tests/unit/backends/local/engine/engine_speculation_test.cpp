@@ -6,12 +6,12 @@
 #include <cmath>
 #include <fstream>
 #include <iostream>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "backends/local/grammar/compile.hpp"
 #include "tests/unit/backends/local/engine/engine_fixture.hpp"
 #include "tests/unit/backends/local/engine/runners.hpp"
+#include "tests/unit/backends/local/engine/sampled.hpp"
 
 namespace ganglion::local {
 namespace {
@@ -91,14 +91,7 @@ TEST_P(EngineSpeculation, AnswersAreTheSame) {
     const auto make = [&](Engine& engine) {
       auto r = repetitive(engine, 40 + i);
       SamplingParams& p = r.sampling;
-      p.temperature = i % 3 == 0 ? 0.0f : i % 3 == 1 ? 0.3f : 0.9f;
-      p.seed = static_cast<std::uint64_t>(i);
-      p.logprobs = i % 2 == 0;
-      p.top_logprobs = i % 2 == 0 ? 2 : 0;
-      if (i % 4 == 1) p.frequency_penalty = 0.4f, p.presence_penalty = 0.2f;
-      if (i % 4 == 2) p.repetition_penalty = 1.2f;
-      if (i % 5 == 3) p.top_k = 5;
-      if (i % 5 == 4) p.top_p = 0.6f;
+      vary(p, i);
       // A narrow choice makes even a random model repeat itself.
       for (std::int32_t id = 30; id < 34; ++id) p.logit_bias[id] = 30;
       return r;
@@ -231,38 +224,11 @@ TEST(EngineSpeculationTest, SampledTokensHaveTheModelsDistribution) {
   auto plain = load_engine("llama3_tiny", {.batch_max = 16});
   auto fast = load_engine("llama3_tiny", guessing({.batch_max = 8}));
   ASSERT_TRUE(plain != nullptr && fast != nullptr);
-  constexpr int kRuns = 3'000;
-  const auto count = [&](Engine& engine, std::uint64_t first_seed) {
-    std::map<std::pair<std::int32_t, std::int32_t>, double> times;
-    for (int base = 0; base < kRuns; base += 8) {
-      std::vector<std::shared_ptr<KeepingSink>> sinks;
-      for (int i = 0; i < 8; ++i) {
-        auto r = greedy({60, 61, 62, 60, 61, 62, 60, 61}, 6);
-        r.sampling.temperature = 1.0f;
-        for (std::int32_t id = 60; id < 63; ++id) r.sampling.logit_bias[id] = 50;
-        r.sampling.seed = first_seed + static_cast<std::uint64_t>(base + i);
-        sinks.push_back(std::make_shared<KeepingSink>());
-        EXPECT_TRUE(engine.submit(std::move(r), sinks.back()));
-      }
-      for (const auto& sink : sinks) {
-        const auto out = sink->wait();
-        ++times[{out.tokens.at(4), out.tokens.at(5)}];
-      }
-    }
-    return times;
-  };
-  const auto a = count(*plain, 1'000'000), b = count(*fast, 9'000'000);
+  const Ids prompt{60, 61, 62, 60, 61, 62, 60, 61};
+  const auto a = count_pairs(*plain, prompt, 1'000'000), b = count_pairs(*fast, prompt, 9'000'000);
   ASSERT_GT(fast->stats().guessed_tokens, 1'000U);
-  double chi = 0;
   int cells = 0;
-  std::map<std::pair<std::int32_t, std::int32_t>, double> all = a;
-  for (const auto& [pair, n] : b) all[pair] += n;
-  for (const auto& [pair, n] : all) {
-    const double x = a.contains(pair) ? a.at(pair) : 0, y = b.contains(pair) ? b.at(pair) : 0;
-    if (n < 10) continue;
-    chi += (x - y) * (x - y) / (x + y);
-    ++cells;
-  }
+  const double chi = chi_square(a, b, cells);
   ASSERT_GE(cells, 4);
   // The 99.99th percentile for up to eight degrees of freedom is 31.8; what speculation got wrong would be hundreds.
   EXPECT_LT(chi, 31.8) << cells << " cells";
