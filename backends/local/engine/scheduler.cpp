@@ -255,6 +255,14 @@ int Scheduler::plan_some(std::size_t begin, std::size_t end, std::size_t turn, i
   return budget - left;
 }
 
+// The same for the regular ones, running_[begin, end()), who go on next time where this step ended.
+int Scheduler::plan_in_turn(std::size_t begin, int budget) {
+  const std::size_t before = work_.size();
+  const int used = plan_some(begin, running_.size(), turn_, budget);
+  turn_ += work_.size() - before;
+  return used;
+}
+
 std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
   work_.clear();
   for (const auto& s : running_) {
@@ -268,6 +276,15 @@ std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
   while (admit_one()) {
   }
   const auto fast = static_cast<std::size_t>(running(Priority::fast));
+  since_fast_ = fast > 0 ? 0 : std::min(since_fast_ + 1, kFastRecent);
+  if (fast == 0 && limits_.alone_length > 0 && since_fast_ < kFastRecent) {
+    allowance_ = 0;
+    // A few of many a step would cost too much of the rate where nothing is fixed.
+    const int least = (running() + 3) / 4;
+    plan_in_turn(0, std::clamp(static_cast<int>((limits_.alone_length - 1) * free_tokens), least,
+                               std::max(limits_.step_tokens_max, least)));
+    return work_;
+  }
   if (fast == 0 || fast == running_.size() || limits_.fast_slowdown < 0) {
     allowance_ = 0;
     plan_some(0, running_.size(), 0, limits_.step_tokens_max);
@@ -279,9 +296,7 @@ std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
   allowance_ += limits_.fast_slowdown * (free_tokens + taken);
   allowance_ = std::min(allowance_, static_cast<double>(limits_.step_tokens_max));
   const int may = std::min(static_cast<int>(allowance_), limits_.step_tokens_max - taken);
-  const int used = plan_some(fast, running_.size(), turn_, may);
-  allowance_ -= used;
-  if (used > 0) ++turn_;
+  allowance_ -= plan_in_turn(fast, may);
   return work_;
 }
 

@@ -12,9 +12,10 @@
 //
 // What makes fast fast: some places in the batch are not for regular sequences; a fast one that finds no pages takes
 // those of regular ones; and while a fast one runs, regular ones get only so many tokens of a step as lengthen it by
-// `fast_slowdown`. What keeps regular ones from starving: that allowance is never nothing and adds up from step to
-// step, taken in turn; after kPassedOverMax fast admissions a regular one is admitted first; and one that gave way to
-// an admission kGaveWayMax times does not again.
+// `fast_slowdown`; and for kFastRecent steps after it was gone the regular ones' own steps are kept short
+// (`alone_length`), since the next fast one may come during any of them. What keeps regular ones from starving: that
+// allowance is never nothing and adds up from step to step, taken in turn; after kPassedOverMax fast admissions a
+// regular one is admitted first; and one that gave way to an admission kGaveWayMax times does not again.
 
 #include <algorithm>
 #include <cstdint>
@@ -56,9 +57,13 @@ class Scheduler {
     int step_tokens_max = 256;  // at least batch_max
     int batch_regular = 0;      // of batch_max, at most so many regular ones; 0: all
     double fast_slowdown = -1;  // of a step, as a share of its length without regular ones; < 0: any
+    // Of a step of regular ones alone, while fast ones come and go, in lengths of a step's fixed part; 0: any. For
+    // runners that cannot break off a step.
+    double alone_length = 0;
   };
   static constexpr int kPassedOverMax = 8;
   static constexpr int kGaveWayMax = 3;
+  static constexpr int kFastRecent = 1'000;
   struct Work {
     Sequence* sequence;
     int tokens;  // compute tokens [computed, computed + tokens), the last guessed() of them being guesses
@@ -110,6 +115,7 @@ class Scheduler {
   void trim(Sequence& sequence);
   int room_for_guesses(Sequence& sequence, int left);
   int plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget);
+  int plan_in_turn(std::size_t begin, int budget);
 
   PagePool& pages_;
   PrefixTree tree_;
@@ -118,9 +124,10 @@ class Scheduler {
   std::deque<std::unique_ptr<Sequence>> waiting_[kPriorityCount];
   std::vector<Work> work_;
   std::uint64_t preempted_ = 0, reused_ = 0;
-  int passed_over_ = 0;   // fast admissions since a regular one waits
-  double allowance_ = 0;  // tokens that regular ones may take beside fast ones, saved up
-  std::size_t turn_ = 0;  // which regular one is first to take of it
+  int passed_over_ = 0;           // fast admissions since a regular one waits
+  double allowance_ = 0;          // tokens that regular ones may take beside fast ones, saved up
+  std::size_t turn_ = 0;          // which regular one is first to take of it
+  int since_fast_ = kFastRecent;  // plans without a fast one
 };
 
 }  // namespace ganglion::local

@@ -37,7 +37,8 @@ class Schedule {
         scheduler_(pages_, {.batch_max = 1 + pick(4),
                             .step_tokens_max = 4 + pick(60),
                             .batch_regular = pick(3),
-                            .fast_slowdown = pick(2) == 0 ? -1.0 : 0.2}),
+                            .fast_slowdown = pick(2) == 0 ? -1.0 : 0.2,
+                            .alone_length = pick(2) == 0 ? 0.0 : 2.0}),
         store_(static_cast<std::size_t>(pages_.total()) * kPageTokens, 0) {}
 
   void run() {
