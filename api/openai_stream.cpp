@@ -8,15 +8,6 @@
 namespace ganglion::api {
 namespace {
 
-// Length of a string value, or 0 for any other value; false on a syntax error.
-bool text_length(JsonCursor& cursor, std::size_t& length) {
-  if (cursor.peek() != JsonType::string) return cursor.skip();
-  JsonString text;
-  if (!cursor.string(text)) return false;
-  length += text.raw.size();
-  return true;
-}
-
 bool count(JsonCursor& cursor, std::uint64_t& out) {
   if (cursor.peek() != JsonType::number) return cursor.skip();
   std::string_view text;
@@ -65,8 +56,13 @@ struct ChunkReader {
   StreamInspector& stream;
   JsonCursor cursor;
   ChunkFacts& facts;
+  std::string_view data;
   Usage usage{};
   bool has_choices = false;  // at least one element
+  // For EventFrame.
+  std::size_t texts = 0;  // strings that count as text
+  Span text;              // the last of them
+  Span padding;           // a top-level string that says nothing
 
   bool read() {
     JsonString key;
@@ -79,12 +75,31 @@ struct ChunkReader {
       } else if (equals(key, "error")) {
         facts.error = cursor.peek() != JsonType::null;
         good = cursor.skip();
+      } else if (equals(key, "obfuscation") && cursor.peek() == JsonType::string) {
+        JsonString value;  // OpenAI hides the length of the text with as many characters as make the event even
+        good = cursor.string(value);
+        padding = span_of(value);
       } else {
         good = cursor.skip();
       }
       if (!good) return false;
     }
     return cursor.ok() && cursor.at_end();
+  }
+
+  Span span_of(const JsonString& value) const {
+    return {.offset = static_cast<std::size_t>(value.raw.data() - data.data()), .length = value.raw.size()};
+  }
+
+  // A string counts as text; any other value does not.
+  bool text_value() {
+    if (cursor.peek() != JsonType::string) return cursor.skip();
+    JsonString value;
+    if (!cursor.string(value)) return false;
+    facts.text_bytes += value.raw.size();
+    ++texts;
+    text = span_of(value);
+    return true;
   }
 
   bool usage_object() {
@@ -116,7 +131,7 @@ struct ChunkReader {
       } else if (equals(key, "delta")) {
         good = cursor.peek() == JsonType::object ? delta() : cursor.skip();
       } else if (equals(key, "text")) {
-        good = text_length(cursor, facts.text_bytes);
+        good = text_value();
       } else if (equals(key, "finish_reason")) {
         ended = cursor.peek() == JsonType::string;
         good = cursor.skip();
@@ -135,7 +150,7 @@ struct ChunkReader {
       bool good = true;
       if (equals(key, "content") || equals(key, "refusal") || equals(key, "reasoning_content") ||
           equals(key, "reasoning")) {
-        good = text_length(cursor, facts.text_bytes);
+        good = text_value();
       } else if (equals(key, "tool_calls")) {
         good = tool_calls();
       } else {
@@ -162,8 +177,8 @@ struct ChunkReader {
         }
         JsonString inner;
         for (bool field = cursor.begin_object(inner); field; field = cursor.next_member(inner)) {
-          const bool text = equals(inner, "arguments") || equals(inner, "name");
-          if (!(text ? text_length(cursor, facts.text_bytes) : cursor.skip())) return false;
+          const bool counts = equals(inner, "arguments") || equals(inner, "name");
+          if (!(counts ? text_value() : cursor.skip())) return false;
         }
         if (!cursor.ok()) return false;
       }
@@ -187,13 +202,49 @@ struct ChunkReader {
   }
 };
 
+void EventFrame::keep(std::string_view event, Span text, Span padding) {
+  bytes_.clear();
+  if (event.size() - text.length - padding.length > kBytesMax || (!padding.empty() && padding.offset < text.end()))
+    return;
+  if (padding.empty()) padding.offset = event.size();
+  bytes_ = event.substr(0, text.offset);
+  bytes_ += event.substr(text.end(), padding.offset - text.end());
+  bytes_ += event.substr(padding.end());
+  ahead_ = text.offset;
+  between_ = padding.offset - text.end();
+}
+
+std::optional<std::size_t> EventFrame::text_bytes(std::string_view event) const {
+  std::string_view frame = bytes_;
+  if (frame.empty() || event.size() < frame.size() || !event.starts_with(frame.substr(0, ahead_))) return std::nullopt;
+  // The last byte of what lies ahead of each value is its opening quote.
+  JsonCursor cursor{event.substr(ahead_ - 1)};
+  JsonString text;
+  if (!cursor.string(text)) return std::nullopt;
+  event.remove_prefix(ahead_ + text.raw.size());
+  frame.remove_prefix(ahead_);
+  if (between_ == frame.size()) return event == frame ? std::optional{text.raw.size()} : std::nullopt;
+  if (!event.starts_with(frame.substr(0, between_))) return std::nullopt;
+  cursor = JsonCursor{event.substr(between_ - 1)};
+  JsonString padding;
+  if (!cursor.string(padding)) return std::nullopt;
+  return event.substr(between_ + padding.raw.size()) == frame.substr(between_) ? std::optional{text.raw.size()}
+                                                                               : std::nullopt;
+}
+
 ChunkFacts StreamInspector::inspect(std::string_view data) {
   ChunkFacts facts;
   if (data == "[DONE]") {
     facts.done = done_ = true;
     return facts;
   }
-  ChunkReader reader{.stream = *this, .cursor = JsonCursor{data}, .facts = facts};
+  if (const auto text_bytes = frame_.text_bytes(data)) {
+    // What else the event says, the one before has said: of that nothing changes by being said again.
+    facts.text_bytes = *text_bytes;
+    count_text(facts);
+    return facts;
+  }
+  ChunkReader reader{.stream = *this, .cursor = JsonCursor{data}, .facts = facts, .data = data};
   if (!reader.read()) {
     facts = ChunkFacts{.malformed = true};
     failed_ = true;
@@ -204,12 +255,16 @@ ChunkFacts StreamInspector::inspect(std::string_view data) {
     usage_ = reader.usage;
     facts.usage_only = !reader.has_choices && !facts.error;
   }
-  if (facts.text_bytes != 0) {
-    facts.first_text = text_events_ == 0;
-    ++text_events_;
-    text_bytes_ += facts.text_bytes;
-  }
+  if (reader.texts == 1 && facts.usage_object.empty() && !facts.error) frame_.keep(data, reader.text, reader.padding);
+  count_text(facts);
   return facts;
+}
+
+void StreamInspector::count_text(ChunkFacts& facts) {
+  if (facts.text_bytes == 0) return;
+  facts.first_text = text_events_ == 0;
+  ++text_events_;
+  text_bytes_ += facts.text_bytes;
 }
 
 std::string_view with_neurons(const SseEvent& event, const ChunkFacts& facts, std::string_view decimal,

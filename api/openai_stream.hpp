@@ -1,6 +1,7 @@
 #pragma once
 // Watches the events of an OpenAI-dialect stream (chat.completion.chunk, text_completion) go by: usage, ends, errors,
-// and how much text came. One scan an event, no allocation in the usual case. One inspector a stream.
+// and how much text came. One inspector a stream. An event is scanned once, and one that differs from the event before
+// it in its text alone, as most do, is only compared with it; nothing is allocated for it.
 
 #include <cstdint>
 #include <optional>
@@ -22,6 +23,24 @@ struct ChunkFacts {
   bool first_text = false;  // the first event of the stream with text, tool arguments or reasoning
   Span usage_object;        // the usage object, empty if none (null does not count)
   std::size_t text_bytes = 0;
+};
+
+// What events of one stream share: an event that has been read, without its text.
+class EventFrame {
+ public:
+  static constexpr std::size_t kBytesMax = 1024;  // of a frame; a larger event is not kept
+
+  // Of a good event: where its text stands, and a string behind it that may change too (empty: none). Both are what is
+  // between a string's quotes.
+  void keep(std::string_view event, Span text, Span padding);
+  // The length of an event's text, if nothing but text and padding differs and both are what a JSON string may hold:
+  // then it is as good as the one that was kept, and means the same.
+  std::optional<std::size_t> text_bytes(std::string_view event) const;
+
+ private:
+  std::string bytes_;  // empty: none
+  std::size_t ahead_ = 0;
+  std::size_t between_ = 0;
 };
 
 class StreamInspector {
@@ -48,6 +67,9 @@ class StreamInspector {
 
  private:
   friend struct ChunkReader;
+  void count_text(ChunkFacts& facts);
+
+  EventFrame frame_;
   std::optional<Usage> usage_;
   std::uint64_t text_bytes_ = 0;
   std::uint64_t text_events_ = 0;

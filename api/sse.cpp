@@ -1,5 +1,5 @@
 // See api/sse.hpp. Two steps: find_end() walks bytes with a little state, so it never looks at a byte twice whatever
-// the split; make_event() reads the fields of one whole block.
+// the split; make_event() reads the fields of one whole block. The usual event needs neither.
 
 #include "api/sse.hpp"
 
@@ -112,12 +112,29 @@ bool SseParser::find_end() {
   return false;
 }
 
+// A whole block, here from its beginning to its end, of one line that begins with "data: " and ends in line feeds.
+std::optional<SseEvent> SseParser::usual_event() {
+  static constexpr std::string_view kField = "data: ";
+  if (content_ || after_cr_ || at_start_) return std::nullopt;
+  const std::string_view rest = input_.substr(at_);
+  if (!rest.starts_with(kField)) return std::nullopt;
+  const std::size_t end = rest.find('\n');
+  if (end >= rest.size() - 1 || rest[end + 1] != '\n' || end + 2 > event_bytes_max_) return std::nullopt;
+  const std::string_view line = rest.substr(0, end);
+  if (line.find('\r') != std::string_view::npos) return std::nullopt;
+  at_ += end + 2;
+  block_at_ = at_;
+  return SseEvent{
+      .raw = rest.substr(0, end + 2), .data = line.substr(kField.size()), .has_data = true, .in_place = true};
+}
+
 core::Result<std::optional<SseEvent>> SseParser::next() {
   if (release_held_) {
     held_.clear();
     release_held_ = false;
   }
   if (at_start_) skip_mark();
+  if (auto event = usual_event()) return event;
   const bool whole = find_end();
   const std::string_view piece = input_.substr(block_at_, at_ - block_at_);
   block_at_ = at_;
@@ -152,6 +169,7 @@ std::optional<SseEvent> SseParser::finish() {
 // Reads one whole block and makes the scan ready for the next.
 SseEvent SseParser::make_event(std::string_view block) {
   const std::size_t lines = lines_;
+  const bool in_place = !has_cr_ && !release_held_;
   if (has_cr_) {
     reframed_.clear();
     while (!block.empty()) {
@@ -166,6 +184,7 @@ SseEvent SseParser::make_event(std::string_view block) {
   lines_ = 0;
   SseEvent event;
   event.raw = block;
+  event.in_place = in_place;
   if (lines == 1) {
     // The usual event. Its line ends where the two line feeds begin.
     add_line(block.substr(0, block.size() - 2), event);

@@ -21,6 +21,7 @@ struct SseEvent {
   std::string_view type;  // the event field; "" is "message"
   std::string_view id;
   bool has_data = false;  // false: only comments or other fields (a keep-alive)
+  bool in_place = false;  // raw is part of the bytes given to feed(): it is valid as long as they live
 };
 
 class SseParser {
@@ -43,6 +44,7 @@ class SseParser {
 
  private:
   void skip_mark();
+  std::optional<SseEvent> usual_event();
   bool find_end();
   SseEvent make_event(std::string_view block);
   void add_line(std::string_view line, SseEvent& event);

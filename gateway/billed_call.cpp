@@ -315,14 +315,14 @@ void BilledCall::annotate(const api::SseEvent& event, const api::ChunkFacts& fac
   const metering::Units units = units_now(inspector_.usage().value_or(api::Usage{}));
   const metering::Charge charge = bill_.prices->price(spec_.model->name, spec_.tier, units);
   std::string annotated;
-  out_ += api::with_neurons(event, facts, neurons_text(charge.nano_neurons), annotated);
+  events_.copy(api::with_neurons(event, facts, neurons_text(charge.nano_neurons), annotated));
 }
 
 // Takes the whole events that the parser holds, up to a usage event that stands alone or the end.
 StreamPiece BilledCall::take_events() {
   StreamPiece piece;
-  out_.clear();
-  while (usage_event_.empty() && done_event_.empty() && !cut_ && out_.size() < kPieceBytesMax) {
+  events_.clear();
+  while (usage_event_.empty() && done_event_.empty() && !cut_ && events_.size() < kPieceBytesMax) {
     const auto event = parser_.next();
     if (!event) {
       ended_ = true;  // one event over the maximum: next() reports it
@@ -342,11 +342,11 @@ StreamPiece BilledCall::take_events() {
     } else if (!facts.usage_object.empty() && spec_.usage_events == UsageEvents::annotate) {
       annotate(**event, facts);
     } else {
-      out_ += (*event)->raw;
+      events_.add((*event)->raw, (*event)->in_place);
       if (facts.text_bytes > 0) tape_.keep((*event)->raw);
     }
   }
-  piece.bytes = out_;
+  piece.bytes = events_.bytes();
   return piece;
 }
 

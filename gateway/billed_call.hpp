@@ -17,6 +17,7 @@
 #include "backends/backend_set.hpp"
 #include "core/ids.hpp"
 #include "gateway/call_budget.hpp"
+#include "gateway/event_run.hpp"
 #include "gateway/runtime.hpp"
 #include "gateway/tape.hpp"
 #include "metering/record.hpp"
@@ -127,7 +128,8 @@ class BilledCall {
   // Streams.
   api::SseParser parser_;
   api::StreamInspector inspector_;
-  std::string out_;
+  EventRun events_;
+  std::string out_;  // an event handed out alone
   std::string usage_event_;
   std::string done_event_;
   Tape tape_;

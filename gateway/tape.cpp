@@ -3,14 +3,52 @@
 #include "gateway/tape.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 namespace ganglion::gateway {
 namespace {
 
-// Seven bits a byte, least significant first.
-void put(std::string& out, std::size_t value) {
-  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
-  out.push_back(static_cast<char>(value));
+constexpr std::size_t kNumberBytesMax = 10;
+
+// Seven bits a byte, least significant first. Returns the end.
+char* put(char* to, std::size_t value) {
+  for (; value >= 0x80; value >>= 7) *to++ = static_cast<char>(value | 0x80);
+  *to++ = static_cast<char>(value);
+  return to;
+}
+
+std::uint64_t differing_bits(const char* a, const char* b) {
+  std::uint64_t words[2];
+  std::memcpy(&words[0], a, sizeof words[0]);
+  std::memcpy(&words[1], b, sizeof words[1]);
+  return words[0] ^ words[1];
+}
+
+// How many of the first, or last, `most` bytes are the same, a word at a time.
+std::size_t shared_ahead(std::string_view a, std::string_view b, std::size_t most) {
+  std::size_t n = 0;
+  for (; most - n >= 8; n += 8) {
+    if (const std::uint64_t bits = differing_bits(a.data() + n, b.data() + n); bits != 0) {
+      const int same = std::endian::native == std::endian::little ? std::countr_zero(bits) : std::countl_zero(bits);
+      return n + static_cast<std::size_t>(same) / 8;
+    }
+  }
+  while (n < most && a[n] == b[n]) ++n;
+  return n;
+}
+
+std::size_t shared_behind(std::string_view a, std::string_view b, std::size_t most) {
+  std::size_t n = 0;
+  for (; most - n >= 8; n += 8) {
+    const char* const end = a.data() + a.size() - n;
+    if (const std::uint64_t bits = differing_bits(end - 8, b.data() + b.size() - n - 8); bits != 0) {
+      const int same = std::endian::native == std::endian::little ? std::countl_zero(bits) : std::countr_zero(bits);
+      return n + static_cast<std::size_t>(same) / 8;
+    }
+  }
+  while (n < most && a[a.size() - 1 - n] == b[b.size() - 1 - n]) ++n;
+  return n;
 }
 
 std::size_t get(std::string_view& in) {
@@ -38,16 +76,12 @@ void Tape::keep(std::string_view event) {
     return;
   }
   const std::size_t most = std::min(first_.size(), event.size());
-  const auto ahead = static_cast<std::size_t>(
-      std::mismatch(event.begin(), event.begin() + static_cast<std::ptrdiff_t>(most), first_.begin()).first -
-      event.begin());
-  const auto behind = static_cast<std::size_t>(
-      std::mismatch(event.rbegin(), event.rbegin() + static_cast<std::ptrdiff_t>(most - ahead), first_.rbegin()).first -
-      event.rbegin());
-  put(rest_, ahead);
-  put(rest_, behind);
-  put(rest_, event.size() - ahead - behind);
-  rest_ += event.substr(ahead, event.size() - ahead - behind);
+  const std::size_t ahead = shared_ahead(first_, event, most);
+  const std::size_t behind = shared_behind(first_, event, most - ahead);
+  const std::string_view own = event.substr(ahead, event.size() - ahead - behind);
+  char numbers[3 * kNumberBytesMax];
+  rest_.append(numbers, put(put(put(numbers, ahead), behind), own.size()));
+  rest_ += own;
 }
 
 std::string Tape::events() const {

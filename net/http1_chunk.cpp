@@ -3,9 +3,21 @@
 #include "net/http1_chunk.hpp"
 
 #include <algorithm>
+#include <array>
 
 namespace ganglion::net::http1 {
 namespace {
+
+constexpr auto kHexValue = [] {
+  std::array<std::int8_t, 256> table{};
+  table.fill(-1);
+  for (int i = 0; i < 10; ++i) table[static_cast<std::size_t>('0' + i)] = static_cast<std::int8_t>(i);
+  for (int i = 0; i < 6; ++i) {
+    table[static_cast<std::size_t>('a' + i)] = table[static_cast<std::size_t>('A' + i)] =
+        static_cast<std::int8_t>(10 + i);
+  }
+  return table;
+}();
 
 // *( ";" token [ "=" ( token / quoted-string ) ] ), without the optional white space that RFC 9112 marks as bad.
 bool extensions_ok(std::string_view text) {
@@ -51,15 +63,26 @@ bool crlf_line(std::string_view in, std::size_t newline, std::string_view& line)
 
 }  // namespace
 
+// The usual line, digits and CRLF, all of it there: its length, or 0 where size_line() must look.
+std::size_t ChunkDecoder::short_size_line(std::string_view in) {
+  static constexpr std::size_t kDigitsMax = 8;
+  std::uint64_t size = 0;
+  std::size_t digits = 0;
+  for (; digits < std::min(in.size(), kDigitsMax); ++digits) {
+    const int value = kHexValue[static_cast<unsigned char>(in[digits])];
+    if (value < 0) break;
+    size = size * 16 + static_cast<std::uint64_t>(value);
+  }
+  if (digits == 0 || in.size() < digits + 2 || in[digits] != '\r' || in[digits + 1] != '\n') return 0;
+  left_ = size;
+  return digits + 2;
+}
+
 Why ChunkDecoder::size_line(std::string_view line) {
   std::size_t digits = 0;
   std::uint64_t size = 0;
   for (; digits < line.size() && line[digits] != ';'; ++digits) {
-    const char c = line[digits];
-    const int value = c >= '0' && c <= '9'   ? c - '0'
-                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                             : -1;
+    const int value = kHexValue[static_cast<unsigned char>(line[digits])];
     if (value < 0) return "bad chunk size";
     if (digits == 15) return "chunk size too large";
     size = size * 16 + static_cast<std::uint64_t>(value);
@@ -97,6 +120,12 @@ ChunkDecoder::Piece ChunkDecoder::next(std::string_view in) {
         state_ = State::size;
         break;
       case State::size:
+        if (const std::size_t line_bytes = short_size_line(rest); line_bytes != 0) {
+          consumed += line_bytes;
+          state_ = left_ == 0 ? State::trailer : State::data;
+          break;
+        }
+        [[fallthrough]];
       case State::trailer: {
         const std::size_t limit = state_ == State::size ? kChunkLineBytesMax : kTrailerBytesMax - trailer_bytes_;
         const std::size_t newline = rest.substr(0, limit).find('\n');

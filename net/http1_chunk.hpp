@@ -30,6 +30,7 @@ class ChunkDecoder {
 
  private:
   enum class State : std::uint8_t { size, data, data_end, trailer, done };
+  std::size_t short_size_line(std::string_view in);
   Why size_line(std::string_view line);
 
   State state_ = State::size;

@@ -213,18 +213,25 @@ std::string_view UpstreamConnection::take_sized() {
   return piece;
 }
 
-// Decodes all the buffer holds and joins the chunks' data in place: one piece, however small the chunks.
+// Decodes all the buffer holds and joins the chunks' data in place: one piece, however small the chunks. What is in one
+// chunk stays where it is.
 core::Result<std::string_view> UpstreamConnection::take_chunked() {
-  char* const to = in_.get() + begin_;
+  char* to = nullptr;
   std::size_t decoded = 0;
   for (;;) {
-    const auto piece = chunks_.next({in_.get() + begin_, end_ - begin_});
-    if (piece.step == http1::ChunkDecoder::Step::data) {
-      std::memmove(to + decoded, piece.data.data(), piece.data.size());
-      decoded += piece.data.size();
-    }
+    char* const from = in_.get() + begin_;
+    const auto piece = chunks_.next({from, end_ - begin_});
     begin_ += piece.consumed;
-    if (piece.step == http1::ChunkDecoder::Step::data) continue;
+    if (piece.step == http1::ChunkDecoder::Step::data) {
+      char* const data = from + (piece.data.data() - from);
+      if (decoded == 0) {
+        to = data;
+      } else {
+        std::memmove(to + decoded, data, piece.data.size());
+      }
+      decoded += piece.data.size();
+      continue;
+    }
     // Whatever came before the fault is delivered; the decoder keeps its fault for the next call.
     if (piece.step == http1::ChunkDecoder::Step::broken && decoded == 0) return protocol(chunks_.why());
     if (piece.step == http1::ChunkDecoder::Step::end) ended_ = true;

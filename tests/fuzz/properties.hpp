@@ -99,8 +99,29 @@ inline void check_openai_request(std::string_view body) {
   }
 }
 
+// What went by before an event changes nothing of what it is, but whether its text is the first. Two lines are two
+// events; one is sent twice.
+inline void check_event_after_event(std::string_view bytes) {
+  const std::size_t line = bytes.find('\n');
+  const std::string_view before = bytes.substr(0, line);
+  const std::string_view event = line == std::string_view::npos ? bytes : bytes.substr(line + 1);
+  api::StreamInspector after;
+  after.inspect(before);
+  api::StreamInspector fresh;
+  const api::ChunkFacts one = after.inspect(event);
+  const api::ChunkFacts other = fresh.inspect(event);
+  GW_ASSERT(one.done == other.done && one.malformed == other.malformed && one.error == other.error);
+  GW_ASSERT(one.usage_only == other.usage_only && one.usage_object == other.usage_object);
+  GW_ASSERT(one.text_bytes == other.text_bytes);
+  GW_ASSERT(!fresh.failed() || after.failed());
+  for (std::size_t choice = 0; choice < api::StreamInspector::kChoicesMax; ++choice)
+    GW_ASSERT(!after.open(choice) || fresh.open(choice) || before != event);
+  GW_ASSERT(before != event || (after.complete() == fresh.complete() && after.finished() == fresh.finished()));
+}
+
 // An event's verdict agrees with simdjson, and its usage can be spliced; conversions never fail but by an Error.
 inline void check_openai_stream(std::string_view bytes) {
+  check_event_after_event(bytes);
   api::StreamInspector inspector;
   const api::ChunkFacts facts = inspector.inspect(bytes);
   if (!facts.done && !facts.malformed) {

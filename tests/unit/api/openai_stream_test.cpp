@@ -46,6 +46,98 @@ TEST(StreamInspector, FollowsAWholeStream) {
   EXPECT_EQ(stream.text_bytes(), 4U);
 }
 
+std::string event_with(std::string_view text, std::string_view rest = R"(},"finish_reason":null}],"usage":null})") {
+  return R"({"id":"x","choices":[{"index":0,"delta":{"content":")" + std::string{text} + "\"" + std::string{rest};
+}
+
+void expect_same(const ChunkFacts& one, const ChunkFacts& other, std::string_view event) {
+  EXPECT_EQ(one.done, other.done) << event;
+  EXPECT_EQ(one.malformed, other.malformed) << event;
+  EXPECT_EQ(one.error, other.error) << event;
+  EXPECT_EQ(one.usage_only, other.usage_only) << event;
+  EXPECT_EQ(one.usage_object, other.usage_object) << event;
+  EXPECT_EQ(one.text_bytes, other.text_bytes) << event;
+}
+
+// Whatever came before, an event is what it is alone: most are only compared with the one before.
+TEST(StreamInspector, AnEventIsReadTheSameAfterOneLikeIt) {
+  const std::string padded_a = R"({"choices":[{"index":0,"delta":{"content":"ab"}}],"obfuscation":"xyz"})";
+  const std::string padded_b = R"({"choices":[{"index":0,"delta":{"content":"a\u00e9"}}],"obfuscation":""})";
+  const std::string padding_first = R"({"obfuscation":"longer","choices":[{"index":0,"delta":{"content":"ab"}}]})";
+  const std::string call_a = R"({"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{\"a"}}]}}]})";
+  const std::string call_b = R"({"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"\":1}"}}]}}]})";
+  const std::vector<std::string> events{
+      event_with("hello"),
+      event_with(""),
+      event_with("\xC3\xA9\\n\\\" and \\ud83d\\ude00"),
+      event_with("lone \\ud83d"),
+      event_with("bad \\x escape"),
+      event_with("cut \\"),
+      event_with("control \x01 character"),
+      event_with("line\nbreak"),
+      event_with(std::string(5000, 'a')),
+      event_with("more", R"(},"finish_reason":"stop"}],"usage":null})"),
+      event_with("more", R"(},"finish_reason":null}],"usage":null} )"),
+      event_with("more", R"(},"finish_reason":null}],"usage":null}})"),
+      event_with("more", R"(},"finish_reason":null}],"usage":nul)"),
+      event_with("more", R"(,"refusal":"two"},"finish_reason":null}],"usage":null})"),
+      event_with("more", R"(},"finish_reason":null}],"usage":{"prompt_tokens":1}})"),
+      event_with("more", R"(},"finish_reason":null}],"error":{}})"),
+      event_with("closed\"},\"finish_reason\":\"stop\"}],\"x\":[{\"a\":{\"content\":\"b"),
+      padded_a,
+      padded_b,
+      R"({"choices":[{"index":0,"delta":{"content":"ab"}}],"obfuscation":"cut)",
+      R"({"choices":[{"index":0,"delta":{"content":"ab"}}],"obfuscation":5})",
+      R"({"choices":[{"index":0,"delta":{"content":"ab"}}],"obfuscation":"a","obfuscation":"b"})",
+      padding_first,
+      call_a,
+      call_b,
+      "[DONE]",
+      "",
+  };
+  for (const std::string& before : events) {
+    for (const std::string& event : events) {
+      StreamInspector after;
+      after.inspect(before);
+      StreamInspector fresh;
+      expect_same(after.inspect(event), fresh.inspect(event), before + " then " + event);
+    }
+  }
+  // And all of them in one stream, against one that is given no two events alike.
+  StreamInspector stream;
+  StreamInspector spaced;
+  std::string spaces;
+  for (const std::string& event : events) {
+    stream.inspect(event);
+    spaced.inspect(event == "[DONE]" ? event : (spaces += ' ') + event);
+    EXPECT_EQ(stream.text_bytes(), spaced.text_bytes()) << event;
+    EXPECT_EQ(stream.text_events(), spaced.text_events()) << event;
+    EXPECT_EQ(stream.open(0), spaced.open(0)) << event;
+    EXPECT_EQ(stream.failed(), spaced.failed()) << event;
+    EXPECT_EQ(stream.finished(), spaced.finished()) << event;
+  }
+}
+
+TEST(EventFrame, ComparesAndKeepsNoText) {
+  EventFrame frame;
+  const std::string first = event_with("one");
+  EXPECT_FALSE(frame.text_bytes(first));
+  frame.keep(first, {.offset = first.find("one"), .length = 3}, {});
+  EXPECT_EQ(frame.text_bytes(first), 3U);
+  EXPECT_EQ(frame.text_bytes(event_with("")), 0U);
+  EXPECT_EQ(frame.text_bytes(event_with(std::string(100'000, 'x'))), 100'000U);
+  EXPECT_FALSE(frame.text_bytes(event_with("one").substr(1)));
+  EXPECT_FALSE(frame.text_bytes(event_with("one") + " "));
+  // One with a long text is kept too, one with much around its text is not.
+  const std::string longer = event_with(std::string(100'000, 'y'));
+  frame.keep(longer, {.offset = first.find("one"), .length = 100'000}, {});
+  EXPECT_EQ(frame.text_bytes(first), 3U);
+  const std::string large = R"({"x":")" + std::string(EventFrame::kBytesMax, 'z') + R"(","text":"t"})";
+  frame.keep(large, {.offset = large.find(":\"t\"") + 2, .length = 1}, {});
+  EXPECT_FALSE(frame.text_bytes(large));
+  EXPECT_FALSE(frame.text_bytes(first));
+}
+
 TEST(StreamInspector, EveryChoiceMustEnd) {
   StreamInspector stream;
   stream.inspect(R"({"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]})");

@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ganglion::api {
@@ -48,6 +50,27 @@ std::vector<std::string> data_of(const std::vector<Event>& events) {
     if (event.has_data) data.push_back(event.data);
   }
   return data;
+}
+
+// Only what lies whole in the bytes given may be used longer than until the next call.
+TEST(SseParser, SaysWhichEventsLieInTheBytesGiven) {
+  SseParser parser;
+  const std::string first = "data: a\n\n: comment\ndata: b\n\ndata: c\r\n\r\ndata: d\n\ndata: e";
+  const std::string second = "f\n\ndata: g\n\n";
+  std::vector<std::pair<std::string, bool>> seen;
+  const auto drain_now = [&](const std::string& bytes) {
+    parser.feed(bytes);
+    for (auto event = parser.next(); event && *event; event = parser.next()) {
+      const char* const at = (*event)->raw.data();
+      const bool within = std::less_equal<>{}(bytes.data(), at) && std::less<>{}(at, bytes.data() + bytes.size());
+      EXPECT_EQ((*event)->in_place, within) << (*event)->data;
+      seen.emplace_back((*event)->data, (*event)->in_place);
+    }
+  };
+  drain_now(first);
+  drain_now(second);
+  EXPECT_EQ(seen, (std::vector<std::pair<std::string, bool>>{
+                      {"a", true}, {"b", true}, {"c", false}, {"d", true}, {"ef", false}, {"g", true}}));
 }
 
 TEST(SseParser, ReadsTheStandardsCases) {
