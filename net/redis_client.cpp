@@ -24,6 +24,7 @@ redis::CommandPtr make_eval(const RedisScript& script, std::span<const std::stri
   for (const std::string_view arg : args) command << arg;
   auto made = redis::make_command(std::move(command).key(keys.front()), {}, {});
   made->script = &script;
+  made->script_id = script.id();
   made->words = 3 + keys.size() + args.size();
   const std::size_t digits = std::to_string(made->words).size();
   made->script_tail = head + digits - 1;  // the head alone had one digit

@@ -8,8 +8,10 @@
 // is dropped; a connection on which nothing comes for options.hung_after while commands wait is closed, all that waits
 // on it fails, and the circuit opens: until a probe (connect, AUTH, PING, a write that changes nothing) has been
 // answered, commands fail at once with `unavailable`. Commands are never sent twice, except after MOVED, ASK, TRYAGAIN
-// and NOSCRIPT, which all say that nothing was done. Keys and channels are sent as given: put options.key_prefix before
-// them yourself.
+// and NOSCRIPT, which all say that nothing was done. Commands for one key run in the order of their sending, scripts
+// among them; but a cluster that moves the key may change it, and a server that forgets its scripts (SCRIPT FLUSH)
+// may run a plain command that was on its way before a script that it has to be told again. Keys and channels are
+// sent as given: put options.key_prefix before them yourself.
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
@@ -67,7 +69,8 @@ class RedisClient {
   // A reply of type error comes as RedisError (error replies inside an array stay in the array). The command fails at
   // `until`, or options.command_timeout from now, whichever comes first.
   boost::asio::awaitable<RedisResult> command(RedisCommand command, core::Deadline until = {});
-  // EVALSHA, and EVAL once if the server does not know the script. Keys must share a slot; `keys` is not empty.
+  // EVAL the first time on a connection and where the server forgot the script, else EVALSHA. Keys must share a slot;
+  // `keys` is not empty.
   boost::asio::awaitable<RedisResult> eval(const RedisScript& script, std::span<const std::string_view> keys,
                                            std::span<const std::string_view> args, core::Deadline until = {});
 

@@ -1,4 +1,4 @@
-// See redis_connection.hpp.
+// See redis_connection.hpp. Opens, greets, reads and ends; the queue of commands is redis_pipeline.cpp's.
 
 #include "net/redis_connection.hpp"
 
@@ -20,7 +20,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr std::size_t kPiecesMax = 64;    // commands in one system call
 constexpr unsigned kReadsMax = 16;        // before the loop gives way to others
 constexpr auto kSweepPause = 2ms;         // deadlines are kept this exactly
 constexpr std::size_t kAddressesMax = 4;  // of one name
@@ -58,15 +57,6 @@ void Context::finish(Command& command, RedisResult result) {
   asio::post(executor, [done = std::exchange(command.done, {}), result = std::move(result)]() mutable {
     done(std::move(result));
   });
-}
-
-CommandPtr make_command(const RedisCommand& command, SteadyTime until, RedisClient::Handler done) {
-  auto made = std::make_unique<Command>();
-  made->wire = command.wire();
-  made->slot = command.slot();
-  made->deadline = until;
-  made->done = std::move(done);
-  return made;
 }
 
 RedisResult to_result(RedisReply reply) {
@@ -172,22 +162,6 @@ asio::awaitable<Opened> Connection::handshake(const Address& address, SteadyTime
   co_return Opened{};
 }
 
-void Connection::send(CommandPtr command) {
-  const auto now = steady_now();
-  if (queue_.empty()) progress_ = now;
-  command->sent = now;
-  const auto look = std::min(command->deadline, progress_ + context_->options.hung_after);
-  queue_.push_back(std::move(command));
-  if (closed_) {  // between its drop and the owner's noticing
-    const auto last = std::move(queue_.back());
-    queue_.pop_back();
-    context_->finish(*last, std::unexpected(RedisError{.failure = RedisFailure::closed, .message = "not connected"}));
-    return;
-  }
-  arm(look);
-  schedule_flush();
-}
-
 asio::awaitable<RedisResult> Connection::ask(RedisCommand command, SteadyTime until) {
   const auto self = shared_from_this();
   co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(RedisResult)>(
@@ -225,75 +199,6 @@ void Connection::raw(std::string_view wire) {
   schedule_flush();
 }
 
-// Commands of one turn of the loop leave in one system call.
-void Connection::schedule_flush() {
-  if (flush_posted_ || write_blocked_ || closed_) return;
-  flush_posted_ = true;
-  asio::post(context_->executor, [self = shared_from_this()] {
-    self->flush_posted_ = false;
-    self->flush();
-  });
-}
-
-Io Connection::write_queue() {
-  if (!raw_.empty()) {
-    const iovec piece{.iov_base = raw_.data(), .iov_len = raw_.size()};
-    const Io io = stream_->write_now({&piece, 1});
-    if (io.kind == Io::Kind::bytes) raw_.erase(0, io.n);
-    return io;
-  }
-  std::array<iovec, kPiecesMax> pieces;
-  std::size_t count = 0;
-  for (std::size_t i = written_; i < queue_.size() && count < kPiecesMax; ++i) {
-    std::string& wire = queue_[i]->wire;
-    const std::size_t skip = i == written_ ? offset_ : 0;
-    pieces[count++] = {.iov_base = wire.data() + skip, .iov_len = wire.size() - skip};
-  }
-  const Io io = stream_->write_now({pieces.data(), count});
-  if (io.kind == Io::Kind::bytes) wrote(io.n);
-  return io;
-}
-
-void Connection::wrote(std::size_t bytes) {
-  while (bytes > 0) {
-    const std::size_t left = queue_[written_]->wire.size() - offset_;
-    if (bytes < left) {
-      offset_ += bytes;
-      return;
-    }
-    bytes -= left;
-    offset_ = 0;
-    ++written_;
-  }
-}
-
-void Connection::flush() {
-  while (!closed_ && !write_blocked_ && (written_ < queue_.size() || !raw_.empty())) {
-    switch (write_queue().kind) {
-      case Io::Kind::bytes:
-        break;
-      case Io::Kind::want_read:  // TLS wants to be read from first: the read loop flushes after that
-        return;
-      case Io::Kind::want_write:
-        write_blocked_ = true;
-        asio::co_spawn(
-            context_->executor, [self = shared_from_this()] { return self->wait_to_write(); }, asio::detached);
-        return;
-      case Io::Kind::end:
-      case Io::Kind::failed:
-        drop({.why = RedisDown::closed, .detail = "the connection broke"});
-        return;
-    }
-  }
-}
-
-asio::awaitable<void> Connection::wait_to_write() {
-  const auto self = shared_from_this();
-  (void)co_await stream_->wait_write();
-  write_blocked_ = false;
-  flush();
-}
-
 // Reads once and hands on what is whole. `failed` also when the connection has been dropped meanwhile.
 Io Connection::read_some() {
   const Io io = stream_->read_now(in_.data(), in_.size());
@@ -314,34 +219,6 @@ bool Connection::take_replies() {
     take(std::move(**reply));
   }
   return false;
-}
-
-void Connection::take(RedisReply reply) {
-  if (push_) {
-    push_(std::move(reply));
-    return;
-  }
-  // ASKING's own +OK, which may come while the command behind it is still being written.
-  const bool part = written_ == 0 && !queue_.empty();
-  if (!queue_.empty() && queue_.front()->asking && (!part || offset_ >= kAsking.size())) {
-    queue_.front()->asking = false;
-    queue_.front()->wire.erase(0, kAsking.size());
-    if (part) offset_ -= kAsking.size();
-    return;
-  }
-  if (written_ == 0) {
-    drop({.why = RedisDown::protocol, .detail = "an answer that nobody asked for"});
-    return;
-  }
-  CommandPtr command = std::move(queue_.front());
-  queue_.pop_front();
-  --written_;
-  if (command->internal) {
-    context_->finish(*command, to_result(std::move(reply)));
-    return;
-  }
-  if (context_->hooks != nullptr) context_->hooks->answered(heard_ - command->sent);
-  if (owner_ != nullptr) owner_->answered(std::move(command), std::move(reply));
 }
 
 asio::awaitable<void> Connection::read_loop() {
@@ -401,28 +278,6 @@ void Connection::tick() {
   if (next != SteadyTime::max()) arm(std::max(next, now + kSweepPause));
 }
 
-// Ends what is past its deadline; returns the next deadline.
-SteadyTime Connection::sweep(SteadyTime now) {
-  SteadyTime next = SteadyTime::max();
-  const std::size_t begun = written_ + (offset_ > 0 ? 1 : 0);
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < queue_.size(); ++i) {
-    Command& command = *queue_[i];
-    if (command.done && command.deadline <= now) {
-      context_->finish(command, std::unexpected(RedisError{.failure = RedisFailure::timed_out,
-                                                           .maybe_done = i < begun,
-                                                           .message = "no answer by the deadline"}));
-      if (i >= begun) continue;  // never sent: out of the queue
-    } else if (command.done) {
-      next = std::min(next, command.deadline);
-    }
-    if (kept != i) queue_[kept] = std::move(queue_[i]);
-    ++kept;
-  }
-  queue_.resize(kept);
-  return next;
-}
-
 void Connection::drop(Fault fault) {
   if (closed_) return;
   closed_ = true;
@@ -430,16 +285,16 @@ void Connection::drop(Fault fault) {
   boost::system::error_code ignored;
   if (connecting_) connecting_->close(ignored);
   if (stream_) stream_->close();
-  const std::size_t begun = written_ + (offset_ > 0 ? 1 : 0);
+  const std::size_t fixed = begun();
   const bool silent = fault.why == RedisDown::hung;
   for (std::size_t i = 0; i < queue_.size(); ++i) {
     context_->finish(*queue_[i],
                      std::unexpected(RedisError{.failure = silent ? RedisFailure::timed_out : RedisFailure::closed,
-                                                .maybe_done = i < begun,
+                                                .maybe_done = i < fixed,
                                                 .message = fault.detail}));
   }
   queue_.clear();
-  written_ = offset_ = 0;
+  written_ = offset_ = pinned_ = 0;
   if (Owner* const owner = std::exchange(owner_, nullptr)) owner->dropped(fault);
 }
 

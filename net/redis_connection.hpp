@@ -1,6 +1,7 @@
 #pragma once
 // One connection to one Redis server: opens, pipelines commands, matches answers in order, keeps each command's
-// deadline, and notices when the server stops answering. Knows nothing of clusters or reconnecting. Internal to net.
+// deadline, makes scripts known, and notices when the server stops answering. Knows nothing of clusters or
+// reconnecting. Internal to net.
 
 #include <array>
 #include <boost/asio/any_io_executor.hpp>
@@ -43,9 +44,12 @@ struct Command {
   bool asking = false;                  // the wire begins with ASKING, which is answered too
   bool asked = false;                   // it came here by ASK: what is sent again needs ASKING again
   bool internal = false;                // a handshake, a PING: answered by the connection itself
-  const RedisScript* script = nullptr;  // of an EVALSHA; null once its text was sent
+  const RedisScript* script = nullptr;  // of an EVALSHA or EVAL; not looked at once `done` was called
+  std::uint64_t script_id = 0;          // its own, as long as the process lives
   std::size_t script_tail = 0;          // where what follows the SHA begins
   std::size_t words = 0;
+  bool by_text = false;  // an EVAL
+  bool again = false;    // it was answered NOSCRIPT before
 };
 using CommandPtr = std::unique_ptr<Command>;
 
@@ -102,10 +106,14 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   Io read_some();
   bool take_replies();
   void take(RedisReply reply);
+  void answer(CommandPtr command, RedisReply reply);
+  void send_again(CommandPtr command);
   void schedule_flush();
   void flush();
   Io write_queue();
   void wrote(std::size_t bytes);
+  std::size_t begun() const;
+  std::size_t sendable() const;
   void arm(core::SteadyTime at);
   void tick();
   core::SteadyTime sweep(core::SteadyTime now);
@@ -121,7 +129,11 @@ class Connection final : public std::enable_shared_from_this<Connection> {
 
   std::deque<CommandPtr> queue_;  // the oldest first: written_ whole ones, one in part, the rest
   std::size_t written_ = 0;
-  std::size_t offset_ = 0;  // of the one in part
+  std::size_t offset_ = 0;             // of the one in part
+  std::size_t pinned_ = 0;             // those before are in a TLS record that waits to be sent
+  bool held_ = false;                  // nothing new is written until what is on its way has come back
+  std::vector<std::uint64_t> known_;   // scripts that this server has been given here
+  std::vector<std::uint64_t> coming_;  // while writing: those whose text goes out now
   bool flush_posted_ = false;
   bool write_blocked_ = false;
   bool closed_ = false;

@@ -183,17 +183,6 @@ void Engine::answered(Node& from, CommandPtr command, RedisReply reply) {
   }
   const ErrorLine line = read_error(reply.text);
   const bool wanted = command->done && command->deadline > steady_now();
-  if (wanted && line.ask == ErrorLine::Ask::load_script && command->script != nullptr) {
-    const RedisScript& script = *std::exchange(command->script, nullptr);
-    const std::string_view head[] = {"EVAL", script.text()};
-    std::string wire = RedisCommand(head).wire();
-    wire.replace(0, wire.find('\n') + 1, "*" + std::to_string(command->words) + "\r\n");
-    command->wire = wire.append(command->wire, command->script_tail);
-    if (command->asked) ask_first(*command);
-    if (context_->hooks != nullptr) context_->hooks->script_loaded();
-    from.submit(std::move(command));
-    return;
-  }
   if (wanted && line.ask == ErrorLine::Ask::try_again) return try_again(std::move(command));
   if (line.ask == ErrorLine::Ask::moved || line.ask == ErrorLine::Ask::ask) {
     return redirect(from, std::move(command), line);

@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 
 #include <charconv>
+#include <cstring>
 
 #include "core/digest.hpp"
 #include "net/redis_hooks.hpp"
@@ -108,6 +109,7 @@ RedisScript::RedisScript(std::string text) : text_(std::move(text)) {
   unsigned size = 0;
   EVP_Digest(text_.data(), text_.size(), digest.data(), &size, EVP_sha1(), nullptr);
   sha1_ = core::hex(digest);
+  std::memcpy(&id_, digest.data(), sizeof id_);
 }
 
 }  // namespace ganglion::net

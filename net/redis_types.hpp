@@ -85,10 +85,12 @@ class RedisScript {
   explicit RedisScript(std::string text);
   const std::string& text() const { return text_; }
   const std::string& sha1() const { return sha1_; }  // 40 hex digits
+  std::uint64_t id() const { return id_; }           // the first 64 bits of it
 
  private:
   std::string text_;
   std::string sha1_;
+  std::uint64_t id_ = 0;
 };
 
 }  // namespace ganglion::net

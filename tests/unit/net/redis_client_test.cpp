@@ -117,7 +117,7 @@ TEST_F(RedisClientTest, ScriptIsLoadedOnceAndAgainAfterAFlush) {
                   answer->items[2].text == "y z");
     }
   });
-  EXPECT_EQ(hooks_.scripts, 2);
+  EXPECT_EQ(hooks_.scripts, 1) << "the first time its text goes out unasked";
 }
 
 TEST_F(RedisClientTest, CommandPastItsDeadlineFailsAloneAndItsLateAnswerIsDropped) {
