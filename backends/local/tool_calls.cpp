@@ -37,7 +37,8 @@ std::string unquoted(const std::string& string) {
 
 std::size_t CallObject::read(std::string_view text) {
   std::size_t n = 0;
-  while (n < text.size() && state_ == State::reading) take(text[n++]);
+  const bool named = named_;
+  while (n < text.size() && state_ == State::reading && named_ == named) take(text[n++]);
   return n;
 }
 
@@ -289,13 +290,13 @@ bool ToolCallReader::step_object(std::vector<Piece>& out) {
     return true;
   }
   if (wrong || object_.state() == CallObject::State::done) return at_ = At::behind_call, true;
-  return false;
+  return !pending_.empty();
 }
 
 // A bare name, up to [ARGS] or the arguments themselves.
 bool ToolCallReader::step_name(std::vector<Piece>& out, bool last) {
   const std::size_t end = pending_.find('{');
-  if (end == std::string::npos) {
+  if (end == std::string::npos || end > kNameBytesMax) {
     if (!last && pending_.size() <= kNameBytesMax) return false;
     give_up(out);
     return true;

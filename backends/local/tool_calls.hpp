@@ -15,7 +15,7 @@ namespace ganglion::backends {
 class CallObject {
  public:
   enum class State { reading, done, wrong };
-  // Takes bytes up to the object's end; returns how many.
+  // Takes bytes up to the function's name or the object's end, whichever comes first; returns how many.
   std::size_t read(std::string_view text);
   State state() const { return state_; }
   const std::string& name() const { return name_; }

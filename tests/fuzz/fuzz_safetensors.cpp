@@ -1,24 +1,11 @@
-// Any bytes as a safetensors file: an error or views that lie inside the bytes and tile them.
+// libFuzzer entry; the property is in tests/fuzz/local_property.hpp.
 
+#include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 
-#include "backends/local/weights/safetensors.hpp"
+#include "tests/fuzz/local_property.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using namespace ganglion::local;
-  const auto bytes = std::as_bytes(std::span(data, size));
-  const auto header = parse_safetensors(bytes, "fuzz");
-  if (!header) return 0;
-  std::size_t covered = 0;
-  for (const TensorView& view : header->tensors) {
-    const bool inside = view.data.data() >= bytes.data() && view.data.size() <= size &&
-                        view.data.data() + view.data.size() <= bytes.data() + size;
-    const bool sized = static_cast<std::uint64_t>(view.numel()) * static_cast<std::uint64_t>(dtype_bits(view.dtype)) ==
-                       view.data.size() * 8;
-    if (!inside || !sized) std::abort();
-    covered += view.data.size();
-  }
-  if (covered > size) std::abort();
+  ganglion::fuzz::check_safetensors({reinterpret_cast<const char*>(data), size});
   return 0;
 }

@@ -1,5 +1,6 @@
 // The fuzzers' properties over their kept corpora, in every build: a case once found stays found. The parsers' and the
-// engine's are replayed by their folders' unit tests.
+// chat templates' are replayed by their folders' unit tests, the local engine's and the ledger's by
+// replay_local_test.cpp.
 
 #include <gtest/gtest.h>
 

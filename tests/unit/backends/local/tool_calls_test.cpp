@@ -68,6 +68,13 @@ const std::vector<Case>& cases() {
       {ToolStyle::hermes,
        "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call> Done.",
        {" Done.", {{"f", "{}"}}}},
+      // Broken behind its name: it is a call by then, whether or not the rest came with it.
+      {ToolStyle::hermes,
+       "<tool_call>\n{\"name\": \"f\"\"arguments\": {\"a\": 1}}\n</tool_call>",
+       {"arguments\": {\"a\": 1}}\n</tool_call>", {{"f", ""}}}},
+      {ToolStyle::mistral_args,
+       "[TOOL_CALLS]f[CALL_ID]" + std::string(300, 'x') + "[ARGS]{}",
+       {"[TOOL_CALLS]f[CALL_ID]" + std::string(300, 'x') + "[ARGS]{}", {}}},
       {ToolStyle::json, "{\"name\": \"f\", \"parameters\": {\"a\": 1}}", {"", {{"f", R"({"a": 1})"}}}},
       {ToolStyle::json,
        "<|python_tag|>{\"type\": \"function\", \"name\": \"f\", \"parameters\": {}}",
