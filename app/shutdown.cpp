@@ -62,13 +62,15 @@ void Application::begin_shutdown() {
   poll_drain(clock_.steady() + config_->shutdown.drain, false);
 }
 
-// Slices of limits are given back and ends of idempotency keys told: else they lapse, or wait for the next start.
+// Slices of limits and budgets are given back and ends of idempotency keys told: else they lapse, or wait for the next
+// start.
 bool Application::said_farewell() {
   const core::SteadyTime now = clock_.steady();
   if (farewell_until_ == core::SteadyTime{}) farewell_until_ = now + kFarewell;
   const bool given_back = !lease_keeper_ || lease_keeper_->close();
+  const bool unspent = !budget_share_ || budget_share_->farewell();
   const bool told = !key_share_ || key_share_->sending() == 0;
-  return (given_back && told) || now >= farewell_until_;
+  return (given_back && unspent && told) || now >= farewell_until_;
 }
 
 void Application::poll_drain(core::SteadyTime give_up, bool cancelled) {

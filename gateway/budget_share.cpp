@@ -55,9 +55,10 @@ return {born, live}
   return script;
 }
 
-// ARGV: gateway, limit, spent, used, keep, need, kept s, lapse ms, rebuild ms, gateways, process, number of the
-// exchange, then for each gateway that this one knows of: its name and what it had spent. Returns cap, others' spent,
-// slack, whether others are short, born, then each other gateway and what it has spent; or `late` alone.
+// ARGV: gateway, limit, spent, used, keep, need (below 0: none, and no slack either), kept s, lapse ms, rebuild ms,
+// gateways, process, number of the exchange, then for each gateway that this one knows of: its name and what it had
+// spent. Returns cap, others' spent, slack, whether others are short, born, then each other gateway and what it has
+// spent; or `late` alone.
 const net::RedisScript& lease_script() {
   static const net::RedisScript script(R"lua(
 local t = redis.call('TIME')
@@ -117,7 +118,7 @@ end
 local room = limit - held
 local short = (h['w'] and h['w:who'] ~= me and now - num(h['w']) < 2000) and 1 or 0
 local slack = 0
-if short == 0 and room > used then slack = math.floor((room - used) / (2 * live)) end
+if short == 0 and room > used and need >= 0 then slack = math.floor((room - used) / (2 * live)) end
 local cap = keep
 if not rebuilding then
   local target = used + math.max(need, slack)
@@ -191,6 +192,26 @@ boost::asio::awaitable<void> BudgetShare::pause() {
   if (!kicked_) co_await timer_.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, ignored));
 }
 
+bool BudgetShare::farewell() {
+  if (budgets_.handed_over()) return true;
+  if (!std::exchange(leaving_, true)) kick();
+  return left_;
+}
+
+// The caps here stay as they are: nothing is reserved any more.
+boost::asio::awaitable<void> BudgetShare::leave() {
+  const std::shared_ptr<bool> alive = alive_;
+  if (in_charge_) {
+    auto asks = budgets_.lease_asks(true);
+    for (metering::LeaseAsk& ask : asks) {
+      ask.keep = ask.used;
+      ask.need = -1;
+    }
+    co_await exchange(std::move(asks));
+  }
+  if (*alive) left_ = true;
+}
+
 boost::asio::awaitable<void> BudgetShare::run() {
   const std::shared_ptr<bool> alive = alive_;
   bool first = true;
@@ -199,6 +220,7 @@ boost::asio::awaitable<void> BudgetShare::run() {
     first = false;
     if (!*alive) co_return;
     kicked_ = false;
+    if (leaving_) co_return co_await leave();
     if (!budgets_.any() || budgets_.handed_over()) continue;  // then it is another process's to tell
     bool up = co_await announce();
     if (!*alive) co_return;

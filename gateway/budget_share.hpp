@@ -34,6 +34,9 @@ class BudgetShare {
 
   // Somebody waits for a slice: ask now instead of with the next round.
   void kick();
+  // This process ends, and no request runs or comes any more: what is not spent is given back, and nothing is asked for
+  // again. True: it has been, or another process speaks for this gateway. On this object's thread, any number of times.
+  bool farewell();
   // How long it is worth waiting for a slice.
   std::chrono::milliseconds patience() const { return options_.patience; }
 
@@ -42,6 +45,7 @@ class BudgetShare {
   boost::asio::awaitable<void> run();
   boost::asio::awaitable<void> pause();
   boost::asio::awaitable<bool> announce();
+  boost::asio::awaitable<void> leave();
   boost::asio::awaitable<bool> exchange(std::vector<metering::LeaseAsk> asks);
   void send(const std::shared_ptr<Round>& round, std::size_t index);
   void take(const metering::LeaseAsk& ask, const net::RedisReply& reply);
@@ -59,10 +63,11 @@ class BudgetShare {
   std::atomic<bool> kicked_{false};
   std::uint64_t sequence_ = 0;  // of exchanges
   bool in_charge_ = false;      // the store knows that this process speaks for the gateway
-  bool undecided_ = false;      // the store has neither answered nor failed
-  unsigned misses_ = 0;         // rounds since it answered
-  std::string born_;            // when the store's data began
-  std::string registered_in_;   // the data in which all was registered; "": none yet
+  bool leaving_ = false, left_ = false;
+  bool undecided_ = false;     // the store has neither answered nor failed
+  unsigned misses_ = 0;        // rounds since it answered
+  std::string born_;           // when the store's data began
+  std::string registered_in_;  // the data in which all was registered; "": none yet
   std::uint32_t gateways_ = 1;
   // What the others had spent, by the budget's digest: told to a store that has forgotten them.
   std::unordered_map<std::string, std::vector<std::pair<std::string, std::string>>> others_;

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <boost/asio/post.hpp>
+#include <future>
 #include <thread>
 
 #include "metering/budget_lease.hpp"
@@ -73,6 +75,16 @@ class Gateway {
   }
   std::uint64_t spent() const { return spent_; }
   metering::BudgetState state() const { return budgets_.states().at(0); }
+  // As an ordered end does: what it has not spent is given back.
+  bool leave() {
+    for (int i = 0; i < 12'000; ++i) {
+      std::promise<bool> left;
+      boost::asio::post(io_, [&] { left.set_value(share_->farewell()); });
+      if (left.get_future().get()) return true;
+      std::this_thread::sleep_for(5ms);
+    }
+    return false;
+  }
   // As kill -9 does: what it holds stays registered.
   void die() {
     io_.stop();
@@ -243,6 +255,22 @@ TEST(BudgetShare, ADeadGatewaysSliceLapsesAndItsSpendingStays) {
   redis.say({"FLUSHALL"});
   EXPECT_FALSE(b.spend(200, 4s)) << "its spending is told to a store that forgot it";
   EXPECT_TRUE(b.spend(100, 30s));
+}
+
+TEST(BudgetShare, AGatewayThatIsStoppedGivesBackWhatItHasNotSpent) {
+  RedisServer redis;
+  Gateway b("b", redis, 1'000, quick());
+  Gateway a("a", redis, 1'000, quick());
+  ASSERT_TRUE(a.spend(100, 20s));
+  ASSERT_TRUE(b.spend(1, 20s));
+  ASSERT_TRUE(b.until_elsewhere(100));
+  ASSERT_TRUE(a.leave());  // with slack in its hands: nobody was short
+  a.die();
+  // Long before the lapse of a minute, and to the last neuron.
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_TRUE(b.spend(899, 50s));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 40s);
+  EXPECT_FALSE(b.spend(1, 200ms));
 }
 
 // One process of a gateway takes another's place: what the old one said reaches the store behind what the new one says.
