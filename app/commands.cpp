@@ -2,6 +2,8 @@
 
 #include "app/commands.hpp"
 
+#include <sys/resource.h>
+
 #include <cstdlib>
 #include <iostream>
 
@@ -27,11 +29,20 @@ config::LoadResult load(const Args& args) {
   return args.positionals().empty() ? config::embedded_default() : config::load_file(args.positionals().front());
 }
 
+// Keys and prompts are in memory; where a crash would write it is nothing that a configuration knows.
+void forbid_core_dumps() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_CORE, &limit) != 0) return;
+  limit.rlim_cur = 0;
+  static_cast<void>(::setrlimit(RLIMIT_CORE, &limit));
+}
+
 }  // namespace
 
 int serve_command(const Words& words) {
-  const auto args = Args::parse(words, {.positionals_max = 1});
-  if (!args) return usage_error("serve", args.error() + " (ganglion serve [FILE])");
+  const auto args = Args::parse(words, {.flags = {"core-dumps"}, .positionals_max = 1});
+  if (!args) return usage_error("serve", args.error() + " (ganglion serve [--core-dumps] [FILE])");
+  if (!args->has("core-dumps")) forbid_core_dumps();
   auto loaded = load(*args);
   if (!loaded) {
     std::cerr << config::format(loaded.error());

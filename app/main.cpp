@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::string_view kHelp = R"(ganglion: an AI gateway with its own local model
 
-  ganglion serve [FILE]            serve; without FILE on the embedded default (127.0.0.1:8080, admin 127.0.0.1:8081)
+  ganglion serve [--core-dumps] [FILE]
+                                   serve; without FILE on the embedded default (127.0.0.1:8080, admin 127.0.0.1:8081)
   ganglion upgrade [FILE | --dir LEDGER] [--timeout SECONDS]
                                    replace the gateway that runs there by this program, without a gap
   ganglion check FILE              report every problem of a configuration file; exit code 2 if there is one

@@ -24,7 +24,7 @@ SCRIPT = """
 set -eu
 mount --bind / / && mount -o remount,bind,ro /
 mount -t tmpfs -o size=256m,uid=65534,gid=65534,mode=0700 state "$1/state"
-ulimit -c 0
+ulimit -S -c "$(ulimit -H -c)"
 cd "$1/state"
 if touch "$1/forbidden" 2>/dev/null; then echo "the root is not read-only" >&2; exit 9; fi
 exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all -- "$1/ganglion" serve "$1/ganglion.yaml"
