@@ -1,4 +1,5 @@
-// simulation [--seeds FROM:COUNT] [--seed N] [--list FILE] [--lying-disk] [--trace] [--redis] [--log] [--record FILE]
+// simulation [--seeds FROM:COUNT] [--seed N] [--list FILE] [--lying-disk] [--double-return] [--trace] [--redis] [--log]
+// [--record FILE]
 // [--batch N]
 // [--seconds N] Runs seeds, each batch of them in a process of its own, and says which of them violate the contract.
 // Exit code 0: none did.
@@ -174,6 +175,8 @@ Options parse(int argc, char** argv) {
       out.seconds = std::strtol(value().c_str(), nullptr, 10);
     } else if (name == "--lying-disk") {
       out.run.lying_disk = true;
+    } else if (name == "--double-return") {
+      out.run.double_return = true;
     } else if (name == "--log") {
       out.run.log = true;
     } else if (name == "--record") {

@@ -90,6 +90,7 @@ class Net {
   void connect(std::uint16_t port, const std::shared_ptr<Endpoint>& endpoint);
   std::size_t open_sockets() const;
   Nanos latency();
+  bool quick = false;  // no message takes long
   Machine& machine() { return machine_; }
   void after_crash();  // every descriptor is gone
 

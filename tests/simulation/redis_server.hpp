@@ -29,6 +29,7 @@ class RedisServer {
   const std::string& broken() const { return broken_; }  // what the product sent that is unknown here; "": nothing
   std::vector<RedisWords>* record = nullptr;             // of commands on data, with the time in front
   bool tell = false;                                     // all of it, in the trace
+  bool double_return = false;                            // a planted fault: see run.hpp
 
  private:
   friend class RedisConnection;

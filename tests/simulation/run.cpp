@@ -103,10 +103,13 @@ class Run {
     const auto neurons = random.between(5, shared_ ? 50 : 120);
     config_.gateway.budgets.front().limit_neurons = std::to_string(neurons);
     oracle_.budget_nano = neurons * 1'000'000'000;
-    // Now and then a limit that is worth slices, and more requests than it allows.
+    // Now and then a limit that is worth slices, and more requests than it allows. A slice goes back when nobody has
+    // spent of it for a second, so some of these lives begin with silences, at a full bucket that refills slowly, and
+    // nothing in their way but the limit.
     const bool limited = random.percent(15);
-    oracle_.burst_b = limited ? 16 : 3;
-    oracle_.per_second_b = limited ? 8 : 2;
+    slices_ = limited && shared_ && Random{seed ^ 0x736c69636573}.percent(50);
+    oracle_.burst_b = slices_ ? 64 : limited ? 16 : 3;
+    oracle_.per_second_b = limited && !slices_ ? 8 : 2;
     config_.gateway.keys[1].limits.requests = {.amount = static_cast<std::uint64_t>(oracle_.per_second_b),
                                                .period_s = 1,
                                                .burst = static_cast<std::uint64_t>(oracle_.burst_b)};
@@ -116,12 +119,18 @@ class Run {
     world_.span = random.between(50, 4'000) * kMilli;
     world_.limited_percent = limited ? 95 : 30;
     if (limited) world_.requests = 100;
-    world_.pause = limited && random.percent(60) ? 1'300 * kMilli : 0;
+    if (slices_) {
+      world_.rounds = 4;
+      world_.requests = 150;
+      world_.limited_percent = 100;
+      world_.shared_percent = world_.keyed_percent = 0;
+    }
     world_.padding = random.percent(30) ? 1'000 : 0;
     disk_.faults.lying = lying_;
     if (options.log) config_.log.level = "info";
     redis_.record = options.record;
     redis_.tell = options.redis;
+    redis_.double_return = options.double_return;
     world_.gateways = shared_ ? 2 : 1;
     oracle_.gateways = shared_ ? 2 : 1;
     oracle_.share_in_outage = config_.budget_sharing.share_in_outage = random.percent(50);
@@ -133,7 +142,7 @@ class Run {
  private:
   using Applications = std::vector<std::unique_ptr<app::Application>>;
   void choose_temper();
-  void one_life(End end);
+  void one_life(End end, bool gentle = false);
   void last_life();
   static std::vector<std::uint16_t> ports(const Applications& applications);
   bool probe(std::uint16_t port, const std::string& key);
@@ -156,6 +165,7 @@ class Run {
   const bool lying_;
   bool disk_was_troubled_ = false;  // in this life
   bool shared_ = false;
+  bool slices_ = false;
   bool calm_ = false;  // providers and clients, in this life
   std::vector<std::string> early_;
 };
@@ -278,10 +288,14 @@ void Run::serve(const std::function<void(Applications&)>& meanwhile, bool must_s
   if (const auto left = net_.open_sockets(); left != 0) wrong(std::to_string(left) + " sockets are open after the end");
 }
 
-void Run::one_life(End end) {
+// `gentle`: nothing fails.
+void Run::one_life(End end, bool gentle) {
   Random& random = machine_.random;
   choose_temper();
-  const bool troubled_start = random.percent(10);
+  if (gentle) world_.temper = {};
+  calm_ |= gentle;
+  net_.quick = gentle;
+  const bool troubled_start = !gentle && random.percent(10);
   disk_.faults = {.lying = lying_};
   disk_was_troubled_ = false;
   if (troubled_start) disk_trouble();
@@ -293,10 +307,10 @@ void Run::one_life(End end) {
   std::vector<std::string> pages;
   const bool returned = machine_.run_life(
       [&] {
-        redis_.life(!shared_);
+        redis_.life(!shared_ || gentle);
         serve(
             [&](Applications& applications) {
-              if (!troubled_start) disk_trouble();
+              if (!troubled_start && !gentle) disk_trouble();
               world_.clients(ports(applications));
               wait_for(&world_, [&] { return world_.all_ended(); }, 60 * kSecond);
               sleep(began + world_.span - machine_.now);
@@ -338,6 +352,7 @@ bool Run::probe(std::uint16_t port, const std::string& key) {
 
 void Run::last_life() {
   world_.temper = {};
+  net_.quick = false;
   disk_.faults = {.lying = lying_};
   const bool returned = machine_.run_life(
       [&] {
@@ -374,7 +389,10 @@ RunResult Run::go() {
   const auto lives = random.between(1, 3);
   for (std::int64_t i = 0; i < lives; ++i) {
     const auto how = random.below(10);
-    one_life(how < 3 ? End::order : how < 6 ? End::kill : End::power);
+    if (slices_ && i == 0)
+      one_life(End::order, true);
+    else
+      one_life(how < 3 ? End::order : how < 6 ? End::kill : End::power);
     if (!early_.empty()) break;
   }
   if (early_.empty()) last_life();

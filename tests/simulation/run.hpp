@@ -9,10 +9,11 @@
 namespace ganglion::sim {
 
 struct RunOptions {
-  bool lying_disk = false;                                  // syncs do nothing: only to see that this is found
-  bool log = false;                                         // the product's log, to stderr
-  bool redis = false;                                       // what Redis is asked, in the trace
-  std::string root;                                         // folder for disks
+  bool lying_disk = false;     // syncs do nothing: only to see that this is found
+  bool double_return = false;  // Redis takes back twice what is returned of a limit: likewise
+  bool log = false;            // the product's log, to stderr
+  bool redis = false;          // what Redis is asked, in the trace
+  std::string root;            // folder for disks
   std::vector<std::vector<std::string>>* record = nullptr;  // of what Redis was asked, with the time in front
 };
 

@@ -322,6 +322,14 @@ void World::send(std::uint16_t port, const std::shared_ptr<Asked>& asked) {
   net_.connect(port, std::make_shared<ClientEnd>(*this, asked, text_of(*asked), leaves));
 }
 
+// When the index-th request of a life is sent.
+Nanos World::moment(int index) {
+  constexpr int kEach = 12;
+  if (rounds == 0) return machine_.random.between(0, span);
+  if (index < rounds * kEach) return index / kEach * 1'400 * kMilli + machine_.random.between(0, 120) * kMilli;
+  return rounds * 1'400 * kMilli + machine_.random.between(0, 500) * kMilli;
+}
+
 void World::clients(const std::vector<std::uint16_t>& ports) {
   unended_ = 0;
   for (int i = 0; i < requests; ++i) {
@@ -329,7 +337,7 @@ void World::clients(const std::vector<std::uint16_t>& ports) {
     asked_.push_back(asked);
     ++unended_;
     asked->gateway = machine_.random.below(ports.size());
-    machine_.at(machine_.random.between(0, span), [this, port = ports[asked->gateway], asked] { send(port, asked); });
+    machine_.at(moment(i), [this, port = ports[asked->gateway], asked] { send(port, asked); });
   }
 }
 

@@ -61,7 +61,8 @@ class World {
   int requests = 20;         // a life
   Nanos span = 3 * kSecond;  // over which they are sent
   unsigned shared_percent = 25, keyed_percent = 20, stream_percent = 50, limited_percent = 30;
-  Nanos pause = 0;  // in the middle of the span
+  // Each of a few requests and a second and more of silence, in which what was lent goes back; then the rest at once.
+  int rounds = 0;
   int padding = 0;  // bytes of labels, so that ledger segments fill
 
   void providers();                                       // answer from now on; once
@@ -80,6 +81,7 @@ class World {
   friend class ClientEnd;
   friend class ProviderEnd;
   std::shared_ptr<Asked> plan(int number);
+  Nanos moment(int index);
   void send(std::uint16_t port, const std::shared_ptr<Asked>& asked);
   std::string text_of(const Asked& asked) const;
 
