@@ -71,6 +71,16 @@ void deliver(std::unique_ptr<GroupCommit::Waiter> list, const core::Result<void>
 
 }  // namespace
 
+bool EndRate::often(std::chrono::steady_clock::time_point now) {
+  const std::chrono::nanoseconds took = now - began_;
+  if (took >= kWindow) {
+    often_ = std::chrono::nanoseconds{kWindow} * ended_ >= kOften * took;
+    ended_ = 0;
+    began_ = now;
+  }
+  return often_;
+}
+
 template <class Handler>
 struct GroupCommit::HandlerWaiter final : Waiter {
   explicit HandlerWaiter(Handler h) : handler(std::move(h)) {}
@@ -134,6 +144,7 @@ void GroupCommit::appended(const std::shared_ptr<LedgerFile>& file, std::uint64_
     ++records_;
     bytes_ += bytes;
     if (urgency == Urgency::now) {
+      ends_.count();
       wake = wake || (asleep_ && !now_);
       now_ = true;
     } else if (urgency == Urgency::lazy && !lazy_due_) {
@@ -160,12 +171,13 @@ bool GroupCommit::sleep(std::unique_lock<std::mutex>& lock) {
 }
 
 void GroupCommit::gather(std::unique_lock<std::mutex>& lock) {
-  // Where the last commit answered several at once, more are on their way: a sync and two thread switches for every few
-  // records cost more than this short wait, which ends when every request that has begun has ended and would wait too.
-  // One request at a time never waits here.
+  // Where the last commit answered several at once, or requests end faster than one after another could be synced, more
+  // are on their way: a sync and two thread switches for every few records cost more than this short wait, which ends
+  // when every request that has begun has ended and would wait too. One request at a time never waits here.
   constexpr std::size_t kBusyWaiters = 4;
   constexpr std::chrono::microseconds kGather{400};
-  if (last_answered_ < kBusyWaiters) return;
+  const bool crowded = ends_.often(std::chrono::steady_clock::now());
+  if (last_answered_ < kBusyWaiters && !crowded) return;
   gathering_ = true;
   wake_.wait_for(lock, std::min(kGather, interval_max_), [this] { return stop_ || open_intents_ == 0; });
   gathering_ = false;
