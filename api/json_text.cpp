@@ -204,8 +204,7 @@ std::string_view text_of(const JsonString& s, std::string& buffer) {
   return buffer;
 }
 
-bool equals(const JsonString& s, std::string_view text) {
-  if (!s.escaped) return s.raw == text;
+bool equals_unescaped(const JsonString& s, std::string_view text) {
   // One escape is at most 12 bytes for at least 1 byte of text, so longer raw texts cannot be equal.
   if (s.raw.size() > text.size() * 12) return false;
   std::string unescaped;

@@ -25,7 +25,11 @@ std::size_t utf8_valid_prefix(std::string_view text);
 void append_unescaped(std::string& out, std::string_view raw);
 // The text of `s`: a view of the original, or of `buffer` when there were escapes to undo (buffer is then replaced).
 std::string_view text_of(const JsonString& s, std::string& buffer);
-bool equals(const JsonString& s, std::string_view text);  // compares the unescaped text
+// Compares the unescaped text.
+bool equals_unescaped(const JsonString& s, std::string_view text);
+inline bool equals(const JsonString& s, std::string_view text) {
+  return s.escaped ? equals_unescaped(s, text) : s.raw == text;
+}
 
 void append_number(std::string& out, std::uint64_t value);
 void append_number(std::string& out, std::int64_t value);

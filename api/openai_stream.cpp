@@ -207,6 +207,7 @@ void EventFrame::keep(std::string_view event, Span text, Span padding) {
   if (event.size() - text.length - padding.length > kBytesMax || (!padding.empty() && padding.offset < text.end()))
     return;
   if (padding.empty()) padding.offset = event.size();
+  bytes_.reserve(event.size() - text.length - padding.length);
   bytes_ = event.substr(0, text.offset);
   bytes_ += event.substr(text.end(), padding.offset - text.end());
   bytes_ += event.substr(padding.end());

@@ -346,7 +346,8 @@ StreamPiece BilledCall::take_events() {
       if (facts.text_bytes > 0) tape_.keep((*event)->raw);
     }
   }
-  piece.bytes = events_.bytes();
+  piece.bytes = events_.copied();
+  piece.more = events_.in_place();
   return piece;
 }
 
@@ -393,7 +394,7 @@ boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::end_cut() {
 boost::asio::awaitable<core::Result<StreamPiece>> BilledCall::next() {
   for (;;) {
     StreamPiece piece = take_events();
-    if (!piece.bytes.empty()) co_return piece;
+    if (events_.size() > 0) co_return piece;
     if (cut_ && !co_await found_room()) co_return co_await end_cut();
     if (!held_back_.empty()) {
       out_ = std::exchange(held_back_, {});

@@ -64,7 +64,9 @@ struct Bill {
 };
 
 struct StreamPiece {
-  std::string_view bytes;    // whole events; valid until the next call; may be empty on the last piece
+  // Whole events, in two places, one after the other; valid until the next call; may be empty on the last piece.
+  std::string_view bytes;
+  std::string_view more;
   bool usage_event = false;  // exactly one event, which only those who asked may see (UsageEvents::raw only)
   bool last = false;         // the bill is durable; nothing follows
   bool text = false;         // holds the first text of the stream

@@ -1,6 +1,6 @@
 #pragma once
-// Events of a stream that are handed out together. Those that lie one behind the other in the bytes as they were
-// received stay there; only where something stands between them, or an event was made anew, are they copied.
+// Events of a stream that are handed out together, in two places: copies first, of events that did not lie whole in the
+// bytes received or were made anew, then what lies there one behind the other, where it lies.
 
 #include <cstddef>
 #include <string>
@@ -11,30 +11,32 @@ namespace ganglion::gateway {
 class EventRun {
  public:
   void clear() {
-    in_place_ = {};
     copied_.clear();
+    in_place_ = {};
   }
   // `stays`: the event's bytes outlive the run's use.
   void add(std::string_view event, bool stays) {
-    if (!stays || !copied_.empty()) return copy(event);
-    if (in_place_.empty()) {
+    if (stays && in_place_.empty()) {
       in_place_ = event;
-    } else if (in_place_.data() + in_place_.size() == event.data()) {
+    } else if (stays && in_place_.data() + in_place_.size() == event.data()) {
       in_place_ = {in_place_.data(), in_place_.size() + event.size()};
     } else {
       copy(event);
     }
   }
   void copy(std::string_view event) {
-    if (copied_.empty()) copied_ = in_place_;
+    copied_ += in_place_;
     copied_ += event;
+    in_place_ = {};
   }
-  std::string_view bytes() const { return copied_.empty() ? in_place_ : std::string_view{copied_}; }
-  std::size_t size() const { return bytes().size(); }
+  // In this order.
+  std::string_view copied() const { return copied_; }
+  std::string_view in_place() const { return in_place_; }
+  std::size_t size() const { return copied_.size() + in_place_.size(); }
 
  private:
-  std::string_view in_place_;
   std::string copied_;
+  std::string_view in_place_;
 };
 
 }  // namespace ganglion::gateway

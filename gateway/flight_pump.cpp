@@ -35,8 +35,9 @@ boost::asio::awaitable<Done> pump_stream(Pump& pump, BilledCall& call) {
     begun = true;
     if (piece->usage_event) {
       pump.recorder->append_usage_event(piece->bytes);
-    } else if (!piece->bytes.empty()) {
-      pump.recorder->append(piece->bytes);
+    } else {
+      if (!piece->bytes.empty()) pump.recorder->append(piece->bytes);
+      if (!piece->more.empty()) pump.recorder->append(piece->more);
     }
     if (piece->last) co_return Done{};
   }

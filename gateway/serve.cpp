@@ -115,10 +115,10 @@ boost::asio::awaitable<Worker::Done> Worker::relay_stream(Request& request, Bill
       AnswerHeaders headers(head);
       fill_head(request, head, headers, call.head());
       headers.text("cache-control", "no-cache");
-      sent = co_await exchange.start_stream(head, piece->last ? std::string_view{} : piece->bytes);
+      sent = co_await exchange.start_stream(head, piece->last ? std::string_view{} : piece->bytes, piece->more);
       if (sent && piece->last) sent = co_await exchange.finish(piece->bytes);
     } else {
-      sent = piece->last ? co_await exchange.finish(piece->bytes) : co_await exchange.write(piece->bytes);
+      sent = piece->last ? co_await exchange.finish(piece->bytes) : co_await exchange.write(piece->bytes, piece->more);
     }
     if (!sent || piece->last) co_return sent;
   }

@@ -84,6 +84,7 @@ boost::asio::awaitable<core::Result<void>> pump_stream(KeyedPump& pump, BilledCa
     if (!piece) co_return std::unexpected(std::move(piece.error()));
     if (piece->last) end_claim(pump, call.bill());
     if (!piece->bytes.empty()) pump.recorder->append(piece->bytes);
+    if (!piece->more.empty()) pump.recorder->append(piece->more);
     if (piece->last) co_return core::Result<void>{};
     if (pump.recorder->size() > pump.answer_bytes_max) pump.keeper.reset();
   }

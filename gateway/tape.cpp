@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <iterator>
 
 namespace ganglion::gateway {
 namespace {
 
+constexpr std::size_t kBytesAtFirst = 500;  // an answer of some fifty tokens asks for memory once
 constexpr std::size_t kNumberBytesMax = 10;
 
 // Seven bits a byte, least significant first. Returns the end.
@@ -25,9 +27,9 @@ std::uint64_t differing_bits(const char* a, const char* b) {
   return words[0] ^ words[1];
 }
 
-// How many of the first, or last, `most` bytes are the same, a word at a time.
-std::size_t shared_ahead(std::string_view a, std::string_view b, std::size_t most) {
-  std::size_t n = 0;
+// How many of the first, or last, `most` bytes are the same: not less than `likely`, as a rule.
+std::size_t shared_ahead(std::string_view a, std::string_view b, std::size_t most, std::size_t likely) {
+  std::size_t n = likely <= most && std::memcmp(a.data(), b.data(), likely) == 0 ? likely : 0;
   for (; most - n >= 8; n += 8) {
     if (const std::uint64_t bits = differing_bits(a.data() + n, b.data() + n); bits != 0) {
       const int same = std::endian::native == std::endian::little ? std::countr_zero(bits) : std::countl_zero(bits);
@@ -38,8 +40,8 @@ std::size_t shared_ahead(std::string_view a, std::string_view b, std::size_t mos
   return n;
 }
 
-std::size_t shared_behind(std::string_view a, std::string_view b, std::size_t most) {
-  std::size_t n = 0;
+std::size_t shared_behind(std::string_view a, std::string_view b, std::size_t most, std::size_t likely) {
+  std::size_t n = likely <= most && a.substr(a.size() - likely) == b.substr(b.size() - likely) ? likely : 0;
   for (; most - n >= 8; n += 8) {
     const char* const end = a.data() + a.size() - n;
     if (const std::uint64_t bits = differing_bits(end - 8, b.data() + b.size() - n - 8); bits != 0) {
@@ -68,6 +70,7 @@ void Tape::keep(std::string_view event) {
   event_bytes_ += event.size();
   if (first_.empty()) {
     first_ = event;
+    rest_.reserve(kBytesAtFirst);
     return;
   }
   if (event_bytes_ > kEventBytesMax) {
@@ -76,12 +79,19 @@ void Tape::keep(std::string_view event) {
     return;
   }
   const std::size_t most = std::min(first_.size(), event.size());
-  const std::size_t ahead = shared_ahead(first_, event, most);
-  const std::size_t behind = shared_behind(first_, event, most - ahead);
+  const std::size_t ahead = shared_ahead(first_, event, most, likely_ahead_);
+  const std::size_t behind = shared_behind(first_, event, most - ahead, likely_behind_);
+  likely_ahead_ = std::min(ahead, likely_ahead_ == 0 ? ahead : likely_ahead_);
+  likely_behind_ = std::min(behind, likely_behind_ == 0 ? behind : likely_behind_);
   const std::string_view own = event.substr(ahead, event.size() - ahead - behind);
-  char numbers[3 * kNumberBytesMax];
-  rest_.append(numbers, put(put(put(numbers, ahead), behind), own.size()));
-  rest_ += own;
+  char entry[3 * kNumberBytesMax + 64];
+  char* end = put(put(put(entry, ahead), behind), own.size());
+  if (own.size() <= static_cast<std::size_t>(std::end(entry) - end)) {
+    rest_.append(entry, std::copy(own.begin(), own.end(), end));
+  } else {
+    rest_.append(entry, end);
+    rest_ += own;
+  }
 }
 
 std::string Tape::events() const {

@@ -26,6 +26,9 @@ class Tape {
   std::string first_;
   std::string rest_;  // each further event: shared beginning, shared end, length of what lies between; these bytes
   std::size_t event_bytes_ = 0;
+  // The least that events shared with the first: others will too.
+  std::size_t likely_ahead_ = 0;
+  std::size_t likely_behind_ = 0;
   bool full_ = false;
 };
 

@@ -76,12 +76,12 @@ class Connection final : private Stream::PeerListener {
   // connection_answer.cpp: the answer
   Answered respond(const ResponseHead& head, std::string_view body);
   Answered respond_held(const ResponseHead& head, std::string_view body, Answered gate);
-  Answered start_stream(const ResponseHead& head, std::string_view first);
-  Answered write(std::string_view bytes);
+  Answered start_stream(const ResponseHead& head, std::string_view first, std::string_view more);
+  Answered write(std::string_view bytes, std::string_view more);
   Answered finish(std::string_view last);
   void abort();
   void begin_answer(const ResponseHead& head, http1::ResponseFraming framing, std::uint64_t length);
-  Answered write_stream(std::string_view head, std::string_view bytes, bool last);
+  Answered write_stream(std::string_view head, std::string_view bytes, std::string_view more, bool last);
   std::span<iovec> write_now(std::span<iovec> pieces);
   Answered write_all(std::span<iovec> pieces);
   core::Result<void> write_failed();

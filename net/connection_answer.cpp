@@ -91,16 +91,16 @@ Connection::Answered Connection::respond_held(const ResponseHead& head, std::str
   co_return sent;
 }
 
-Connection::Answered Connection::start_stream(const ResponseHead& head, std::string_view first) {
+Connection::Answered Connection::start_stream(const ResponseHead& head, std::string_view first, std::string_view more) {
   if (started_) co_return answered_twice();
   begin_answer(head, head.content_length ? ResponseFraming::length : ResponseFraming::chunked,
                head.content_length.value_or(0));
   length_left_ = head.content_length;
-  co_return co_await write_stream(out_, first, false);
+  co_return co_await write_stream(out_, first, more, false);
 }
 
-Connection::Answered Connection::write(std::string_view bytes) {
-  return write_stream({}, bytes, false);
+Connection::Answered Connection::write(std::string_view bytes, std::string_view more) {
+  return write_stream({}, bytes, more, false);
 }
 
 Connection::Answered Connection::finish(std::string_view last) {
@@ -108,36 +108,41 @@ Connection::Answered Connection::finish(std::string_view last) {
     abort();
     co_return core::fail(ErrorKind::internal, "the answer is not as long as its Content-Length");
   }
-  auto sent = co_await write_stream({}, last, true);
+  auto sent = co_await write_stream({}, last, {}, true);
   if (sent) finished_ = true;
   co_return sent;
 }
 
-// One system call for head, chunk framing, bytes and terminator, whichever are there.
-Connection::Answered Connection::write_stream(std::string_view head, std::string_view bytes, bool last) {
+// One system call for head, chunk framing, bytes in two places and terminator, whichever are there.
+Connection::Answered Connection::write_stream(std::string_view head, std::string_view bytes, std::string_view more,
+                                              bool last) {
   if (broken_ || aborted_) co_return std::unexpected(cancel_error());
-  iovec pieces[5];
+  iovec pieces[6];
   std::size_t count = 0;
-  const auto add = [&](std::string_view piece) { pieces[count++] = piece_of(piece); };
+  const auto add = [&](std::string_view piece) {
+    if (!piece.empty()) pieces[count++] = piece_of(piece);
+  };
   char size_line[18];
-  if (!head.empty()) add(head);
-  if (body_allowed_ && !bytes.empty()) {
+  const std::size_t size = bytes.size() + more.size();
+  add(head);
+  if (body_allowed_ && size > 0) {
     if (length_left_) {
-      if (bytes.size() > *length_left_) {
+      if (size > *length_left_) {
         abort();
         co_return core::fail(ErrorKind::internal, "the answer is longer than its Content-Length");
       }
-      *length_left_ -= bytes.size();
+      *length_left_ -= size;
     }
-    if (chunked_out_) add(http1::chunk_size_line(bytes.size(), size_line));
+    if (chunked_out_) add(http1::chunk_size_line(size, size_line));
     add(bytes);
+    add(more);
     if (chunked_out_ && !last) add("\r\n");
   }
-  if (last && body_allowed_ && chunked_out_) add(bytes.empty() ? "0\r\n\r\n" : "\r\n0\r\n\r\n");
+  if (last && body_allowed_ && chunked_out_) add(size == 0 ? "0\r\n\r\n" : "\r\n0\r\n\r\n");
   if (count == 0) co_return core::Result<void>{};
   core::Result<void> sent;
   if (const auto left = write_now({pieces, count}); !left.empty()) sent = co_await write_all(left);
-  if (sent && body_allowed_) bytes_out_ += bytes.size();
+  if (sent && body_allowed_) bytes_out_ += size;
   co_return sent;
 }
 

@@ -49,12 +49,13 @@ awaitable<core::Result<void>> Exchange::respond_held(const ResponseHead& head, s
   return connection_.respond_held(head, body, std::move(gate));
 }
 
-awaitable<core::Result<void>> Exchange::start_stream(const ResponseHead& head, std::string_view first) {
-  return connection_.start_stream(head, first);
+awaitable<core::Result<void>> Exchange::start_stream(const ResponseHead& head, std::string_view first,
+                                                     std::string_view more) {
+  return connection_.start_stream(head, first, more);
 }
 
-awaitable<core::Result<void>> Exchange::write(std::string_view bytes) {
-  return connection_.write(bytes);
+awaitable<core::Result<void>> Exchange::write(std::string_view bytes, std::string_view more) {
+  return connection_.write(bytes, more);
 }
 
 awaitable<core::Result<void>> Exchange::finish(std::string_view last) {

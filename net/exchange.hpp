@@ -59,10 +59,12 @@ class Exchange {
                                                           boost::asio::awaitable<core::Result<void>> gate);
 
   // Starts a streamed answer (chunked; close-delimited to HTTP/1.0; plain where head.content_length is set) and flushes
-  // head and `first` in one write.
-  boost::asio::awaitable<core::Result<void>> start_stream(const ResponseHead& head, std::string_view first = {});
-  // Sends one piece; done when the kernel has taken it, so the caller is slowed to the client's pace. Not empty.
-  boost::asio::awaitable<core::Result<void>> write(std::string_view bytes);
+  // head, `first` and `more` in one write.
+  boost::asio::awaitable<core::Result<void>> start_stream(const ResponseHead& head, std::string_view first = {},
+                                                          std::string_view more = {});
+  // Sends one piece, which may lie in two places; done when the kernel has taken it, so the caller is slowed to the
+  // client's pace. Not empty.
+  boost::asio::awaitable<core::Result<void>> write(std::string_view bytes, std::string_view more = {});
   // Ends the stream cleanly (sends `last` before the terminating chunk, in the same write). With a content_length that
   // was not filled it cuts instead.
   boost::asio::awaitable<core::Result<void>> finish(std::string_view last = {});

@@ -114,7 +114,8 @@ ChunkDecoder::Piece ChunkDecoder::next(std::string_view in) {
         return {.step = Step::data, .consumed = consumed + take, .data = rest.substr(0, take)};
       }
       case State::data_end:
-        if (!std::string_view{"\r\n"}.starts_with(rest.substr(0, 2))) return broken("chunk data not ended by CRLF");
+        if ((rest.size() > 0 && rest[0] != '\r') || (rest.size() > 1 && rest[1] != '\n'))
+          return broken("chunk data not ended by CRLF");
         if (rest.size() < 2) return {.step = Step::more, .consumed = consumed, .data = {}};
         consumed += 2;
         state_ = State::size;

@@ -1,44 +1,57 @@
-// Events that are handed out together: where they lie together they stay, else the copy holds all of them in order.
+// Events that are handed out together: what lies together stays where it is, and their order is kept.
 
 #include "gateway/event_run.hpp"
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 namespace ganglion::gateway {
 namespace {
+
+std::string all(const EventRun& run) {
+  EXPECT_EQ(run.size(), run.copied().size() + run.in_place().size());
+  return std::string{run.copied()} + std::string{run.in_place()};
+}
 
 TEST(EventRun, WhatLiesTogetherStaysWhereItIs) {
   const std::string_view received = "abcdefgh";
   EventRun run;
-  EXPECT_TRUE(run.bytes().empty());
+  EXPECT_EQ(all(run), "");
   run.add(received.substr(1, 2), true);
   run.add(received.substr(3, 4), true);
-  EXPECT_EQ(run.bytes(), "bcdefg");
-  EXPECT_EQ(run.size(), 6U);
-  EXPECT_EQ(run.bytes().data(), received.data() + 1);
+  EXPECT_EQ(all(run), "bcdefg");
+  EXPECT_TRUE(run.copied().empty());
+  EXPECT_EQ(run.in_place().data(), received.data() + 1);
 }
 
-TEST(EventRun, WhatDoesNotIsCopiedInOrder) {
+TEST(EventRun, AnEventThatCameInPiecesIsCopiedAndNoOther) {
   const std::string_view received = "abcdefgh";
   EventRun run;
-  run.add(received.substr(0, 2), true);
-  run.add(received.substr(3, 2), true);  // a byte was left out
-  EXPECT_EQ(run.bytes(), "abde");
-  run.add(received.substr(5, 2), true);
-  run.copy("made");
-  EXPECT_EQ(run.bytes(), "abdefgmade");
-
-  run.clear();
   std::string held = "held";
   run.add(held, false);
   held = "gone";
   run.add(received.substr(0, 3), true);
-  EXPECT_EQ(run.bytes(), "heldabc");
+  run.add(received.substr(3, 3), true);
+  EXPECT_EQ(all(run), "heldabcdef");
+  EXPECT_EQ(run.copied(), "held");
+  EXPECT_EQ(run.in_place().data(), received.data());
+}
 
+TEST(EventRun, OrderIsKeptWhateverIsCopied) {
+  const std::string_view received = "abcdefgh";
+  EventRun run;
+  run.add(received.substr(0, 2), true);
+  run.add(received.substr(3, 2), true);  // a byte was left out
+  EXPECT_EQ(all(run), "abde");
+  run.add(received.substr(5, 2), true);
+  run.copy("made");
+  run.add(received.substr(7, 1), true);
+  EXPECT_EQ(all(run), "abdefgmadeh");
   run.clear();
+  EXPECT_EQ(all(run), "");
   run.add(received.substr(2, 2), true);
-  EXPECT_EQ(run.bytes(), "cd");
-  EXPECT_EQ(run.bytes().data(), received.data() + 2);
+  EXPECT_EQ(all(run), "cd");
 }
 
 }  // namespace
