@@ -82,8 +82,8 @@ def slow_readers(release):
                 break
         growth = rss(gateway.process) - before
         must(still, "slow_readers: the provider went on while nobody read")
-        # 16 KiB read off the provider, as much in whole events on their way to the client (in a string that doubles), what
-        # is kept to count tokens by, both connections and their coroutines.
+        # 16 KiB read off the provider, whose events are sent from there, what is kept to count tokens by, both connections
+        # and their coroutines.
         must(growth <= count * 64 * KIB + 16 * MIB, f"slow_readers: {growth / MIB:.0f} MiB for {count} streams")
         # Kernel buffers on both legs, at most a few MiB a stream; not the 100 MiB.
         must(held_sent <= count * 12 * MIB, f"slow_readers: {held_sent / MIB:.0f} MiB were taken off the provider")
