@@ -296,7 +296,11 @@ std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
   allowance_ += limits_.fast_slowdown * (free_tokens + taken);
   allowance_ = std::min(allowance_, static_cast<double>(limits_.step_tokens_max));
   const int may = std::min(static_cast<int>(allowance_), limits_.step_tokens_max - taken);
-  allowance_ -= plan_in_turn(fast, may);
+  // The step that makes a fast one's first token is its own, unless regular ones have been put off too often.
+  const bool prompts =
+      limits_.alone_length > 0 && std::ranges::any_of(work_, [](const Work& w) { return w.tokens - w.guessed() > 1; });
+  put_off_ = prompts && put_off_ < kPutOffMax ? put_off_ + 1 : 0;
+  if (put_off_ == 0) allowance_ -= plan_in_turn(fast, may);
   return work_;
 }
 

@@ -11,11 +11,12 @@
 // begins after the tokens that it finds there. Only sequences of one `space` find each other's.
 //
 // What makes fast fast: some places in the batch are not for regular sequences; a fast one that finds no pages takes
-// those of regular ones; and while a fast one runs, regular ones get only so many tokens of a step as lengthen it by
-// `fast_slowdown`; and for kFastRecent steps after it was gone the regular ones' own steps are kept short
-// (`alone_length`), since the next fast one may come during any of them. What keeps regular ones from starving: that
-// allowance is never nothing and adds up from step to step, taken in turn; after kPassedOverMax fast admissions a
-// regular one is admitted first; and one that gave way to an admission kGaveWayMax times does not again.
+// those of regular ones; while a fast one runs, regular ones get only so many tokens of a step as lengthen it by
+// `fast_slowdown`, and none of a step with a fast prompt, but kPutOffMax times in a row at most; and for kFastRecent
+// steps after it was gone the regular ones' own steps are kept short (`alone_length`), since the next fast one may come
+// during any of them. What keeps regular ones from starving: that allowance is never nothing and adds up from step to
+// step, taken in turn; after kPassedOverMax fast admissions a regular one is admitted first; and one that gave way to
+// an admission kGaveWayMax times does not again.
 
 #include <algorithm>
 #include <cstdint>
@@ -57,13 +58,14 @@ class Scheduler {
     int step_tokens_max = 256;  // at least batch_max
     int batch_regular = 0;      // of batch_max, at most so many regular ones; 0: all
     double fast_slowdown = -1;  // of a step, as a share of its length without regular ones; < 0: any
-    // Of a step of regular ones alone, while fast ones come and go, in lengths of a step's fixed part; 0: any. For
-    // runners that cannot break off a step.
+    // For runners that cannot break off a step; 0: others. Of a step of regular ones alone, while fast ones come and
+    // go, in lengths of a step's fixed part; and steps with a fast prompt are its own.
     double alone_length = 0;
   };
   static constexpr int kPassedOverMax = 8;
   static constexpr int kGaveWayMax = 3;
   static constexpr int kFastRecent = 1'000;
+  static constexpr int kPutOffMax = 3;
   struct Work {
     Sequence* sequence;
     int tokens;  // compute tokens [computed, computed + tokens), the last guessed() of them being guesses
@@ -127,6 +129,7 @@ class Scheduler {
   int passed_over_ = 0;           // fast admissions since a regular one waits
   double allowance_ = 0;          // tokens that regular ones may take beside fast ones, saved up
   std::size_t turn_ = 0;          // which regular one is first to take of it
+  int put_off_ = 0;               // steps in a row that were a fast prompt's own
   int since_fast_ = kFastRecent;  // plans without a fast one
 };
 

@@ -181,6 +181,23 @@ TEST(SchedulerTiers, WhileFastOnesComeAndGoRegularStepsAreShort) {
   EXPECT_EQ(tokens_of(s.plan(5), Priority::regular), 12) << "and whole ones when it is long ago";
 }
 
+TEST(SchedulerTiers, AFastPromptsStepIsItsOwnButNotForever) {
+  PagePool pages(1'000);
+  Scheduler s(pages, {.batch_max = 16, .step_tokens_max = 32, .fast_slowdown = 0.2, .alone_length = 2});
+  for (std::uint64_t id = 1; id <= 4; ++id) s.add(make(id, 1));
+  advance(s.plan(50));
+  s.add(make(9, 200, Priority::fast));  // seven steps and more
+  std::vector<int> regular;
+  for (int i = 0; i < 8; ++i) {
+    const auto work = s.plan(50);
+    regular.push_back(tokens_of(work, Priority::regular));
+    advance(work);
+  }
+  for (int i = 0; i < 8; ++i)
+    EXPECT_EQ(regular[static_cast<std::size_t>(i)], i % (Scheduler::kPutOffMax + 1) == Scheduler::kPutOffMax ? 4 : 0)
+        << i;
+}
+
 TEST(SchedulerTiers, WhereNothingIsFixedAShortStepStillTakesAQuarter) {
   PagePool pages(1'000);
   Scheduler s(pages, {.batch_max = 16, .step_tokens_max = 256, .alone_length = 2});
@@ -312,7 +329,7 @@ TEST(SchedulerTiers, FastP99UnderAFloodStaysWithinHalfOfIdle) {
 TEST(SchedulerTiers, WhereStepsRunToTheirEndAFirstTokenStillTakesAtMostTwiceItsIdleTime) {
   const Machine gpu{"a GPU", 0.0025, 16e-6, 512, 600, false, 128, 32};
   for (std::uint32_t seed = 1; seed <= 3; ++seed) {
-    Simulation idle(seed, gpu, 2.5), flood(seed, gpu, 2.5), any(seed, gpu, 0);
+    Simulation idle(seed, gpu, 2), flood(seed, gpu, 2), any(seed, gpu, 0);
     const double calm = idle.fast_p99(false).first, crowded = flood.fast_p99(true).first;
     const double without = any.fast_p99(true).first;
     EXPECT_LE(crowded, 2 * calm) << "seed " << seed;
