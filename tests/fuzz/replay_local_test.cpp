@@ -3,36 +3,21 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <random>
-
 #include "tests/fuzz/local_property.hpp"
 #include "tests/support/corpus.hpp"
 
 namespace ganglion::fuzz {
 namespace {
 
-void replay(const std::string& name, void (*check)(std::string_view), int mutations) {
+void replay(const std::string& name, void (*check)(std::string_view), std::size_t edited) {
   const auto cases = test::corpus(name);
   EXPECT_GE(cases.size(), 4U) << name;
-  std::mt19937 random(20261126);
-  const auto below = [&](std::size_t n) { return n == 0 ? std::size_t{0} : random() % n; };
+  test::Edits edits(cases);
   for (const auto& [file, bytes] : cases) {
     SCOPED_TRACE(file);
     check(bytes);
     check(std::string_view{bytes}.substr(0, bytes.size() / 2));  // and cut
-    for (int i = 0; i < mutations; ++i) {
-      std::string text = bytes;
-      for (std::size_t edits = 1 + below(3); edits > 0; --edits) {
-        const std::string& other = cases[below(cases.size())].bytes;
-        const std::size_t at = below(text.size());
-        if (below(2) == 0)
-          text.erase(at, below(12));
-        else
-          text.insert(at, other, below(other.size()), below(24));
-      }
-      check(text);
-    }
+    for (std::size_t i = test::Edits::rounds(edited); i > 0; --i) check(edits.of(bytes));
   }
 }
 

@@ -1,5 +1,5 @@
-// The fuzzers' properties over their kept corpora, in every build: a case once found stays found. The parsers' and the
-// chat templates' are replayed by their folders' unit tests, the local engine's and the ledger's by
+// The fuzzers' properties over their kept corpora and edits of them, in every build: a case once found stays found. The
+// parsers' and the chat templates' are replayed by their folders' unit tests, the local engine's and the ledger's by
 // replay_local_test.cpp.
 
 #include <gtest/gtest.h>
@@ -11,13 +11,15 @@
 namespace ganglion::fuzz {
 namespace {
 
-void replay(const std::string& name, void (*check)(std::string_view), std::size_t least) {
+void replay(const std::string& name, void (*check)(std::string_view), std::size_t least, std::size_t edited = 0) {
   const auto cases = test::corpus(name);
   EXPECT_GE(cases.size(), least) << name;
+  test::Edits edits(cases);
   for (const auto& [file, bytes] : cases) {
     SCOPED_TRACE(file);
     check(bytes);
     check(std::string_view{bytes}.substr(0, bytes.size() / 2));  // and cut
+    for (std::size_t i = test::Edits::rounds(edited); i > 0; --i) check(edits.of(bytes));
   }
 }
 
@@ -29,31 +31,31 @@ TEST(FuzzReplay, AProvidersBytesThroughTheClient) {
   replay("http_client", check_http_client, 10);
 }
 TEST(FuzzReplay, Configuration) {
-  replay("config", check_config, 8);
+  replay("config", check_config, 8, 15);
 }
 TEST(FuzzReplay, Labels) {
-  replay("labels", check_labels, 6);
+  replay("labels", check_labels, 6, 400);
 }
 TEST(FuzzReplay, Purges) {
-  replay("purge", check_purge, 4);
+  replay("purge", check_purge, 4, 400);
 }
 TEST(FuzzReplay, Embeddings) {
-  replay("embedding", check_embedding, 5);
+  replay("embedding", check_embedding, 5, 400);
 }
 TEST(FuzzReplay, Prices) {
-  replay("prices", check_prices, 4);
+  replay("prices", check_prices, 4, 300);
 }
 TEST(FuzzReplay, Anchors) {
-  replay("anchors", check_anchors, 4);
+  replay("anchors", check_anchors, 4, 200);
 }
 TEST(FuzzReplay, AlertJournal) {
-  replay("alert_journal", check_alert_journal, 4);
+  replay("alert_journal", check_alert_journal, 4, 60);
 }
 TEST(FuzzReplay, SemanticJournal) {
-  replay("semantic_journal", check_semantic_journal, 2);
+  replay("semantic_journal", check_semantic_journal, 2, 60);
 }
 TEST(FuzzReplay, Idempotency) {
-  replay("idempotency", check_idempotency, 3);
+  replay("idempotency", check_idempotency, 3, 40);
 }
 
 }  // namespace
