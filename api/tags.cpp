@@ -60,6 +60,9 @@ core::Result<Tag> read_tag(JsonCursor& in, const JsonString& key) {
                     " (only strings, numbers and booleans are taken)");
     return refuse("is not valid JSON");
   }
+  // JSON, but no number to most who read it: PostgreSQL's jsonb refuses it, and with it all records of one batch.
+  if (tag.type == TagType::number && !to_double(tag.value))
+    return refuse("has a number that is too large or too small for a double");
   if (tag.value.size() > kTagValueBytesMax || has_control(tag.value))
     return refuse("has a value that is longer than " + std::to_string(kTagValueBytesMax) +
                   " bytes or holds control characters");

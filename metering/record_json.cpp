@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "api/json_text.hpp"
 #include "core/log.hpp"
 #include "metering/calendar.hpp"
 #include "metering/decimal.hpp"
@@ -24,7 +25,11 @@ void append_tags(std::string& out, const api::Tags& tags, const RecordJsonStyle&
     if (&tag != &tags.front()) out.push_back(',');
     append_text(out, tag.name, style);
     out.push_back(':');
-    if (tag.type == api::TagType::text) {
+    // Records of before such numbers were refused (api/tags.cpp) hold some that no double does: as text all can read
+    // them.
+    const bool text =
+        tag.type == api::TagType::text || (tag.type == api::TagType::number && !api::to_double(tag.value));
+    if (text) {
       append_text(out, tag.value, style);
     } else {
       out.append(tag.value);

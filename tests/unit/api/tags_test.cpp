@@ -59,7 +59,11 @@ TEST(Tags, RefusalsNameTheHeaderAndWhatWouldBeRight) {
       {"{\"a\":\"\xff\"}", "is not UTF-8"},
       {"{\"" + long_name + "\":1}", "longer than 64 bytes"},
       {"{\"a\":\"" + long_value + "\"}", "longer than 255 bytes"},
-      {"{\"a\":1" + std::string(300, '0') + "}", "longer than 255 bytes"},
+      {"{\"a\":0." + std::string(300, '1') + "}", "longer than 255 bytes"},
+      // JSON, but PostgreSQL's jsonb refuses it, and with it the whole batch of records.
+      {R"({"a":1e309})", "too large or too small"},
+      {R"({"a":-1e200000})", "too large or too small"},
+      {R"({"a":1e-99999})", "too large or too small"},
   };
   for (const auto& [header, why] : cases) {
     const auto tags = parse_tags(header);

@@ -190,6 +190,15 @@ TEST_F(FileSinkTest, JsonHoldsNoNulAndNoLineFeed) {
   EXPECT_THAT(out, HasSubstr(R"("neurons":"1.5")"));
 }
 
+// PostgreSQL's jsonb refuses 1e200000, and with it the batch: such records would be in the way of all that follow.
+TEST_F(FileSinkTest, ALabelsNumberThatNoDoubleHoldsIsText) {
+  auto odd = record(1);
+  odd.tags = {{"a", "1e200000", api::TagType::number}, {"b", "-1.7e308", api::TagType::number}};
+  std::string out;
+  append_record_json(out, kLedger, odd);
+  EXPECT_THAT(out, HasSubstr(R"("tags":{"a":"1e200000","b":-1.7e308})"));
+}
+
 TEST_F(FileSinkTest, JsonHasTheseFieldsInThisOrder) {
   auto full = record(7);
   full.tags = {{"team", "a\"b", api::TagType::text}, {"user", "42", api::TagType::number}};
