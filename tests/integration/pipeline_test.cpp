@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <future>
+#include <memory>
+#include <random>
 
 #include "tests/integration/answers.hpp"
 #include "tests/integration/harness.hpp"
@@ -81,6 +83,49 @@ TEST(Pipeline, InjectsIncludeUsageAndStripsItsChunkAgain) {
   const auto records = gateway.records();
   ASSERT_EQ(records.size(), 1U);
   EXPECT_EQ(records[0].units.output_tokens, 4U);
+}
+
+// Events stay where they were received or are copied, alone or many at a time, as they come: the client sees none of
+// it.
+TEST(Pipeline, AStreamArrivesWholeHoweverItIsCut) {
+  std::string sent;
+  std::string expected;
+  for (int i = 0; i < 400; ++i) {
+    std::string event = delta("event " + std::to_string(i) + (i % 90 == 7 ? std::string(20'000, 'x') : ""));
+    if (i % 50 == 3) event += ": a comment\n\n";
+    expected += event;
+    sent += i % 40 == 5 ? event.substr(0, event.size() - 2) + "\r\n\r\n" : event;
+  }
+  sent += kFinish + kUsageEvent + kDone;
+  expected += kFinish + kDone;
+  std::mt19937 random{20'261'126};
+  std::unique_ptr<ScriptedUpstream> upstream;
+  upstream = std::make_unique<ScriptedUpstream>(std::vector<ScriptedUpstream::Script>{[&](RawSocket& socket) {
+    for (unsigned piece = 1; !upstream->read_request(socket).empty(); piece *= 9) {
+      std::string coded = kStreamHead;
+      for (std::string_view rest = sent; !rest.empty();) {
+        const std::size_t size = std::min<std::size_t>(1 + random() % (200 * piece), rest.size());
+        coded += chunk(std::string{rest.substr(0, size)});
+        rest.remove_prefix(size);
+      }
+      coded += "0\r\n\r\n";
+      for (std::string_view rest = coded; !rest.empty();) {
+        const std::size_t size = std::min<std::size_t>(1 + random() % (1'000 * piece), rest.size());
+        if (!socket.send(rest.substr(0, size))) return;
+        rest.remove_prefix(size);
+      }
+    }
+  }});
+  for (const std::string caching : {kNoCache, "gateways: [{name: default, cache: {ttl: 60s}}]\n"}) {
+    RunningGateway gateway(provider(upstream->port()) + caching);
+    for (int i = 0; i < 4; ++i) {
+      const std::string answer = gateway.chat("\"stream\":true,\"seed\":" + std::to_string(i) + ",");
+      EXPECT_TRUE(body_of(answer) == expected) << caching << i;
+    }
+    const auto records = gateway.records();
+    ASSERT_EQ(records.size(), 4U);
+    for (const auto& record : records) EXPECT_EQ(record.units.output_tokens, 4U);
+  }
 }
 
 TEST(Pipeline, AClientThatAskedGetsUsageWithNeurons) {
