@@ -1,6 +1,8 @@
 #pragma once
 // Where a token's keys and values go in the pages, shared by the two kernels that append. Device code only.
 
+#include <cuda_fp8.h>
+
 #include "backends/local/kernels/cuda/common.cuh"
 #include "backends/local/kernels/cuda/kernels.hpp"
 
@@ -19,6 +21,70 @@ __device__ __forceinline__ float keep_scale(const KvLayout& kv, char* tile, int 
     reinterpret_cast<float*>(tile + kPageTokens * kv.head_width)[position % kPageTokens] = scale;
   }
   return 1.0f / scale;
+}
+
+// `inverse`: 1 / scale, where there are scales.
+__device__ __forceinline__ void store2(const KvLayout& kv, char* tile, int at, float x, float y, float inverse) {
+  if (kv.format == KvFormat::int8) {
+    *reinterpret_cast<char2*>(tile + at) = {int8_of(x, inverse), int8_of(y, inverse)};
+  } else if (kv.format == KvFormat::fp8) {
+    const auto low = __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+    const auto high = __nv_cvt_float_to_fp8(y, __NV_SATFINITE, __NV_E4M3);
+    *reinterpret_cast<unsigned short*>(tile + at) = static_cast<unsigned short>(low | high << 8);
+  } else {
+    *reinterpret_cast<std::uint32_t*>(tile + 2 * at) = pack(x, y);
+  }
+}
+
+// One warp and one head of a row: normalised where the model has it, rotated, and brought to its place: a query to
+// `query`, [head_width], a key or a value to its page. `head`: of the queries, then keys, then values.
+__device__ __forceinline__ void append_head(const RotateAppend& r, int row, int head, int position, bf16* query) {
+  const int lane = threadIdx.x % 32;
+  // Lane i holds elements 2i and 2i + 1 of both halves of the head: what is rotated together.
+  const int dim = r.kv.head_dim, half = dim / 2, i = 2 * lane;
+  const bf16* from = static_cast<const bf16*>(r.qkv) + static_cast<std::int64_t>(row) * r.stride + head * dim;
+  const bool is_query = head < r.heads, is_value = head >= r.heads + r.kv.kv_heads, mine = i < half;
+  float2 a = {0, 0}, b = {0, 0};
+  if (mine) {
+    a = unpack(__ldcg(reinterpret_cast<const unsigned*>(from + i)));
+    b = unpack(__ldcg(reinterpret_cast<const unsigned*>(from + half + i)));
+  }
+  const float* norm = is_query ? r.q_norm : is_value ? nullptr : r.k_norm;
+  if (norm != nullptr) {
+    const float squares = warp_sum(a.x * a.x + a.y * a.y + b.x * b.x + b.y * b.y);
+    const float inverse = rsqrtf(squares / static_cast<float>(dim) + r.eps);
+    if (mine) {
+      a.x *= inverse * norm[i], a.y *= inverse * norm[i + 1];
+      b.x *= inverse * norm[half + i], b.y *= inverse * norm[half + i + 1];
+    }
+  }
+  if (!is_value && mine) {
+    const float2 c = {r.cos[row * half + i], r.cos[row * half + i + 1]};
+    const float2 s = {r.sin[row * half + i], r.sin[row * half + i + 1]};
+    const float2 x = a, y = b;
+    a = {x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y};
+    b = {y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y};
+  }
+  if (is_query) {
+    if (mine) {
+      *reinterpret_cast<std::uint32_t*>(query + i) = pack(a.x, a.y);
+      *reinterpret_cast<std::uint32_t*>(query + half + i) = pack(b.x, b.y);
+    }
+    for (int k = dim + lane; k < r.kv.head_width; k += 32) query[k] = __float2bfloat16(0.0f);
+    return;
+  }
+  const std::int32_t page = r.pages[row];  // there before the step's first kernel, too
+  if (page < 0) return;
+  const int kv_head = is_value ? head - r.heads - r.kv.kv_heads : head - r.heads;
+  char* tile = kv_tile(r.kv, page, r.layer, is_value, kv_head);
+  const int slot = position % kPageTokens * r.kv.head_width;
+  const float top = fmaxf(fmaxf(magnitude_of(a.x), magnitude_of(a.y)), fmaxf(magnitude_of(b.x), magnitude_of(b.y)));
+  const float inverse = r.kv.format == KvFormat::int8 ? keep_scale(r.kv, tile, position, top) : 1.0f;
+  if (mine) {
+    store2(r.kv, tile, slot + i, a.x, a.y, inverse);
+    store2(r.kv, tile, slot + half + i, b.x, b.y, inverse);
+  }
+  for (int k = dim + 2 * lane; k < r.kv.head_width; k += 64) store2(r.kv, tile, slot + k, 0.0f, 0.0f, inverse);
 }
 
 }  // namespace ganglion::local::cuda

@@ -1,8 +1,6 @@
 // After the query/key/value product: per-head RMS normalisation where the model has it, rotary embedding, queries to
 // their padded place, keys and values to the pages. One warp a head.
 
-#include <cuda_fp8.h>
-
 #include "backends/local/kernels/cuda/append_parts.cuh"
 #include "backends/local/kernels/cuda/launch.cuh"
 
@@ -11,71 +9,14 @@ namespace {
 
 constexpr int kWarps = 8;
 
-// `inverse`: 1 / scale, where there are scales.
-__device__ __forceinline__ void store2(const KvLayout& kv, char* tile, int at, float x, float y, float inverse) {
-  if (kv.format == KvFormat::int8) {
-    *reinterpret_cast<char2*>(tile + at) = {int8_of(x, inverse), int8_of(y, inverse)};
-  } else if (kv.format == KvFormat::fp8) {
-    const auto low = __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
-    const auto high = __nv_cvt_float_to_fp8(y, __NV_SATFINITE, __NV_E4M3);
-    *reinterpret_cast<unsigned short*>(tile + at) = static_cast<unsigned short>(low | high << 8);
-  } else {
-    *reinterpret_cast<std::uint32_t*>(tile + 2 * at) = pack(x, y);
-  }
-}
-
 __global__ void __launch_bounds__(kWarps * 32) append_kernel(RotateAppend r) {
   let_next_start();
-  const int row = blockIdx.y, head = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int row = blockIdx.y, head = blockIdx.x * kWarps + threadIdx.x / 32;
   const int position = r.positions[row];  // there before the step's first kernel
   wait_for_previous();
   if (head >= r.heads + 2 * r.kv.kv_heads || position < 0) return;
-  // Lane i holds elements 2i and 2i + 1 of both halves of the head: what is rotated together.
-  const int dim = r.kv.head_dim, half = dim / 2, i = 2 * lane;
-  const bf16* from = static_cast<const bf16*>(r.qkv) + static_cast<std::int64_t>(row) * r.stride + head * dim;
-  const bool is_query = head < r.heads, is_value = head >= r.heads + r.kv.kv_heads, mine = i < half;
-  float2 a = {0, 0}, b = {0, 0};
-  if (mine) {
-    a = unpack(*reinterpret_cast<const std::uint32_t*>(from + i));
-    b = unpack(*reinterpret_cast<const std::uint32_t*>(from + half + i));
-  }
-  const float* norm = is_query ? r.q_norm : is_value ? nullptr : r.k_norm;
-  if (norm != nullptr) {
-    const float squares = warp_sum(a.x * a.x + a.y * a.y + b.x * b.x + b.y * b.y);
-    const float inverse = rsqrtf(squares / static_cast<float>(dim) + r.eps);
-    if (mine) {
-      a.x *= inverse * norm[i], a.y *= inverse * norm[i + 1];
-      b.x *= inverse * norm[half + i], b.y *= inverse * norm[half + i + 1];
-    }
-  }
-  if (!is_value && mine) {
-    const float2 c = {r.cos[row * half + i], r.cos[row * half + i + 1]};
-    const float2 s = {r.sin[row * half + i], r.sin[row * half + i + 1]};
-    const float2 x = a, y = b;
-    a = {x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y};
-    b = {y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y};
-  }
-  if (is_query) {
-    bf16* to = static_cast<bf16*>(r.query) + (static_cast<std::int64_t>(row) * r.heads + head) * r.kv.head_width;
-    if (mine) {
-      *reinterpret_cast<std::uint32_t*>(to + i) = pack(a.x, a.y);
-      *reinterpret_cast<std::uint32_t*>(to + half + i) = pack(b.x, b.y);
-    }
-    for (int k = dim + lane; k < r.kv.head_width; k += 32) to[k] = __float2bfloat16(0.0f);
-    return;
-  }
-  const std::int32_t page = r.pages[row];  // there before the step's first kernel, too
-  if (page < 0) return;
-  const int kv_head = is_value ? head - r.heads - r.kv.kv_heads : head - r.heads;
-  char* tile = kv_tile(r.kv, page, r.layer, is_value, kv_head);
-  const int slot = position % kPageTokens * r.kv.head_width;
-  const float top = fmaxf(fmaxf(magnitude_of(a.x), magnitude_of(a.y)), fmaxf(magnitude_of(b.x), magnitude_of(b.y)));
-  const float inverse = r.kv.format == KvFormat::int8 ? keep_scale(r.kv, tile, position, top) : 1.0f;
-  if (mine) {
-    store2(r.kv, tile, slot + i, a.x, a.y, inverse);
-    store2(r.kv, tile, slot + half + i, b.x, b.y, inverse);
-  }
-  for (int k = dim + 2 * lane; k < r.kv.head_width; k += 64) store2(r.kv, tile, slot + k, 0.0f, 0.0f, inverse);
+  bf16* query = static_cast<bf16*>(r.query) + (static_cast<std::int64_t>(row) * r.heads + head) * r.kv.head_width;
+  append_head(r, row, head, position, query);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "backends/local/kernels/cuda/launch.cuh"
 #include "backends/local/kernels/cuda/product_parts.cuh"
+#include "backends/local/kernels/cuda/ring.cuh"
 
 namespace ganglion::local::cuda {
 namespace {
@@ -43,50 +44,6 @@ template <Format F>
 constexpr int kLong = F == Format::bf16   ? 22
                       : F == Format::int4 ? 6
                                           : 11;
-
-__device__ __forceinline__ void barrier_init(std::uint32_t barrier, int count) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
-#endif
-}
-__device__ __forceinline__ void barrier_expect(std::uint32_t barrier, int bytes) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-#endif
-}
-__device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-#endif
-}
-__device__ __forceinline__ void barrier_wait(std::uint32_t barrier, int parity) {
-#if __CUDA_ARCH__ >= 900
-  std::uint32_t done = 0;
-  while (done == 0) {
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-                 : "=r"(done)
-                 : "r"(barrier), "r"(parity)
-                 : "memory");
-  }
-#endif
-}
-__device__ __forceinline__ void copy_bulk(std::uint32_t to, const void* from, int bytes, std::uint32_t barrier,
-                                          std::uint64_t policy) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
-          "r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
-      : "memory");
-#endif
-}
-__device__ __forceinline__ std::uint64_t read_once_policy() {
-  std::uint64_t policy = 0;
-#if __CUDA_ARCH__ >= 900
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-#endif
-  return policy;
-}
 
 // All warps that consume.
 __device__ __forceinline__ void consumers_sync() {
