@@ -14,7 +14,11 @@ add_library(ganglion_local_cuda_kernels STATIC
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/product_stream.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/rows.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/rows_general.cu
-  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/sample.cu)
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/sample.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/step.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/step_fp8.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/step_int4.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/step_int8.cu)
 set_target_properties(ganglion_local_cuda_kernels PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON)
 target_include_directories(ganglion_local_cuda_kernels PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../..)
 target_compile_options(ganglion_local_cuda_kernels PRIVATE ${GANGLION_CUDA_OPTIONS})
@@ -31,6 +35,7 @@ ganglion_library(local_cuda SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_general.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_layers.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_ranks.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_whole_step.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_weights.cpp
   DEPS core local_weights local_models
   LINK ganglion_local_cuda_kernels)

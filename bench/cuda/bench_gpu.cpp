@@ -3,7 +3,7 @@
 // Llama-2-7B's shapes and random weights, and continuous batching through the scheduler.
 //
 //   bench_gpu [ceilings] [kernels | ladder | products | attention | library] [decode] [prefill] [batch] [prefix]
-//             [roofline] [bert] [ranks] [rings] [overlap] [--layers N] [--batch N] [--requests N] [--ring N]
+//             [roofline] [bert] [ranks] [rings] [whole] [overlap] [--layers N] [--batch N] [--requests N] [--ring N]
 //
 // --ring N: the streaming products with activations in registers always, and a ring of N stages. `ranks` needs two GPUs
 // and runs only where it is named.
@@ -455,6 +455,25 @@ void rings(Bench& b, cuda::Format format, int layers) {
   }
 }
 
+// A step as one kernel and as many, in turns.
+void whole_steps(Bench& b, cuda::Format format, int layers) {
+  auto d = must(
+      CudaDecoder::random(llama_2_7b(layers), {.format = format, .rows_max = 512, .batch_max = 8, .sleep = false}, 7));
+  must(d->reserve_pages(600));
+  for (const bool whole : {true, false, true}) {
+    d->set_whole(whole);
+    std::printf("%s %s:", whole ? "one kernel  " : "many kernels", name_of(format));
+    for (const auto& [batch, context] : {std::pair{1, 128}, {1, 2048}, {2, 128}, {4, 128}}) {
+      const auto [ms, wall] = decode_ms(*d, batch, context, 60);
+      const double bytes = static_cast<double>(d->weight_bytes()) +
+                           static_cast<double>(batch) * context / 16 * static_cast<double>(d->page_bytes());
+      std::printf("  batch %d context %4d %6.3f ms %6.1f tok/s %3.0f %%", batch, context, ms, batch * 1e3 / wall,
+                  100 * bytes / ms / 1e6 / b.read_gb);
+    }
+    std::printf("\n");
+  }
+}
+
 void prefill(Bench& b, cuda::Format format, int layers, bool w8a8 = false) {
   auto d = must(CudaDecoder::random(
       llama_2_7b(layers),
@@ -618,6 +637,11 @@ int main(int argc, char** argv) {
   }
   if (parts.contains("rings")) {
     for (auto f : {cuda::Format::int8, cuda::Format::int4, cuda::Format::fp8, cuda::Format::bf16}) rings(b, f, layers);
+  }
+  if (parts.contains("whole")) {
+    for (auto f : {cuda::Format::int8, cuda::Format::int4, cuda::Format::fp8, cuda::Format::bf16}) {
+      whole_steps(b, f, layers);
+    }
   }
   if (wants("prefill")) {
     for (auto f : {cuda::Format::bf16, cuda::Format::fp8, cuda::Format::int8}) prefill(b, f, layers);

@@ -152,6 +152,7 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpo
   if (ok) ok = d.reserve_general();
   if (ok) ok = d.reserve_meta();
   if (ok) ok = d.reserve_masks();
+  if (ok) ok = d.reserve_whole();
   if (!ok) return std::unexpected(ok.error());
   return out;
 }

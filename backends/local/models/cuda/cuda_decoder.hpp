@@ -17,7 +17,9 @@
 #include "backends/local/device/blas.hpp"
 #include "backends/local/device/collective.hpp"
 #include "backends/local/device/stream.hpp"
+#include "backends/local/device/whole_device.hpp"
 #include "backends/local/kernels/cuda/kernels.hpp"
+#include "backends/local/kernels/cuda/step.hpp"
 #include "backends/local/models/cuda/cuda_adapters.hpp"
 #include "backends/local/models/cuda/cuda_weights.hpp"
 #include "backends/local/weights/checkpoint.hpp"
@@ -39,6 +41,7 @@ struct CudaOptions {
   int samples_max = 0;  // tokens sampled in one step, if that may be more than sequences
   int context_max = 0;  // tokens of one sequence; 0: the model's
   bool graphs = true;
+  bool whole = true;    // decode steps of few sequences in one kernel, where that can be
   bool sleep = true;    // collect() sleeps instead of spinning
   int ring_stages = 0;  // of the streaming products, for measurements; 0: what is usual for each shape
   std::vector<std::filesystem::path> adapters;  // numbered from 0
@@ -92,11 +95,19 @@ class CudaDecoder {
   // The last step's logits where nothing was sampled, one row for each slice that asked; for tests.
   core::Result<std::vector<float>> logits();
 
+  // For measurements: whether steps may be one kernel, from the next one on.
+  void set_whole(bool whole) {
+    options_.whole = whole;
+    graphs_.clear();
+  }
   // For measurements: the streaming products' other ways, from the next step on.
   void set_ring(int stages) {
     options_.ring_stages = stages;
     graphs_.clear();
   }
+
+  // Whether decode steps of few sequences may be one kernel; see WholeDeviceRight.
+  bool steps_whole() const { return whole_right_ && options_.whole; }
 
   std::int64_t vocab_size() const { return config_.vocab_size; }
   std::int64_t context_max() const { return context_max_; }
@@ -126,6 +137,10 @@ class CudaDecoder {
   core::Result<void> run_graph(const Shape& shape);
   core::Result<void> enqueue(const Shape& shape);
   core::Result<void> fused_layers(const Shape& shape);
+  // The whole step in one kernel, where the model and the step are such.
+  core::Result<void> reserve_whole();
+  cuda::DecodeStep whole_step(const Shape& shape);
+  bool takes_whole(const Shape& shape);
   core::Result<void> layers(const Shape& shape);
   core::Result<void> attention(const CudaLayer& layer, int index, const Shape& shape);
   core::Result<void> finish(const Shape& shape);
@@ -182,6 +197,8 @@ class CudaDecoder {
   DeviceBuffer hidden_, normed_, qkv_, query_, attended_, gate_up_, gated_, added_, squares_, cos_, sin_;
   DeviceBuffer eight_, eight_scales_, sums_, unpacked_, logits_, partial_, arrived_;
   DeviceBuffer local_cos_, local_sin_, narrow_, adapter_middle_;
+  DeviceBuffer whole_layers_, whole_barrier_;
+  WholeDeviceRight whole_right_;  // with whole_layers_, or not at all
   DeviceBuffer routes_, chosen_, choice_weights_, slots_, slot_counts_, expert_up_, expert_gated_, expert_out_;
   int rows_cap_ = 0, width_stride_ = 0, inner_stride_ = 0, heads_stride_ = 0;
 

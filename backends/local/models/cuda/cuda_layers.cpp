@@ -151,7 +151,14 @@ Result<void> CudaDecoder::fused_layers(const Shape& shape) {
     whole = false;
     return stream(p);
   };
-  for (std::size_t i = 0; i < weights_.layers.size() && ok; ++i) {
+  const bool one_kernel = ok && takes_whole(shape);
+  if (one_kernel) {
+    const cuda::DecodeStep step = whole_step(shape);
+    ok = check(cuda::decode_step(queue(), step, multiprocessors_), "a decode step");
+    if (step.head.data != nullptr) return ok;
+    whole = false;
+  }
+  for (std::size_t i = 0; i < weights_.layers.size() && ok && !one_kernel; ++i) {
     const CudaLayer& layer = weights_.layers[i];
     cuda::Product qkv = product(layer.qkv, normed_.data(), width_stride_, true);
     qkv.y = qkv_.data(), qkv.y_stride = layer.qkv.rows, qkv.y_cols = layer.qkv.rows;

@@ -1,0 +1,64 @@
+#pragma once
+// A whole decode step's layers and head in one kernel, for the models and sizes that decode_step_fits() names. By the
+// rules of kernels.hpp.
+
+#include "backends/local/kernels/cuda/kernels.hpp"
+
+namespace ganglion::local::cuda {
+
+inline constexpr int kStepRowsMax = 4;
+// Measured: up to so many rows one kernel is faster than many. Activations of more rows leave less of shared memory to
+// the ring; bf16 gains nothing at one row, since launches are the smaller a part the more bytes there are.
+constexpr int step_rows_max(Format f) {
+  return f == Format::int4 || f == Format::fp8 ? kStepRowsMax : f == Format::int8 ? 1 : 0;
+}
+inline constexpr int kStepContextMax = 2048;  // likewise: beyond, attention wants more blocks than there are
+inline constexpr int kStepLayersMax = 96;
+enum StepMatrix : int { kQkv, kOut, kGateUp, kDown, kStepMatrices };
+
+constexpr Format step_head_format(Format layers) {
+  return layers == Format::int4 ? Format::int8 : layers;
+}
+
+// What one layer has for itself, in device memory.
+struct StepLayer {
+  const void* data[kStepMatrices];
+  const void* scales[kStepMatrices];
+  const void* bias[kStepMatrices];
+  const float *out_norm, *down_norm;  // of what reads the sums after these two: the layer's own, the next one's
+  const float *q_norm, *k_norm;
+  std::int64_t window;
+};
+
+// Rows are sequences that decode one token each. `normed`, `hidden`, angles: as the embedding and the first
+// normalisation leave them, normed divided by its root mean square.
+struct DecodeStep {
+  const StepLayer* layers = nullptr;
+  int layer_count = 0;
+  Matrix matrices[kStepMatrices];  // the shape that all layers share; pointers are not looked at
+  Matrix head;                     // data null: no logits; else of step_head_format()
+  int rows = 0, width = 0, inner = 0, heads = 0;
+  float norm_eps = 0;
+  void *normed = nullptr, *qkv = nullptr, *attended = nullptr, *gated = nullptr;  // bf16
+  int normed_stride = 0, attended_stride = 0, gated_stride = 0;                   // qkv: matrices[kQkv].rows
+  float* hidden = nullptr;                                                        // fp32 [rows][width]
+  float* squares = nullptr;                                                       // [rows][matrices[kOut].rows / 16]
+  float* logits = nullptr;                                                        // fp32 [rows][head.rows]
+  KvLayout kv;
+  float score_scale = 0;
+  const float *cos = nullptr, *sin = nullptr;
+  const std::int32_t *positions = nullptr, *row_pages = nullptr, *page_from = nullptr, *page_table = nullptr;
+  int splits = 1;  // parts of each sequence's keys
+  float* partial = nullptr;
+  std::uint32_t* arrived = nullptr;
+  std::uint32_t* barrier = nullptr;  // two words, zero before and after
+};
+// In how many parts it attends sequences of up to `context` tokens.
+int step_splits(const DecodeStep&, int context, int multiprocessors);
+// Compute capability 9.0 and `multiprocessors` blocks, one each.
+bool decode_step_fits(const DecodeStep&);
+// Launched cooperatively: the device runs all blocks at once or none. Two such kernels at a time, from one process or
+// several, must still not be asked for: see docs/engine.md.
+cudaError_t decode_step(Queue, const DecodeStep&, int multiprocessors);
+
+}  // namespace ganglion::local::cuda

@@ -1,0 +1,109 @@
+#pragma once
+// A product's activations on their way to shared memory, in the kernel that runs a whole decode step. Device code only.
+
+#include "backends/local/kernels/cuda/step_parts.cuh"
+
+namespace ganglion::local::cuda {
+namespace step {
+
+// Eight activations of a row as bytes of the two planes. int4: in the order in which its nibbles are taken out.
+template <Format F>
+__device__ __forceinline__ void planes_of(const float (&x)[8], float inverse, uint2& high, uint2& low) {
+  std::uint32_t h[8], l[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    // 1.5 * 2^23: the rounded integer is in the lowest bits, in two's complement.
+    l[i] = __float_as_uint(fmaf(x[i], inverse, 12582912.0f));
+    h[i] = l[i] + 128;  // its second byte
+  }
+  const auto four = [](const std::uint32_t* v, int a, int b, int c, int d, int byte) {
+    const std::uint32_t pick = byte == 0 ? 0x0040 : 0x0051;
+    return __byte_perm(__byte_perm(v[a], v[b], pick), __byte_perm(v[c], v[d], pick), 0x5410);
+  };
+  if constexpr (F == Format::int4) {
+    high = {four(h, 0, 4, 1, 5, 1), four(h, 2, 6, 3, 7, 1)};
+    low = {four(l, 0, 4, 1, 5, 0), four(l, 2, 6, 3, 7, 0)};
+  } else {
+    high = {four(h, 0, 1, 2, 3, 1), four(h, 4, 5, 6, 7, 1)};
+    low = {four(l, 0, 1, 2, 3, 0), four(l, 4, 5, 6, 7, 0)};
+  }
+}
+
+// Puts eight activations of a row in their place; with planes, eight neighbouring lanes have a block of columns.
+template <Format F>
+__device__ __forceinline__ void place_x(uint4 v, char* x, int rows, int cols, int row, int column, float factor) {
+  if constexpr (kPlanes<F>) {
+    const float2 a = unpack(v.x), b = unpack(v.y), c = unpack(v.z), d = unpack(v.w);
+    const float all[8] = {a.x, a.y, b.x, b.y, c.x, c.y, d.x, d.y};
+    float top = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) top = fmaxf(top, magnitude_of(all[i]));
+#pragma unroll
+    for (int apart = 1; apart < 8; apart *= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, apart));
+    top = fmaxf(top, 1e-30f);
+    uint2 high, low;
+    planes_of<F>(all, kPlaneMost * __frcp_rn(top), high, low);
+    if (row >= rows) return;
+    char* to = x + 2 * row * (cols + kRowPad) + column;
+    *reinterpret_cast<uint2*>(to) = high;
+    *reinterpret_cast<uint2*>(to + cols + kRowPad) = low;
+    if (column % kScaleBlock == 0) {
+      reinterpret_cast<float*>(x + 2 * rows * (cols + kRowPad))[row * (cols / kScaleBlock) + column / kScaleBlock] =
+          top * (1.0f / kPlaneMost);
+    }
+  } else {
+    v = {half_of_bf16(v.x, factor), half_of_bf16(v.y, factor), half_of_bf16(v.z, factor), half_of_bf16(v.w, factor)};
+    if (row < rows) *reinterpret_cast<uint4*>(x + row * (2 * cols + kRowPad) + 2 * column) = v;
+  }
+}
+
+// Brings a product's activations to shared memory, in the type that it wants, behind the device-wide barrier. All
+// consuming warps.
+template <Format F>
+__device__ __noinline__ void fetch_x(const StepLayer* layer, int m, bool first, Small& small) {
+  const Product p = product_of(small.step, layer, m, first);
+  char* x = shared_base() + small.places.x;
+  const int cols = p.w.cols, eights = cols / 8, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int turns = (eights + kConsumers - 1) / kConsumers, all = p.rows * turns;
+  const auto at = [&](int turn) {
+    const int row = turns == 1 ? turn : turn / turns, i = (turn - row * turns) * kConsumers + threadIdx.x;
+    if (turn >= all || i >= eights) return uint4{0, 0, 0, 0};
+    return __ldcg(reinterpret_cast<const uint4*>(static_cast<const bf16*>(p.x) +
+                                                 static_cast<std::int64_t>(row) * p.x_stride + i * 8));
+  };
+  constexpr int kAtOnce = 3;
+  uint4 v[kAtOnce];
+#pragma unroll
+  for (int j = 0; j < kAtOnce; ++j) v[j] = at(j);
+  const bool norms = p.squares != nullptr && warp < p.rows;
+  float squares = 0;
+  if (norms) {
+    for (int i = lane; i < p.square_parts; i += 256) {
+      float some[8];
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        some[j] = i + 32 * j < p.square_parts ? __ldcg(p.squares + warp * p.square_parts + i + 32 * j) : 0.0f;
+      }
+#pragma unroll
+      for (int j = 0; j < 8; ++j) squares += some[j];
+    }
+    squares = rsqrtf(warp_sum(squares) / static_cast<float>(p.norm_width) + p.norm_eps);
+    if (lane == 0) small.inverse[warp] = squares;
+  }
+  if (!kPlanes<F> && p.squares != nullptr) consumers_sync();
+  for (int first = 0; first < all; first += kAtOnce) {
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int turn = first + j;
+      if (turn >= all) break;
+      const int row = turns == 1 ? turn : turn / turns, i = (turn - row * turns) * kConsumers + threadIdx.x;
+      const float factor = kPlanes<F> || p.squares == nullptr ? kLess : small.inverse[row];
+      place_x<F>(v[j], x, p.rows, cols, i < eights ? row : p.rows, i * 8, factor);
+      v[j] = at(turn + kAtOnce);
+    }
+  }
+  consumers_sync();
+}
+
+}  // namespace step
+}  // namespace ganglion::local::cuda
