@@ -463,7 +463,7 @@ void whole_steps(Bench& b, cuda::Format format, int layers) {
   for (const bool whole : {true, false, true}) {
     d->set_whole(whole);
     std::printf("%s %s:", whole ? "one kernel  " : "many kernels", name_of(format));
-    for (const auto& [batch, context] : {std::pair{1, 128}, {1, 2048}, {2, 128}, {4, 128}}) {
+    for (const auto& [batch, context] : {std::pair{1, 128}, {1, 1980}, {1, 4000}, {2, 128}, {4, 128}}) {
       const auto [ms, wall] = decode_ms(*d, batch, context, 60);
       const double bytes = static_cast<double>(d->weight_bytes()) +
                            static_cast<double>(batch) * context / 16 * static_cast<double>(d->page_bytes());

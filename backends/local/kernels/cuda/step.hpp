@@ -12,7 +12,10 @@ inline constexpr int kStepRowsMax = 4;
 constexpr int step_rows_max(Format f) {
   return f == Format::int4 || f == Format::fp8 ? kStepRowsMax : f == Format::int8 ? 1 : 0;
 }
-inline constexpr int kStepContextMax = 2048;  // likewise: beyond, attention wants more blocks than there are
+// Likewise: beyond, attention wants more blocks than there are.
+constexpr int step_context_max(Format f) {
+  return f == Format::int4 ? 4096 : 2048;
+}
 inline constexpr int kStepLayersMax = 96;
 enum StepMatrix : int { kQkv, kOut, kGateUp, kDown, kStepMatrices };
 

@@ -35,7 +35,7 @@ int bucket_of(int rows) {
 
 // The longest sequence of a step, in classes that share a graph.
 int context_class(int context) {
-  return context <= 512 ? 512 : context <= 2048 ? 2048 : 1 << 20;
+  return context <= 512 ? 512 : context <= 2048 ? 2048 : context <= 4096 ? 4096 : 1 << 20;
 }
 
 // The same for what else a small mixed step holds: rows that are sampled from, and tiles of a few query rows.

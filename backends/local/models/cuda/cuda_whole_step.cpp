@@ -90,7 +90,8 @@ cuda::DecodeStep CudaDecoder::whole_step(const Shape& shape) {
 }
 
 bool CudaDecoder::takes_whole(const Shape& shape) {
-  if (!steps_whole() || shape.context > cuda::kStepContextMax || shape.tiles > 0 || shape.few > 0) return false;
+  const int context_max = cuda::step_context_max(weights_.layers.front().qkv.format);
+  if (!steps_whole() || shape.context > context_max || shape.tiles > 0 || shape.few > 0) return false;
   return shape.decode == shape.rows && cuda::decode_step_fits(whole_step(shape));
 }
 
