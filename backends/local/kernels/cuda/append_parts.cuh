@@ -1,5 +1,5 @@
 #pragma once
-// Where a token's keys and values go in the pages, shared by the two kernels that append. Device code only.
+// Where a token's keys and values go in the pages, shared by the kernels that append. Device code only.
 
 #include <cuda_fp8.h>
 

@@ -32,16 +32,6 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, int parity) 
   }
 #endif
 }
-__device__ __forceinline__ bool barrier_passed(std::uint32_t barrier, int parity) {
-  std::uint32_t done = 1;
-#if __CUDA_ARCH__ >= 900
-  asm volatile("{.reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-               : "=r"(done)
-               : "r"(barrier), "r"(parity)
-               : "memory");
-#endif
-  return done != 0;
-}
 // To the second-level cache.
 __device__ __forceinline__ void prefetch_bulk(const void* from, int bytes) {
 #if __CUDA_ARCH__ >= 900

@@ -7,9 +7,9 @@
 namespace ganglion::local::cuda {
 namespace step {
 
-// One producing thread of kProducers: every so manieth stage, whole. Its copies' operands are uniform in the warp, as
-// the instruction wants them; lanes with a copy each would take turns. `turn`: stages until this one's next. `word`:
-// the place, with `turn` in the upper half.
+// One producing thread of kProducers: a whole stage whenever it is its turn. Its copies' operands are uniform in the
+// warp, as the instruction wants them; lanes with a copy each would take turns. `turn`: stages until this one's next.
+// `word`: the place, with `turn` in the upper half.
 template <Format F, int D>
 __device__ __noinline__ unsigned produce(unsigned word, const Small& small, Share share, const char* data,
                                          const char* all_scales) {
