@@ -31,13 +31,15 @@ Table<ratelimit::LimitSet> limit_set_table() {
       entry<T>("tokens", &T::tokens, rate(),
                "Tokens, input and output together; estimated at admission, settled after."),
       entry<T>("neurons", &T::neurons, rate(), "Neurons; estimated at admission, settled after."),
+      entry<T>("running", &T::running, integer_or("unlimited", 0, 1, 1'000'000),
+               "Requests at once, streams included. Each gateway counts its own, with `redis` too."),
   }};
 }
 
 template <class T>
 Field<T> limits_field(std::string whose) {
   return section<T>("limits", &T::limits, limit_set_table(),
-                    "Rate limits of " + std::move(whose) + "; what is left out is unlimited.");
+                    "Limits of " + std::move(whose) + "; what is left out is unlimited.");
 }
 
 Table<net::UpstreamOptions> timeouts_table() {
@@ -339,6 +341,8 @@ Table<gateway::ModelLimits> model_limits_table() {
   table.fields.push_back(entry<T>("requests", limit(&L::requests), rate(), "Requests."));
   table.fields.push_back(entry<T>("tokens", limit(&L::tokens), rate(), "Tokens, input and output together."));
   table.fields.push_back(entry<T>("neurons", limit(&L::neurons), rate(), "Neurons."));
+  table.fields.push_back(entry<T>("running", limit(&L::running), integer_or("unlimited", 0, 1, 1'000'000),
+                                  "Requests at once; each gateway counts its own."));
   return table;
 }
 

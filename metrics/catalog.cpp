@@ -161,7 +161,8 @@ constexpr FamilySpec kCatalog[] = {
     // Limits.
     counter(limiter_admitted_total, "ganglion_limiter_admitted_total", "", {}, "Requests that every bucket admitted."),
     counter(limiter_limited_total, "ganglion_limiter_limited_total", "", {"scope", "kind"},
-            "Requests refused with 429 by scope (key, tenant, gateway, model) and kind (requests, tokens, neurons)."),
+            "Requests refused with 429 by scope (key, tenant, gateway, model) and kind (requests, tokens, neurons, "
+            "running)."),
     gauge(limiter_buckets, "ganglion_limiter_buckets", "", {}, "Token buckets held in memory."),
     gauge(limiter_leased_buckets, "ganglion_limiter_leased_buckets", "", {"mode"},
           "Keys, tenants, gateways and models whose limits are shared through Redis, by mode: shared (on leases), "

@@ -91,6 +91,17 @@ core::Error refusal(const BucketSet& set, std::size_t kind, std::chrono::nanosec
   return error;
 }
 
+// The refusal where as many run as may. How long they will is not known.
+core::Error crowded(const BucketSet& set) {
+  core::Error error = core::make_error(core::ErrorKind::rate_limited,
+                                       "Too many requests at once for this " + std::string{name(set.scope)} + ": " +
+                                           std::to_string(set.limits.running) +
+                                           " may run. Please try again when one of them has ended.");
+  error.retry_after = std::chrono::seconds{1};
+  error.param = std::string{name(set.scope)} + ".running";
+  return error;
+}
+
 // The tighter of two views of one kind: fewer remaining, then the later reset.
 RateView tighter(const RateView& a, const RateView& b) {
   if (!a.limited) return b;
@@ -178,6 +189,7 @@ void Permit::settle(std::uint64_t tokens, api::NanoNeurons nano_neurons) {
     const std::lock_guard lock(set->mutex);
     const core::SteadyTime now = limiter->clock_.steady();
     if (set->shared != nullptr) limiter->list(set);
+    --set->running;
     for (std::size_t kind = 1; kind < kKinds; ++kind) {  // the request itself stays counted
       give_or_take(*set, kind, estimated[kind], actual[kind], now);
     }
@@ -196,7 +208,8 @@ core::Result<LimiterHandle> Limiter::resolve(std::span<const ScopedLimits> limit
   const std::lock_guard lock(mutex_);
   for (const ScopedLimits& scoped : limits) {
     const auto rates = rates_of(scoped.limits);
-    if (std::ranges::all_of(rates, [](const Rate& rate) { return rate.amount == 0; })) continue;
+    const bool any_rate = std::ranges::any_of(rates, [](const Rate& rate) { return rate.amount != 0; });
+    if (!any_rate && scoped.limits.running == 0) continue;
     std::string id{name(scoped.scope)};
     id.append(1, '\0').append(scoped.id);
     auto found = sets_.find(id);
@@ -260,6 +273,8 @@ core::Result<Permit> Limiter::admit(const LimiterHandle& handle, const Estimate&
   if (handle.group_ == nullptr) return permit;
   const auto costs = costs_of(estimate);
   const LockAll lock(*handle.group_);
+  for (const auto& set : handle.group_->sets)
+    if (set->limits.running != 0 && set->running >= set->limits.running) return std::unexpected(crowded(*set));
   const core::SteadyTime now = clock_.steady();
   const BucketSet* tightest = nullptr;
   std::size_t tightest_kind = 0;
@@ -277,8 +292,10 @@ core::Result<Permit> Limiter::admit(const LimiterHandle& handle, const Estimate&
       shared_ && std::ranges::any_of(handle.group_->sets, [](const auto& set) { return set->shared->local; });
   if (local) (tightest == nullptr ? local_admitted_ : local_limited_).fetch_add(1, std::memory_order_relaxed);
   if (tightest != nullptr) return std::unexpected(refusal(*tightest, tightest_kind, longest));
-  for (const auto& set : handle.group_->sets)
+  for (const auto& set : handle.group_->sets) {
+    ++set->running;
     for (std::size_t kind = 0; kind < kKinds; ++kind) take(*set, kind, costs[kind], now);
+  }
   permit.handle_ = handle;
   permit.estimate_ = estimate;
   permit.limiter_ = this;

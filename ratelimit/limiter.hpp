@@ -1,7 +1,7 @@
 #pragma once
-// Rate limits of the process: buckets per key, tenant, gateway and model, for requests, tokens and neurons. A request
-// takes from all that apply or from none. Handles are resolved once per (key, model) and kept by workers, so the
-// request path neither hashes nor allocates.
+// Rate limits of the process: buckets per key, tenant, gateway and model, for requests, tokens and neurons, and how
+// many requests may run at once. A request takes from all that apply or from none. Handles are resolved once per (key,
+// model) and kept by workers, so the request path neither hashes nor allocates.
 
 #include <algorithm>
 #include <array>
@@ -74,7 +74,8 @@ class LimiterHandle {
 };
 
 // An admitted request's hold on its buckets. Destroyed without settle(): tokens and neurons go back, the request stays
-// counted. May be settled and destroyed on any thread. `Limiter` must outlive it.
+// counted. Until then it is one of those that run. May be settled and destroyed on any thread. `Limiter` must outlive
+// it.
 class Permit {
  public:
   Permit() = default;
@@ -104,7 +105,8 @@ class Limiter {
   core::Result<LimiterHandle> resolve(std::span<const ScopedLimits> limits, std::uint64_t version);
 
   // rate_limited with retry_after such that asking again then succeeds if nobody else took it; retry_after is 0 when
-  // the request is larger than a bucket and can never pass. `param` names the bucket, as "key.tokens".
+  // the request is larger than a bucket and can never pass, and a guess when too many run at once. `param` names the
+  // bucket, as "key.tokens", or "key.running".
   core::Result<Permit> admit(const LimiterHandle& handle, const Estimate& estimate);
 
   RateLimitView view(const LimiterHandle& handle) const;

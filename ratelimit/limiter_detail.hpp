@@ -37,6 +37,7 @@ struct BucketSet {
   std::array<Bucket, kKinds> buckets;   // guarded by mutex
   LimitSet limits;                      // same; as written, for messages
   std::uint64_t version = 0;            // same; of the configuration that wrote them
+  std::uint32_t running = 0;            // same; permits that are neither settled nor destroyed
   std::unique_ptr<SharedState> shared;  // null: this process alone
 };
 

@@ -16,6 +16,7 @@ struct LimitSet {
   RateSpec requests;
   RateSpec tokens;
   RateSpec neurons;
+  std::uint32_t running = 0;  // requests at once, in this process; 0: any
 };
 
 struct LimiterOptions {

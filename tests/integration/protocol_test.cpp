@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <thread>
@@ -126,6 +127,41 @@ TEST(Protocol, AnswersSayWhatIsLeftOfTheLimits) {
   const std::string second = gateway.chat(R"("max_tokens":50,)");
   EXPECT_EQ(header_of(second, "x-ratelimit-remaining-requests"), "58");
   EXPECT_LE(std::stoi(header_of(second, "x-ratelimit-remaining-tokens")), 10'000 - 13) << "the first has settled";
+}
+
+// A key with its one request running gets 429, another key does not, and it runs again when the first has ended.
+TEST(Protocol, NoMoreOfAKeysRequestsRunAtOnceThanMay) {
+  std::promise<void> end;
+  std::atomic<int> asked = 0;
+  ScriptedUpstream* self = nullptr;
+  const auto serve = [&](RawSocket& socket) {
+    while (!self->read_request(socket).empty()) {
+      if (asked++ == 0) end.get_future().wait();  // the first runs until it is told
+      socket.send(http_ok(kAnswer));
+    }
+  };
+  ScriptedUpstream upstream({serve, serve, serve});
+  self = &upstream;
+  RunningGateway gateway(provider(upstream.port()) + kNoCache +
+                         "key_pepper: a-pepper-for-tests-only\nkeys:\n"
+                         "  - {id: one, secret: sk-one, limits: {running: 1}}\n  - {id: two, secret: sk-two}\n");
+  const auto ask = [&](const std::string& key) { return chat_request("Authorization: Bearer sk-" + key + "\r\n"); };
+  RawSocket first = gateway.connect(), second = gateway.connect();
+  first.send(ask("one"));
+  for (int i = 0; i < 10'000 && asked == 0; ++i) std::this_thread::sleep_for(1ms);
+  ASSERT_EQ(asked, 1);
+  second.send(ask("one"));
+  const std::string refused = second.read_message();
+  EXPECT_EQ(status_of(refused), 429);
+  EXPECT_EQ(header_of(refused, "retry-after"), "1");
+  EXPECT_NE(body_of(refused).find("Too many requests at once for this key: 1 may run."), std::string::npos) << refused;
+  second.send(ask("two"));
+  EXPECT_EQ(status_of(second.read_message()), 200);
+  end.set_value();
+  EXPECT_EQ(status_of(first.read_message()), 200);
+  second.send(ask("one"));
+  EXPECT_EQ(status_of(second.read_message()), 200);
+  EXPECT_EQ(gateway.metric("ganglion_limiter_limited_total", {"scope=\"key\"", "kind=\"running\""}), 1);
 }
 
 TEST(Protocol, ARefusalByALimitIsCountedByItsScopeAndKind) {

@@ -37,6 +37,47 @@ TEST_F(LimiterTest, SixtyFirstRequestOfAMinuteWaitsAndThenPasses) {
   EXPECT_TRUE(limiter_.admit(handle, {}));
 }
 
+TEST_F(LimiterTest, NoMoreRunAtOnceThanMay) {
+  const auto handle =
+      resolve({{Scope::key, "k", {.requests = {.amount = 10}, .running = 2}}, {Scope::tenant, "t", {.running = 3}}});
+  const auto other = resolve({{Scope::key, "other", {}}, {Scope::tenant, "t", {.running = 3}}});
+  auto first = limiter_.admit(handle, {}).value();
+  auto second = limiter_.admit(handle, {}).value();
+  const auto refused = limiter_.admit(handle, {});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().kind, core::ErrorKind::rate_limited);
+  EXPECT_EQ(refused.error().param, "key.running");
+  EXPECT_EQ(refused.error().retry_after, 1s);
+  EXPECT_THAT(refused.error().message, ::testing::HasSubstr("at once for this key: 2 may run"));
+  EXPECT_EQ(limiter_.view(handle).requests.remaining, 8U) << "who is refused is not counted";
+  auto third = limiter_.admit(other, {}).value();
+  EXPECT_EQ(limiter_.admit(other, {}).error().param, "tenant.running");
+  first.settle(0, 0);
+  first.settle(0, 0);  // once is enough
+  EXPECT_TRUE(limiter_.admit(handle, {})) << "and gone again at once";
+  {
+    const Permit moved = std::move(second);
+  }
+  auto again = limiter_.admit(handle, {}).value();
+  auto last = limiter_.admit(handle, {});
+  EXPECT_EQ(last.error().param, "tenant.running") << "three of the tenant run, one of them another key's";
+}
+
+TEST_F(LimiterTest, WhatRunsIsCountedAcrossAReload) {
+  const auto before = resolve({{Scope::key, "k", {.requests = {.amount = 10}}}});
+  auto first = limiter_.admit(before, {}).value();
+  auto second = limiter_.admit(before, {}).value();
+  ++version_;
+  const auto handle = resolve({{Scope::key, "k", {.requests = {.amount = 10}, .running = 2}}});
+  EXPECT_FALSE(limiter_.admit(handle, {}));
+  first.settle(0, 0);
+  EXPECT_TRUE(limiter_.admit(handle, {}));
+  ++version_;
+  const auto wider = resolve({{Scope::key, "k", {.requests = {.amount = 10}}}});
+  std::vector<Permit> many;
+  for (int i = 0; i < 5; ++i) many.push_back(limiter_.admit(wider, {}).value());
+}
+
 TEST_F(LimiterTest, RefusedRequestTakesNothingFromAnyBucket) {
   const auto handle = resolve({{Scope::key, "k", {.requests = {.amount = 10}, .tokens = {.amount = 1000}}},
                                {Scope::tenant, "t", {.tokens = {.amount = 50}}}});
