@@ -5,23 +5,11 @@
 #include <gtest/gtest.h>
 
 #include "tests/fuzz/codec_property.hpp"
+#include "tests/fuzz/replay.hpp"
 #include "tests/fuzz/session_property.hpp"
-#include "tests/support/corpus.hpp"
 
 namespace ganglion::fuzz {
 namespace {
-
-void replay(const std::string& name, void (*check)(std::string_view), std::size_t least, std::size_t edited = 0) {
-  const auto cases = test::corpus(name);
-  EXPECT_GE(cases.size(), least) << name;
-  test::Edits edits(cases);
-  for (const auto& [file, bytes] : cases) {
-    SCOPED_TRACE(file);
-    check(bytes);
-    check(std::string_view{bytes}.substr(0, bytes.size() / 2));  // and cut
-    for (std::size_t i = test::Edits::rounds(edited); i > 0; --i) check(edits.of(bytes));
-  }
-}
 
 TEST(FuzzReplay, AClientsBytesThroughTheServer) {
   replay("http_server", check_http_server, 10);
