@@ -20,7 +20,7 @@ __device__ __forceinline__ float keep_scale(const KvLayout& kv, char* tile, int 
   if (threadIdx.x % 32 == 0) {
     reinterpret_cast<float*>(tile + kPageTokens * kv.head_width)[position % kPageTokens] = scale;
   }
-  return 1.0f / scale;
+  return __fdividef(1.0f, scale);
 }
 
 // `inverse`: 1 / scale, where there are scales.
@@ -70,6 +70,7 @@ __device__ __forceinline__ void append_head(const RotateAppend& r, int row, int 
       *reinterpret_cast<std::uint32_t*>(query + i) = pack(a.x, a.y);
       *reinterpret_cast<std::uint32_t*>(query + half + i) = pack(b.x, b.y);
     }
+#pragma unroll 1
     for (int k = dim + lane; k < r.kv.head_width; k += 32) query[k] = __float2bfloat16(0.0f);
     return;
   }
@@ -84,6 +85,7 @@ __device__ __forceinline__ void append_head(const RotateAppend& r, int row, int 
     store2(r.kv, tile, slot + i, a.x, a.y, inverse);
     store2(r.kv, tile, slot + half + i, b.x, b.y, inverse);
   }
+#pragma unroll 1
   for (int k = dim + 2 * lane; k < r.kv.head_width; k += 64) store2(r.kv, tile, slot + k, 0.0f, 0.0f, inverse);
 }
 

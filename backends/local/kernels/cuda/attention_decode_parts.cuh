@@ -232,24 +232,37 @@ __device__ __forceinline__ void write_out(const DecodeAttention& a, const Part& 
 template <int Width, class Sync>
 __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part, const Merged& merged, int split,
                                      int threads, bool& last_block, Sync sync) {
-  for (int i = threadIdx.x; i < part.columns() * Width; i += threads) {
-    const int head = i / Width, element = i % Width;
-    float best = -INFINITY, total = 0, sum = 0;
-#pragma unroll 4
-    for (int w = 0; w < merged.warps; ++w) best = fmaxf(best, merged.tops[w * kColumns + head]);
+  // A column's weights, by a warp: what each of its warps or splits counts, in place of what is no longer needed.
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, columns = part.columns();
+  float* weights = merged.tops;
+  float* partial = a.partial + static_cast<std::int64_t>(part.slot) * a.splits * (Width + 2);
+#pragma unroll 1
+  for (int c = warp; c < columns; c += threads / 32) {
+    const bool mine = lane < merged.warps;
+    const float top = mine ? merged.tops[lane * kColumns + c] : -INFINITY, best = warp_max(top);
+    const float weight = weight_of(top, best);
+    const float total = warp_sum(weight > 0 ? weight * merged.totals[lane * kColumns + c] : 0.0f);
+    if (mine) weights[lane * kColumns + c] = a.splits == 1 ? __fdividef(weight, total) : weight;
+    if (a.splits > 1 && lane == 0) {
+      float* end = partial + (c * a.splits + split) * (Width + 2) + Width;
+      end[0] = best, end[1] = total;
+    }
+  }
+  sync();
+#pragma unroll 1
+  for (int i = threadIdx.x; i < columns * Width; i += threads) {
+    const int c = i / Width, element = i % Width;
+    float sum = 0;
 #pragma unroll 4
     for (int w = 0; w < merged.warps; ++w) {
-      const float f = weight_of(merged.tops[w * kColumns + head], best);
-      total += f * merged.totals[w * kColumns + head];
-      if (f > 0) sum += f * merged.sums[(w * merged.columns + head) * Width + element];
+      const float weight = weights[w * kColumns + c], v = merged.sums[(w * merged.columns + c) * Width + element];
+      if (weight != 0) sum += weight * v;  // what has seen no key is not a number
     }
     if (a.splits == 1) {
-      write_out(a, part, head, element, sum / total);
-      continue;
+      write_out(a, part, c, element, sum);
+    } else {
+      partial[(c * a.splits + split) * (Width + 2) + element] = sum;
     }
-    float* to = a.partial + (static_cast<std::int64_t>(part.slot + head) * a.splits + split) * (Width + 2);
-    to[element] = sum;
-    if (element == 0) to[Width] = best, to[Width + 1] = total;
   }
   if (a.splits == 1) return;
   __threadfence();
@@ -262,18 +275,27 @@ __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part,
   sync();
   if (!last_block) return;
   __threadfence();
-  for (int i = threadIdx.x; i < part.columns() * Width; i += threads) {
-    const int head = i / Width, element = i % Width;
-    const float* from = a.partial + static_cast<std::int64_t>(part.slot + head) * a.splits * (Width + 2);
-    float best = -INFINITY, total = 0, sum = 0;
-    for (int s = 0; s < a.splits; ++s) best = fmaxf(best, __ldcg(from + s * (Width + 2) + Width));
+  weights = merged.sums;
+#pragma unroll 1
+  for (int c = warp; c < columns; c += threads / 32) {
+    const bool mine = lane < a.splits;
+    const float* end = partial + (c * a.splits + lane) * (Width + 2) + Width;
+    const float top = mine ? __ldcg(end) : -INFINITY, total = mine ? __ldcg(end + 1) : 0.0f;
+    const float weight = weight_of(top, warp_max(top)), all = warp_sum(weight > 0 ? weight * total : 0.0f);
+    if (mine) weights[lane * kColumns + c] = __fdividef(weight, all);
+  }
+  sync();
+#pragma unroll 1
+  for (int i = threadIdx.x; i < columns * Width; i += threads) {
+    const int c = i / Width, element = i % Width;
+    float sum = 0;
+#pragma unroll 4
     for (int s = 0; s < a.splits; ++s) {
-      const float f = weight_of(__ldcg(from + s * (Width + 2) + Width), best);
-      if (f == 0) continue;
-      total += f * __ldcg(from + s * (Width + 2) + Width + 1);
-      sum += f * __ldcg(from + s * (Width + 2) + element);
+      const float weight = weights[s * kColumns + c];
+      const float v = __ldcg(partial + (c * a.splits + s) * (Width + 2) + element);
+      if (weight != 0) sum += weight * v;
     }
-    write_out(a, part, head, element, sum / total);
+    write_out(a, part, c, element, sum);
   }
 }
 

@@ -154,42 +154,31 @@ __device__ __forceinline__ Operands operands_of(const Product& p, int panel, int
 // n. All lanes call it.
 __device__ __forceinline__ void finish(const Product& p, int panel, int r, int n, float v, const Operands& o) {
   const int row = panel * kRowBlock + r;
-  const bool in_batch = n < p.rows;
+  int column = row;
   v += o.bias;
-  switch (p.epilogue) {
-    case Epilogue::store_bf16:
-    case Epilogue::store_f32: {
-      if (!in_batch || row >= p.y_cols) return;
-      const std::int64_t at = static_cast<std::int64_t>(n) * p.y_stride + row;
-      if (p.epilogue == Epilogue::store_f32) {
-        static_cast<float*>(p.y)[at] = v;
-      } else {
-        static_cast<bf16*>(p.y)[at] = __float2bfloat16(v);
-      }
-      return;
-    }
-    case Epilogue::silu_gate: {
-      const float up = __shfl_down_sync(0xffffffffu, v, 8, 16);
-      const int column = panel * 8 + r;
-      if (!in_batch || r >= 8 || column >= p.y_cols) return;
-      static_cast<bf16*>(p.y)[static_cast<std::int64_t>(n) * p.y_stride + column] =
-          __float2bfloat16(v / (1.0f + __expf(-v)) * up);
-      return;
-    }
-    case Epilogue::residual: {
-      float square = 0;
-      if (in_batch && row < p.y_cols) {
-        const float h = o.hidden + v;
-        p.hidden[static_cast<std::int64_t>(n) * p.y_cols + row] = h;
-        static_cast<bf16*>(p.y)[static_cast<std::int64_t>(n) * p.y_stride + row] = __float2bfloat16(h * o.norm);
-        square = h * h;
-      }
-#pragma unroll
-      for (int d = 8; d > 0; d /= 2) square += __shfl_xor_sync(0xffffffffu, square, d, 16);
-      if (r == 0 && in_batch) p.next_squares[n * (p.w.rows / kRowBlock) + panel] = square;
-      return;
-    }
+  const float up = __shfl_down_sync(0xffffffffu, v, 8, 16);
+  bool valid = n < p.rows;
+  if (p.epilogue == Epilogue::silu_gate) {
+    v = __fdividef(v, 1.0f + __expf(-v)) * up;
+    column = panel * 8 + r;
+    valid = valid && r < 8;
   }
+  valid = valid && column < p.y_cols;
+  float square = 0;
+  if (p.epilogue == Epilogue::residual) {
+    v += o.hidden;
+    if (valid) p.hidden[static_cast<std::int64_t>(n) * p.y_cols + row] = v, square = v * v;
+    v *= o.norm;
+  }
+  if (p.epilogue == Epilogue::store_f32) {
+    if (valid) static_cast<float*>(p.y)[static_cast<std::int64_t>(n) * p.y_stride + row] = v;
+    return;
+  }
+  if (valid) static_cast<bf16*>(p.y)[static_cast<std::int64_t>(n) * p.y_stride + column] = __float2bfloat16(v);
+  if (p.epilogue != Epilogue::residual) return;
+#pragma unroll
+  for (int d = 8; d > 0; d /= 2) square += __shfl_xor_sync(0xffffffffu, square, d, 16);
+  if (r == 0 && n < p.rows) p.next_squares[n * (p.w.rows / kRowBlock) + panel] = square;
 }
 
 }  // namespace ganglion::local::cuda
