@@ -21,16 +21,20 @@ __device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 #endif
 }
-__device__ __forceinline__ void barrier_wait(std::uint32_t barrier, int parity) {
+// Whether the phase of that parity is over; waits for it a little.
+__device__ __forceinline__ bool barrier_passed(std::uint32_t barrier, int parity) {
+  std::uint32_t done = 1;
 #if __CUDA_ARCH__ >= 900
-  std::uint32_t done = 0;
-  while (done == 0) {
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-                 : "=r"(done)
-                 : "r"(barrier), "r"(parity)
-                 : "memory");
-  }
+  asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+               : "=r"(done)
+               : "r"(barrier), "r"(parity)
+               : "memory");
 #endif
+  return done != 0;
+}
+__device__ __forceinline__ void barrier_wait(std::uint32_t barrier, int parity) {
+  while (!barrier_passed(barrier, parity)) {
+  }
 }
 // To the second-level cache.
 __device__ __forceinline__ void prefetch_bulk(const void* from, int bytes) {

@@ -10,7 +10,7 @@ inline constexpr int kStepRowsMax = 4;
 // Measured: up to so many rows one kernel is faster than many. Activations of more rows leave less of shared memory to
 // the ring; bf16 gains nothing at one row, since launches are the smaller a part the more bytes there are.
 constexpr int step_rows_max(Format f) {
-  return f == Format::int4 || f == Format::fp8 ? kStepRowsMax : f == Format::int8 ? 1 : 0;
+  return f == Format::int4 || f == Format::fp8 ? kStepRowsMax : f == Format::int8 ? 2 : 0;
 }
 // Likewise: beyond, attention wants more blocks than there are.
 constexpr int step_context_max(Format f) {

@@ -96,11 +96,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     small.places = places, small.step = s;
     for (int i = 0; i < places.stages; ++i) {
       barrier_init(shared_address(small.full + i), 1);
-      barrier_init(shared_address(small.empty + i), kWarps);
+      barrier_init(shared_address(small.empty + i), kWarps * kArrivals);
     }
     for (int i = 0; i < kSumBuffers; ++i) {
-      barrier_init(shared_address(small.sums_full + i), kWarps);
-      barrier_init(shared_address(small.sums_empty + i), 1);
+      barrier_init(shared_address(small.sums_full + i), kWarps * kArrivals);
+      barrier_init(shared_address(small.sums_empty + i), kArrivals);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
@@ -151,6 +151,8 @@ inline Places places_of(const DecodeStep& s) {
   const int rest = p.x_bytes + sums + table + small;
   p.stages = min(kStagesMax, (kWholeShared - rest) / up(kStageBytes<F>));
   p.stage_bytes = kStageBytes<F>;
+  p.asked = kAskedBytes / up(kStageBytes<F>);
+  if (p.stages <= 2 * p.asked) p.asked = 0;  // measured: a small ring has to be asked for whole
   p.x = p.stages * up(kStageBytes<F>);
   p.sums = p.x + p.x_bytes, p.table = p.sums + sums, p.small = p.table + table, p.bytes = p.small + small;
   return p;

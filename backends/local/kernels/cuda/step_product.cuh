@@ -15,7 +15,7 @@ __device__ __noinline__ unsigned produce(unsigned word, const Small& small, Shar
                                          const char* all_scales) {
   const std::uint64_t policy = read_once_policy();
   const int row_bytes = static_cast<int>(matrix_bytes(F, 1, share.cols)), stages = small.places.stages;
-  const int stage_bytes = small.places.stage_bytes;
+  const int stage_bytes = small.places.stage_bytes, asked = small.places.asked;
   const std::uint32_t base = shared_address(shared_base()), full_at = shared_address(small.full),
                       empty_at = shared_address(small.empty);
   constexpr bool kScaled = F == Format::int4;
@@ -34,6 +34,15 @@ __device__ __noinline__ unsigned produce(unsigned word, const Small& small, Shar
         const int scale_bytes = kScaled ? min(stage_scales, panel_scales - scales_at) : 0;
         const std::uint32_t empty = empty_at + 8 * place.slot;
         barrier_wait(empty, place.parity ^ 1);  // at once where nobody has filled it yet
+        if (asked > 0) {
+          // Until the stage so many before has come. Where its place has been filled anew since, by a producer that is
+          // ahead, consumers are through with it.
+          const int before = place.slot - asked, wraps = before < 0 ? 1 : 0;
+          const std::uint32_t there = 8 * (before + wraps * stages);
+          while (!barrier_passed(full_at + there, place.parity ^ wraps) &&
+                 !barrier_passed(empty_at + there, place.parity ^ wraps)) {
+          }
+        }
         barrier_expect(full, kRowBlock * bytes + scale_bytes);
 #pragma unroll
         for (int row = 0; row < kRowBlock; ++row) {
@@ -194,16 +203,16 @@ __device__ __noinline__ unsigned consume(unsigned word, Small& small, Share shar
         from += x.kNext;
       }
       barrier_wait(full_at + 8 * place.slot, place.parity);
-      Weights w[D];
+      Weights w[D] = {};
 #pragma unroll
       for (int d = 0; d < D; ++d) {
+        if (kArrivals > 1 && first + d * kWarps + warp >= steps) break;  // racecheck sees what lies there
         const int stage = place.slot * stage_bytes;
         const auto* stage_scales = scales_base + stage / 2 + d * next_scales;
         w[d] =
             load_shared<F, D>(mine + stage + d * kWarps * kStepBytes, stage_scales + scales0, stage_scales + scales1);
       }
-      __syncwarp();
-      if (lane == 0) barrier_arrive(empty_at + 8 * place.slot);
+      warp_arrive(empty_at + 8 * place.slot);
       place.next_stage(stages);
 #pragma unroll
       for (int d = 0; d < D; ++d) {
@@ -223,8 +232,7 @@ __device__ __noinline__ unsigned consume(unsigned word, Small& small, Share shar
       if (2 * t < rows) out[2 * t] = acc[0], out[8 * pitch + 2 * t] = acc[2];
       if (2 * t + 1 < rows) out[2 * t + 1] = acc[1], out[8 * pitch + 2 * t + 1] = acc[3];
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(small.sums_full) + 8 * place.buffer);
+    warp_arrive(shared_address(small.sums_full) + 8 * place.buffer);
     place.next_sums();
   }
   return place.word();
@@ -265,8 +273,7 @@ __device__ __noinline__ unsigned finish_all(unsigned word, const StepLayer* laye
         for (int w = 0; w < kWarps; ++w) v[i] += at[w * kRowBlock * pitch + 2 * i + upper];
       }
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(small.sums_empty) + 8 * place.buffer);
+    warp_arrive(shared_address(small.sums_empty) + 8 * place.buffer);
     place.next_sums();
 #pragma unroll
     for (int i = 0; i < kStepRowsMax / 2; ++i) {
