@@ -27,6 +27,14 @@ def check(condition, message):
         fail(message)
 
 
+def ledger_lines(directory):
+    """`ganglion ledger export` line by line: millions of records do not fit into one string."""
+    with subprocess.Popen([build_dir() / "ganglion", "ledger", "export", "--dir", directory], stdout=subprocess.PIPE, text=True) as export:
+        for line in export.stdout:
+            yield line.rstrip("\n")
+    check(export.returncode == 0, f"ganglion ledger export --dir {directory} ended with {export.returncode}")
+
+
 class Mock:
     """`ganglion bench mock`: canned OpenAI answers, with a journal of what it emitted."""
 

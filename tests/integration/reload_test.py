@@ -118,8 +118,8 @@ class Test:
         for thread in threads:
             thread.join()
         check(all(s.whole for s in streams), f"{sum(not s.whole for s in streams)} of {len(streams)} streams were cut by reloads")
-        seen = judge.lines(self.directory / "clients.jsonl")
-        failed = [s for s in seen if not s["whole"]]
+        seen = judge.clients_of(self.directory / "clients.jsonl")
+        failed = [s for s in seen if not s.whole]
         check(not failed, f"{len(failed)} of {len(seen)} requests failed: {failed[:2]}")
         check(after[0] - before[0] <= 8 * MIB, f"{(after[0] - before[0]) / MIB:.1f} MiB more after {self.options.reloads} reloads")
         check(after[1] - before[1] <= 25, f"{before[1]} descriptors before, {after[1]} after")  # the load's own come and go

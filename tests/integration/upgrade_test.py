@@ -33,7 +33,7 @@ sys.path[:0] = [str(HERE.parent / "soak"), str(HERE.parent / "faults")]
 import judge  # noqa: E402
 import lab  # noqa: E402
 import soak  # noqa: E402
-from gateway_process import Gateway, build_dir, check  # noqa: E402
+from gateway_process import Gateway, build_dir, check, ledger_lines  # noqa: E402
 
 PR_SET_CHILD_SUBREAPER = 36
 KEPT = 40  # answers in the disk cache
@@ -102,7 +102,7 @@ class Load:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         check(self.process.wait(timeout=90) == 0, "the clients failed")
-        return judge.lines(self.journal)
+        return judge.clients_of(self.journal)
 
 
 class Test:
@@ -165,7 +165,7 @@ class Test:
         """In no time did both gateways together admit more than docs/limits.md says."""
         if not self.redis:
             return
-        admitted = sorted((each["at"], each["at"] + each["ms"] / 1000) for each in seen if each["kind"] == "limited" and each["status"] == 200)
+        admitted = sorted((each.at, each.at + each.ms / 1000) for each in seen if each.kind == "limited" and each.status == 200)
         for first, (began, _) in enumerate(admitted):
             ended = began
             for count, (_, end) in enumerate(admitted[first:], 1):
@@ -237,12 +237,12 @@ class Test:
             wait_until(lambda pid=pid: not alive(pid), f"the old process {pid} did not end")
         self.olds = self.olds[:1]
         check(self.gateway.process.wait(timeout=LONG_S) == 0, "the first process did not end with 0")
-        failed = [s for s in seen if not s["whole"] and s["status"] != 429]
+        failed = [s for s in seen if not s.whole and s.status != 429]
         check(not failed, f"{len(failed)} of {len(seen)} requests failed: {failed[:3]}")
         self.clients += seen
         self.check_limit(seen)
         self.check_shared()
-        slow = sorted(s["ms"] for s in seen if s["kind"] == "plain" and s["whole"])
+        slow = sorted(s.ms for s in seen if s.kind == "plain" and s.whole)
         return f"{self.options.upgrades} upgrades, {len(seen)} requests, 0 failed, slowest plain one {slow[-1]:.0f} ms"
 
     def kills(self):
@@ -326,12 +326,12 @@ class Test:
         records = []
         for gateway in self.gateways:
             gateway.command("ledger", "verify", "--dir", gateway.ledger)
-            records += judge.Ledger(lambda gateway=gateway: gateway.command("ledger", "export", "--dir", gateway.ledger).splitlines()).records
+            records += judge.Ledger(lambda gateway=gateway: ledger_lines(gateway.ledger)).records
         peers = {gateway.ports["proxy"] for gateway in self.gateways[1:]}
         for seen in self.disturbed:  # who was cut by a kill is not at fault, nor who asks for a key that ran there
-            if seen["port"] not in peers or seen["key"]:
-                seen["fault"] = seen["fault"] or "kill"
-        facts = judge.judge(self.clients + self.disturbed, judge.lines(self.directory / "upstream.jsonl"), records, self.limits)
+            if seen.port not in peers or seen.key:
+                seen.fault = seen.fault or "kill"
+        facts = judge.judge(self.clients + self.disturbed, judge.upstream_of(self.directory / "upstream.jsonl"), records, self.limits)
         print(facts, flush=True)
 
 

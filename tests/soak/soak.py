@@ -30,7 +30,7 @@ sys.path[:0] = [str(HERE.parent / "integration"), str(HERE.parent / "hardness")]
 import judge  # noqa: E402
 import report  # noqa: E402
 import slope  # noqa: E402
-from gateway_process import Gateway  # noqa: E402
+from gateway_process import Gateway, ledger_lines  # noqa: E402
 from judge import Broken, must  # noqa: E402
 
 MIB = 1024 * 1024
@@ -258,11 +258,11 @@ def finish(run, before):
     run.redis.kill()
     run.provider.stdin.close()
     run.provider.wait(timeout=90)
-    clients = judge.lines(run.directory / "clients.jsonl")
-    upstream = judge.lines(run.directory / "upstream.jsonl")
+    clients = judge.clients_of(run.directory / "clients.jsonl")
+    upstream = judge.upstream_of(run.directory / "upstream.jsonl")
     earlier = run.directory / "maximum.jsonl"
-    clients = (judge.lines(earlier) if earlier.exists() else []) + clients
-    ledger = judge.Ledger(lambda: run.gateway.command("ledger", "export", "--dir", run.gateway.ledger).splitlines())
+    clients = (judge.clients_of(earlier) if earlier.exists() else []) + clients
+    ledger = judge.Ledger(lambda: ledger_lines(run.gateway.ledger))
     run.limits["seconds"] += run.options.measure_s if earlier.exists() else 0
     facts = judge.judge(clients, upstream, ledger.records, run.limits)
     facts["lies that the judge noticed"] = judge.proves_itself(clients, upstream, ledger.records, run.limits)
@@ -282,7 +282,7 @@ def metrics_agree(text, records):
         for name in counted:
             if line.startswith(f"ganglion_{name}_total{{"):
                 counted[name] += float(line.rsplit(" ", 1)[1])
-    neurons, tokens = sum(r["neurons"] for r in records), sum(r["input"] + r["output"] for r in records if r["outcome"] != "cache_hit")
+    neurons, tokens = sum(r.neurons for r in records), sum(r.input + r.output for r in records if r.outcome != "cache_hit")
     must(abs(counted["neurons"] - neurons) < 0.5, f"metrics say {counted['neurons']} neurons, the ledger {neurons}")
     must(abs(counted["tokens"] - tokens) < 0.5, f"metrics say {counted['tokens']} tokens, the ledger {tokens}")
     return "neurons and tokens as in the ledger"
@@ -296,17 +296,17 @@ def quantile(values, q):
 def tell(run, facts, clients, growth):
     first, last = run.samples[0], run.samples[-1]
     used = {name: (last["cpu"][name] - first["cpu"][name]) / last["t"] for name in ("gateway", "clients", "upstream")}
-    plain = [c for c in clients if c["kind"] == "plain" and c["whole"] and not c["fault"]]
-    tenth = max(c["at"] for c in plain) / 10
-    disturbed = sum(1 for c in clients if c["fault"])
+    plain = [c for c in clients if c.kind == "plain" and c.whole and not c.fault]
+    tenth = max(c.at for c in plain) / 10
+    disturbed = sum(1 for c in clients if c.fault)
     lines = [f"{run.options.seconds} s at {run.rate:.0f} requests a second ({run.origin}); {disturbed} requests disturbed, {len(run.reloads)} reloads "
              f"(every fifth invalid), Redis killed {len(run.kills)} times, seed {run.options.seed}",
              *(f"{name}: {value}" for name, value in facts.items()),
              f"resident memory after the first {run.options.warm_up * 100:.0f} %: {growth[0]:+.2f} +- {growth[1]:.2f} MiB an hour (95 %; least squares through the "
              f"medians of 24 blocks, error widened by their correlation); {statistics.median(s['rss'] for s in run.samples) / MIB:.1f} MiB in the middle",
              "CPU, cores: " + ", ".join(f"{name} {value:.3f}" for name, value in used.items()),
-             f"plain requests, p99 of the first and last tenth: {quantile([c['ms'] for c in plain if c['at'] < tenth], 0.99):.1f}, "
-             f"{quantile([c['ms'] for c in plain if c['at'] >= 9 * tenth], 0.99):.1f} ms",
+             f"plain requests, p99 of the first and last tenth: {quantile([c.ms for c in plain if c.at < tenth], 0.99):.1f}, "
+             f"{quantile([c.ms for c in plain if c.at >= 9 * tenth], 0.99):.1f} ms",
              "every gauge at zero after the load: " + ", ".join(name.replace("ganglion_", "") for name in RESTING)]
     for line in lines:
         print(line, flush=True)
