@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """A soak: the real binary under mixed load with 1 % disturbed requests for a given time, then every journal against every other.
 
-  tests/soak/soak.py [--seconds 30] [--rate auto|N] [--seed N] [--results bench/results/soak.md]
+  tests/soak/soak.py [--seconds 30] [--rate auto|N] [--seed N] [--results bench/results/soak.md] [--directory DIRECTORY]
+  tests/soak/soak.py --judge DIRECTORY [--results bench/results/soak.md]
 
 Requests are plain, streamed, cached, with Idempotency-Keys, under a budget, under a rate limit. One in a hundred is disturbed: its
 client leaves, reads slowly, or its upstream breaks off or refuses. Besides, Redis is killed and started again, and the configuration
 is reloaded, valid and not. `--rate auto` measures what this machine can do with these clients and takes half of it.
 
-Exit code 1 when something does not hold; what is asked for is in judge.py and finish() here."""
+A directory keeps the journals and, in run.json, what else the judge needs: --judge judges such a run again and writes its results as
+the run itself would have, so a judge that failed or was killed costs nothing. It takes about 0.7 GB of memory for a million requests.
+
+Exit code 1 when something does not hold; what is asked for is in judge.py and holds() here."""
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
@@ -30,7 +33,7 @@ sys.path[:0] = [str(HERE.parent / "integration"), str(HERE.parent / "hardness")]
 import judge  # noqa: E402
 import report  # noqa: E402
 import slope  # noqa: E402
-from gateway_process import Gateway, ledger_lines  # noqa: E402
+from gateway_process import Gateway, build_dir, ledger_lines  # noqa: E402
 from judge import Broken, must  # noqa: E402
 
 MIB = 1024 * 1024
@@ -105,6 +108,7 @@ class Run:
     def __init__(self, options, directory):
         self.options, self.directory, self.rng = options, pathlib.Path(directory), random.Random(options.seed)
         self.samples, self.reloads, self.kills, self.version = [], [], [], 0
+        self.origin, self.made = "as given", report.origin()
         self.redis = Redis(self.directory)
         self.provider = script("upstream.py", self.directory / "upstream.jsonl")
         self.provider_port = int(self.provider.stdout.readline().split()[1])
@@ -129,6 +133,13 @@ class Run:
         fresh = self.directory / "ganglion.yaml.new"
         fresh.write_text(self.preamble + (text or yaml(self.provider_port, self.redis.port, self.rate, self.limits, version)), encoding="utf-8")
         fresh.rename(self.gateway.file)
+
+    def save(self, busy=None, descriptors=("?", "?"), metrics=""):
+        """What the judge needs besides the journals. What is given is known once the run is over."""
+        kept = {name: getattr(self.options, name) for name in ("seconds", "seed", "warm_up")}
+        kept |= {name: getattr(self, name) for name in ("rate", "origin", "made", "limits", "samples", "reloads", "kills")}
+        with open(self.directory / "run.json", "w", encoding="utf-8") as out:
+            json.dump({**kept, "busy": busy, "descriptors": descriptors, "metrics": metrics}, out)
 
     def clients(self, *arguments, journal):
         return clients("--port", self.gateway.ports["proxy"], "--journal", self.directory / journal, *arguments)
@@ -209,7 +220,8 @@ class Run:
             self.redis.start()
         self.load.send_signal(signal.SIGTERM)
         must(self.load.wait(timeout=120) == 0, "the clients failed")
-        self.limits.update(seconds=time.monotonic() - began, bursts=len(self.kills))
+        measured = self.options.measure_s if self.options.rate == "auto" else 0
+        self.limits.update(seconds=time.monotonic() - began + measured, bursts=len(self.kills))
 
 
 def cpu_s(pid):
@@ -225,51 +237,73 @@ def descriptors(gateway):
 
 
 def at_rest(run):
-    """Every gauge at zero, within a minute after the last request."""
+    """What is not at zero, within a minute after the last request."""
     deadline = time.monotonic() + 60
-    while True:
-        busy = {name: value for name, value in run.gauges().items() if value != 0}
-        if not busy:
-            return
-        must(time.monotonic() < deadline, f"not at rest a minute after the load: {busy}")
+    while busy := {name: value for name, value in run.gauges().items() if value != 0}:
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.2)
-
-
-def memory(run):
-    """MiB an hour after the warm-up, with its error."""
-    settled = [(s["t"] / 3600, s["rss"] / MIB) for s in run.samples if s["t"] >= run.options.seconds * run.options.warm_up]
-    rise, error = slope.slope(settled)
-    grown = settled[-1][1] - settled[0][1]
-    if run.options.seconds >= 1800:
-        must(rise <= 1.0, f"resident memory rises by {rise:.2f} +- {error:.2f} MiB an hour")
-    else:  # too short for a slope
-        must(grown <= 24, f"resident memory grew by {grown:.1f} MiB in {run.options.seconds} s")
-    return rise, error
+    return busy
 
 
 def finish(run, before):
-    at_rest(run)
+    """Lets everything come to rest and end; leaves what the judge needs in the directory."""
+    run.save()
+    busy = at_rest(run)
     time.sleep(6)  # pooled connections to the provider lapse after 5 s
-    after = descriptors(run.gateway)
-    must(abs(after - before) <= 10, f"{before} descriptors at rest before, {after} after")
-    text = run.metrics()
+    run.save(busy=busy, descriptors=[before, descriptors(run.gateway)], metrics=run.metrics())
     run.gateway.stop()
-    run.gateway.command("ledger", "verify", "--dir", run.gateway.ledger)
     run.redis.kill()
     run.provider.stdin.close()
     run.provider.wait(timeout=90)
-    clients = judge.clients_of(run.directory / "clients.jsonl")
-    upstream = judge.upstream_of(run.directory / "upstream.jsonl")
-    earlier = run.directory / "maximum.jsonl"
-    clients = (judge.clients_of(earlier) if earlier.exists() else []) + clients
-    ledger = judge.Ledger(lambda: ledger_lines(run.gateway.ledger))
-    run.limits["seconds"] += run.options.measure_s if earlier.exists() else 0
-    facts = judge.judge(clients, upstream, ledger.records, run.limits)
-    facts["lies that the judge noticed"] = judge.proves_itself(clients, upstream, ledger.records, run.limits)
-    facts["metrics"] = metrics_agree(text, ledger.records)
-    facts["keys remembered at the end (about 120 bytes each, for 24 h)"] = series(text, "ganglion_idempotency_keys")
-    facts["descriptors at rest, before and after"] = f"{before}, {after}"
+
+
+def judged(directory, options):
+    """Judges what a run left in its directory, and tells."""
+    must((directory / "run.json").exists(), "there is no run.json")
+    run = argparse.Namespace(**json.loads((directory / "run.json").read_text(encoding="utf-8")))
+    growth = slope.slope(settled(run))
+    facts, clients = hold_against(run, directory)
+    told = tell(run, facts, clients, growth)
+    holds(run, growth)
+    if options.results:
+        write(run, told, options)
+
+
+def hold_against(run, directory):
+    """Facts of the journals, and the clients' own."""
+    ledger_at = directory / "ledger"
+    done = subprocess.run([build_dir() / "ganglion", "ledger", "verify", "--dir", ledger_at], capture_output=True, text=True, check=False)
+    must(done.returncode == 0, f"ganglion ledger verify: {done.stdout}{done.stderr}")
+    earlier = directory / "maximum.jsonl"
+    clients = (judge.clients_of(earlier) if earlier.exists() else []) + judge.clients_of(directory / "clients.jsonl")
+    upstream = judge.upstream_of(directory / "upstream.jsonl")
+    records = judge.Ledger(lambda: ledger_lines(ledger_at)).records
+    facts = judge.judge(clients, upstream, records, run.limits)
+    facts["lies that the judge noticed"] = judge.proves_itself(clients, upstream, records, run.limits)
+    facts["metrics"] = metrics_agree(run.metrics, records) if run.metrics else "not read"
+    facts["keys remembered at the end (about 120 bytes each, for 24 h)"] = series(run.metrics, "ganglion_idempotency_keys")
+    facts["descriptors at rest, before and after"] = "{}, {}".format(*run.descriptors)
     return facts, clients
+
+
+def settled(run):
+    """(hours, MiB) after the warm-up."""
+    return [(s["t"] / 3600, s["rss"] / MIB) for s in run.samples if s["t"] >= run.seconds * run.warm_up]
+
+
+def holds(run, growth):
+    """What the gateway itself must have kept to: rest, descriptors, memory."""
+    must(run.metrics, "the run did not come to its end")
+    must(not run.busy, f"not at rest a minute after the load: {run.busy}")
+    before, after = run.descriptors
+    must(abs(after - before) <= 10, f"{before} descriptors at rest before, {after} after")
+    rise, error = growth
+    if run.seconds >= 1800:
+        must(rise <= 1.0, f"resident memory rises by {rise:.2f} +- {error:.2f} MiB an hour")
+    else:  # too short for a slope
+        grown = settled(run)[-1][1] - settled(run)[0][1]
+        must(grown <= 24, f"resident memory grew by {grown:.1f} MiB in {run.seconds} s")
 
 
 def series(text, name):
@@ -299,33 +333,37 @@ def tell(run, facts, clients, growth):
     plain = [c for c in clients if c.kind == "plain" and c.whole and not c.fault]
     tenth = max(c.at for c in plain) / 10
     disturbed = sum(1 for c in clients if c.fault)
-    lines = [f"{run.options.seconds} s at {run.rate:.0f} requests a second ({run.origin}); {disturbed} requests disturbed, {len(run.reloads)} reloads "
-             f"(every fifth invalid), Redis killed {len(run.kills)} times, seed {run.options.seed}",
+    lines = [f"{run.seconds} s at {run.rate:.0f} requests a second ({run.origin}); {disturbed} requests disturbed, {len(run.reloads)} reloads "
+             f"(every fifth invalid), Redis killed {len(run.kills)} times, seed {run.seed}",
              *(f"{name}: {value}" for name, value in facts.items()),
-             f"resident memory after the first {run.options.warm_up * 100:.0f} %: {growth[0]:+.2f} +- {growth[1]:.2f} MiB an hour (95 %; least squares through the "
+             f"resident memory after the first {run.warm_up * 100:.0f} %: {growth[0]:+.2f} +- {growth[1]:.2f} MiB an hour (95 %; least squares through the "
              f"medians of 24 blocks, error widened by their correlation); {statistics.median(s['rss'] for s in run.samples) / MIB:.1f} MiB in the middle",
              "CPU, cores: " + ", ".join(f"{name} {value:.3f}" for name, value in used.items()),
              f"plain requests, p99 of the first and last tenth: {quantile([c.ms for c in plain if c.at < tenth], 0.99):.1f}, "
-             f"{quantile([c.ms for c in plain if c.at >= 9 * tenth], 0.99):.1f} ms",
-             "every gauge at zero after the load: " + ", ".join(name.replace("ganglion_", "") for name in RESTING)]
+             f"{quantile([c.ms for c in plain if c.at >= 9 * tenth], 0.99):.1f} ms"]
     for line in lines:
         print(line, flush=True)
-    if run.options.results:
-        plot = run.options.results.with_suffix(".svg")
-        report.write(run.options.results, run.options.title, lines + [f"[plot]({plot.name}); red lines: Redis killed (memory), reload (descriptors)"],
-                     run.options.note)
-        series = [("Resident memory", "MiB", [(s["t"], s["rss"] / MIB) for s in run.samples], run.kills),
-                  ("Descriptors", "", [(s["t"], s["fds"]) for s in run.samples], run.reloads),
-                  ("Requests in flight", "", [(s["t"], s["in_flight"]) for s in run.samples], []),
-                  ("CPU of the gateway", "cores", rates([(s["t"], s["cpu"]["gateway"]) for s in run.samples]), [])]
-        plot.write_text(slope.svg(series, f"ganglion soak, {run.options.seconds} s at {run.rate:.0f}/s, {datetime.date.today()}"), encoding="utf-8")
+    return lines
+
+
+def write(run, lines, options):
+    """The section of the results and the plot beside it."""
+    resting = "every gauge at zero after the load: " + ", ".join(name.replace("ganglion_", "") for name in RESTING)
+    plot = options.results.with_suffix(".svg")
+    report.write(options.results, options.title, [*lines, resting, f"[plot]({plot.name}); red lines: Redis killed (memory), reload (descriptors)"],
+                 options.note, run.made)
+    panels = [("Resident memory", "MiB", [(s["t"], s["rss"] / MIB) for s in run.samples], run.kills),
+              ("Descriptors", "", [(s["t"], s["fds"]) for s in run.samples], run.reloads),
+              ("Requests in flight", "", [(s["t"], s["in_flight"]) for s in run.samples], []),
+              ("CPU of the gateway", "cores", rates([(s["t"], s["cpu"]["gateway"]) for s in run.samples]), [])]
+    plot.write_text(slope.svg(panels, f"ganglion soak, {run.seconds} s at {run.rate:.0f}/s, {run.made[:10]}"), encoding="utf-8")
 
 
 def rates(points):
     return [(t, (v - before) / max(1e-9, t - since)) for (since, before), (t, v) in zip(points, points[1:])]
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rate", default="auto")
@@ -338,24 +376,32 @@ def main():
     parser.add_argument("--results", type=pathlib.Path)
     parser.add_argument("--title", default="soak")
     parser.add_argument("--note", default="")
-    parser.add_argument("--directory", help="a folder to work in and to leave behind")
+    parser.add_argument("--directory", type=pathlib.Path, help="a folder to work in and to leave behind")
+    parser.add_argument("--judge", type=pathlib.Path, metavar="DIRECTORY", help="only judge a run's folder again")
     options = parser.parse_args()
     options.reload_s = options.reload_s or min(60, options.seconds / 15)
     options.redis_s = options.redis_s or min(240, options.seconds / 5)
-    directory = options.directory or tempfile.mkdtemp(prefix="ganglion-soak-")
-    pathlib.Path(directory).mkdir(exist_ok=True)
-    print(f"seed {options.seed}, {directory}", flush=True)
+    return options
+
+
+def main():
+    options = arguments()
+    directory = options.judge or options.directory or pathlib.Path(tempfile.mkdtemp(prefix="ganglion-soak-"))
     try:
-        soak(options, directory)
+        if not options.judge:
+            directory.mkdir(exist_ok=True)
+            print(f"seed {options.seed}, {directory}", flush=True)
+            soak(options, directory)
+        judged(directory, options)
     except Broken as error:
-        print(f"BROKEN, seed {options.seed}, journals in {directory}: {error}")
+        print(f"BROKEN, journals in {directory}: {error}")
         sys.exit(1)
     finally:
         for process in Gateway.started:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    if not options.directory:
+    if not options.judge and not options.directory:
         shutil.rmtree(directory)
 
 
@@ -364,7 +410,6 @@ def soak(options, directory):
     run.gateway.start()
     run.log_level("warn")
     before = descriptors(run.gateway)
-    run.origin = "as given"
     if options.rate == "auto":
         most = run.maximum()
         run.origin = f"half of the {most:.0f} that this machine did with these clients"
@@ -372,11 +417,7 @@ def soak(options, directory):
     run.configure(0)
     run.gateway.process.send_signal(signal.SIGHUP)
     run.drive()
-    with open(run.directory / "samples.json", "w", encoding="utf-8") as out:
-        json.dump(run.samples, out)
-    growth = memory(run)
-    facts, clients = finish(run, before)
-    tell(run, facts, clients, growth)
+    finish(run, before)
 
 
 if __name__ == "__main__":
