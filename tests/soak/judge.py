@@ -243,6 +243,13 @@ def proves_itself(clients, upstream, records, limits):
     def recharged(**changes):
         return [r.other(**changes) if r is charged else r for r in records]
 
+    def spent(key, count, tokens, once=""):
+        """Requests more that are in order by themselves: only what they come to, or that they share a key `once`, is not."""
+        ids = [f"lie {i}" for i in range(count)]
+        return ([*clients, *(whole.other(id=i, key=once, words=tokens, deltas=tokens) for i in ids)],
+                upstream + [upstream[0].other(id=i, status=200, tokens=tokens) for i in ids],
+                records + [charged.other(id=i, key=key, output=tokens, neurons=float(tokens), attempts=1) for i in ids])
+
     lies = {
         "a record twice": (clients, upstream, records + [records[-1]]),
         "a record lost": (clients, upstream, [r for r in records if r.id != whole.id]),
@@ -251,8 +258,10 @@ def proves_itself(clients, upstream, records, limits):
         "a call without a bill": (clients, upstream + [upstream[0].other(id="unknown")], records),
         "a call twice": (clients, upstream + [upstream[-1]] * 5, records),
         "an answer cut": ([seen.other(whole=False) if seen is whole else seen for seen in clients], upstream, records),
-        "a budget passed": (clients, upstream, records + [charged.other(id="lie", key="budget", outcome="aborted", neurons=limits["budget"] + 1.0,
-                                                                        output=limits["budget"] + 1)]),
+        "a budget passed": spent("budget", 1, limits["budget"] + 1),
+        "a limit passed": spent("limited", int(limit_most(limits)) + 1, 1),
+        "a key charged twice": spent("anybody", 2, 1, once="lie"),
+        "a word lost": ([seen.other(words=seen.words - 1) if seen is whole else seen for seen in clients], upstream, records),
     }
     for name, lie in lies.items():
         try:

@@ -136,7 +136,7 @@ class Run:
 
     def save(self, busy=None, descriptors=("?", "?"), metrics=""):
         """What the judge needs besides the journals. What is given is known once the run is over."""
-        kept = {name: getattr(self.options, name) for name in ("seconds", "seed", "warm_up")}
+        kept = {name: getattr(self.options, name) for name in ("seconds", "seed", "warm_up", "title", "note")}
         kept |= {name: getattr(self, name) for name in ("rate", "origin", "made", "limits", "samples", "reloads", "kills")}
         with open(self.directory / "run.json", "w", encoding="utf-8") as out:
             json.dump({**kept, "busy": busy, "descriptors": descriptors, "metrics": metrics}, out)
@@ -251,8 +251,9 @@ def finish(run, before):
     run.save()
     busy = at_rest(run)
     time.sleep(6)  # pooled connections to the provider lapse after 5 s
-    run.save(busy=busy, descriptors=[before, descriptors(run.gateway)], metrics=run.metrics())
+    at_last = {"busy": busy, "descriptors": [before, descriptors(run.gateway)], "metrics": run.metrics()}
     run.gateway.stop()
+    run.save(**at_last)
     run.redis.kill()
     run.provider.stdin.close()
     run.provider.wait(timeout=90)
@@ -350,8 +351,8 @@ def write(run, lines, options):
     """The section of the results and the plot beside it."""
     resting = "every gauge at zero after the load: " + ", ".join(name.replace("ganglion_", "") for name in RESTING)
     plot = options.results.with_suffix(".svg")
-    report.write(options.results, options.title, [*lines, resting, f"[plot]({plot.name}); red lines: Redis killed (memory), reload (descriptors)"],
-                 options.note, run.made)
+    report.write(options.results, options.title or run.title or "soak", [*lines, resting, f"[plot]({plot.name}); red lines: Redis killed (memory), reload (descriptors)"],
+                 options.note or run.note, run.made)
     panels = [("Resident memory", "MiB", [(s["t"], s["rss"] / MIB) for s in run.samples], run.kills),
               ("Descriptors", "", [(s["t"], s["fds"]) for s in run.samples], run.reloads),
               ("Requests in flight", "", [(s["t"], s["in_flight"]) for s in run.samples], []),
@@ -374,7 +375,7 @@ def arguments():
     parser.add_argument("--warm-up", type=float, default=0.2, help="part of the run that the memory's slope leaves out")
     parser.add_argument("--measure-s", type=float, default=5, help="how long --rate auto measures")
     parser.add_argument("--results", type=pathlib.Path)
-    parser.add_argument("--title", default="soak")
+    parser.add_argument("--title", default="", help="of the section in the results; default: the run's, or soak")
     parser.add_argument("--note", default="")
     parser.add_argument("--directory", type=pathlib.Path, help="a folder to work in and to leave behind")
     parser.add_argument("--judge", type=pathlib.Path, metavar="DIRECTORY", help="only judge a run's folder again")

@@ -241,7 +241,9 @@ __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part,
     const bool mine = lane < merged.warps;
     const float top = mine ? merged.tops[lane * kColumns + c] : -INFINITY, best = warp_max(top);
     const float weight = weight_of(top, best);
-    const float total = warp_sum(weight > 0 ? weight * merged.totals[lane * kColumns + c] : 0.0f);
+    // Nothing times what is not a number is none: a warp that has seen only such keys shows in the total. One that has
+    // seen no key has 0.
+    const float total = warp_sum(mine ? weight * merged.totals[lane * kColumns + c] : 0.0f);
     if (mine) weights[lane * kColumns + c] = a.splits == 1 ? __fdividef(weight, total) : weight;
     if (a.splits > 1 && lane == 0) {
       float* end = partial + (c * a.splits + split) * (Width + 2) + Width;
@@ -256,7 +258,7 @@ __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part,
 #pragma unroll 4
     for (int w = 0; w < merged.warps; ++w) {
       const float weight = weights[w * kColumns + c], v = merged.sums[(w * merged.columns + c) * Width + element];
-      if (weight != 0) sum += weight * v;  // what has seen no key is not a number
+      if (weight != 0) sum += weight * v;
     }
     if (a.splits == 1) {
       write_out(a, part, c, element, sum);
@@ -281,7 +283,7 @@ __device__ __forceinline__ void join(const DecodeAttention& a, const Part& part,
     const bool mine = lane < a.splits;
     const float* end = partial + (c * a.splits + lane) * (Width + 2) + Width;
     const float top = mine ? __ldcg(end) : -INFINITY, total = mine ? __ldcg(end + 1) : 0.0f;
-    const float weight = weight_of(top, warp_max(top)), all = warp_sum(weight > 0 ? weight * total : 0.0f);
+    const float weight = weight_of(top, warp_max(top)), all = warp_sum(weight * total);
     if (mine) weights[lane * kColumns + c] = __fdividef(weight, all);
   }
   sync();

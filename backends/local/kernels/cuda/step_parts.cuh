@@ -4,9 +4,10 @@
 //
 // Orders that hold it together. A block's consumers pass the device-wide barrier k before they touch part k + 1; a
 // block arrives at barrier k + 1 when it has finished its share of part k + 1. So nobody arrives twice before all have
-// arrived once, and one growing counter is enough. Producers wait for room in the ring alone: weights depend on
-// nothing. Consumers wait for producers, for the finisher's buffers and for the barrier; the finisher for consumers;
-// the barrier for finishers of parts that all consumers have been let into. No wait leads back to itself.
+// arrived once, and one growing counter is enough. Producers wait for room in the ring and for their own earlier
+// copies: weights depend on nothing. Consumers wait for producers, for the finisher's buffers and for the barrier; the
+// finisher for consumers; the barrier for finishers of parts that all consumers have been let into. No wait leads back
+// to itself.
 
 #include "backends/local/kernels/cuda/product_parts.cuh"
 #include "backends/local/kernels/cuda/ring.cuh"
