@@ -116,7 +116,9 @@ struct Engine::Impl {
   void notice(std::string_view event, std::string_view problem) const;
 
   // Text and events.
-  void tell();     // the sampled tokens, in order; before anybody's end is delivered
+  void tell();        // the sampled tokens, in order; before anybody's end is delivered
+  void tell_first();  // of these, fast requests' first ones
+  void tell(Untold& token);
   void deliver();  // the ends
   TokenLogprobs logprobs_of(const Choice& choice) const;
   void send(ActiveRequest& request, TextStream::Release&& release);

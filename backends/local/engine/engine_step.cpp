@@ -139,7 +139,7 @@ void Engine::Impl::step() {
   const Stopwatch text;
   const Telling telling(hooks_);
   advance(work, counts);
-  if (!runner_->overlaps()) tell();
+  runner_->overlaps() ? tell_first() : tell();
   end_stopped();
   if (scheduler_->empty()) {  // there is no next step to do it beside
     tell();

@@ -1,6 +1,7 @@
 // From sampled tokens to what is shown: text, stop strings, log-probabilities, the last event.
 
 #include <utility>
+#include <vector>
 
 #include "backends/local/engine/engine_impl.hpp"
 
@@ -9,20 +10,31 @@ namespace ganglion::local {
 using core::ErrorKind;
 
 void Engine::Impl::tell() {
-  for (Untold& token : untold_) {
-    ActiveRequest& r = *token.request;
-    if (r.stopped) continue;
-    std::optional<TokenLogprobs> logprobs;
-    if (r.request.sampling.logprobs) logprobs = logprobs_of(token.choice);
-    auto release = r.text.push(token.choice.id, std::move(logprobs));
-    if (release.stopped) {
-      r.stopped = true;
-      r.generated = token.number;  // what was sampled since does not count
-      stopped_.push_back(r.id);
-    }
-    send(r, std::move(release));
-  }
+  for (Untold& token : untold_) tell(token);
   untold_.clear();
+}
+
+// What a fast request waits for does not wait for the next step to be queued.
+void Engine::Impl::tell_first() {
+  const auto first = [](const Untold& t) { return t.number == 1 && t.request->priority == Priority::fast; };
+  for (Untold& token : untold_) {
+    if (first(token)) tell(token);
+  }
+  std::erase_if(untold_, first);
+}
+
+void Engine::Impl::tell(Untold& token) {
+  ActiveRequest& r = *token.request;
+  if (r.stopped) return;
+  std::optional<TokenLogprobs> logprobs;
+  if (r.request.sampling.logprobs) logprobs = logprobs_of(token.choice);
+  auto release = r.text.push(token.choice.id, std::move(logprobs));
+  if (release.stopped) {
+    r.stopped = true;
+    r.generated = token.number;  // what was sampled since does not count
+    stopped_.push_back(r.id);
+  }
+  send(r, std::move(release));
 }
 
 // The last events go out when the pages are free and the counters say so: who sees the end may rely on it.

@@ -57,6 +57,7 @@ TEST(EngineOverlap, StopStringsEndAndCountTheSame) {
   for (std::size_t at = 1; at + 3 < whole.text.size(); ++at) {
     auto r = greedy(kPrompt, 24);
     r.stop = {whole.text.substr(at, 3)};
+    r.priority = at % 2 == 0 ? Priority::fast : Priority::regular;
     const auto want = generate(*plain, r), got = generate(*beside, r);
     EXPECT_EQ(got.text, want.text) << at;
     EXPECT_EQ(got.last.finish, want.last.finish) << at;
@@ -72,14 +73,30 @@ class WatchingSink final : public KeepingSink {
  public:
   explicit WatchingSink(const std::atomic<bool>& in_flight) : in_flight_(in_flight) {}
   void on_event(GenerateEvent&& event) noexcept override {
+    if (beside_ + alone_ == 0) first_beside_ = in_flight_;
     (event.kind != GenerateEvent::Kind::token ? last_beside_ : in_flight_ ? beside_ : alone_) += 1;
     KeepingSink::on_event(std::move(event));
   }
   int beside_ = 0, alone_ = 0, last_beside_ = 0;  // read when the request has ended
+  bool first_beside_ = false;
 
  private:
   const std::atomic<bool>& in_flight_;
 };
+
+TEST(EngineOverlap, AFastRequestsFirstTokenWaitsForNoStep) {
+  std::atomic<bool> in_flight{false};
+  const auto engine = load_overlapping({.batch_max = 2}, &in_flight);
+  for (const Priority priority : {Priority::regular, Priority::fast}) {
+    auto sink = std::make_shared<WatchingSink>(in_flight);
+    auto r = greedy(kPrompt, 20);
+    r.priority = priority;
+    ASSERT_TRUE(engine->submit(r, sink));
+    sink->wait();
+    EXPECT_EQ(sink->first_beside_, priority == Priority::regular);
+    EXPECT_GT(sink->beside_, 10) << "the others are told beside the next step all the same";
+  }
+}
 
 TEST(EngineOverlap, TextIsMadeWhileTheNextStepIsComputed) {
   std::atomic<bool> in_flight{false};
