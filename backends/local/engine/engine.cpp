@@ -104,7 +104,7 @@ Result<void> Engine::Impl::load() {
                                                 .step_tokens_max = options_.step_tokens_max,
                                                 .batch_regular = regular_share(options_.batch_max),
                                                 .fast_slowdown = options_.fast_slowdown_percent / 100.0,
-                                                .alone_length = runner_->overlaps() ? 2.0 : 0.0});
+                                                .alone_length = runner_->overlaps() ? 1.5 : 0.0});
   vocab_size_ = runner_->vocab_size();
   vocabulary_ = std::make_shared<const grammar::Vocabulary>(tokenizer_, vocab_size_, end_ids());
   grammars_.emplace(vocabulary_);

@@ -4,6 +4,7 @@
 #include "backends/local/engine/scheduler.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <unordered_map>
 #include <utility>
 
@@ -276,13 +277,13 @@ std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
   while (admit_one()) {
   }
   const auto fast = static_cast<std::size_t>(running(Priority::fast));
+  // Fewer of many a step would cost too much of the rate where nothing is fixed.
+  const int few = (running() + kFewShare - 1) / kFewShare;
   since_fast_ = fast > 0 ? 0 : std::min(since_fast_ + 1, kFastRecent);
   if (fast == 0 && limits_.alone_length > 0 && since_fast_ < kFastRecent) {
     allowance_ = 0;
-    // A few of many a step would cost too much of the rate where nothing is fixed.
-    const int least = (running() + 3) / 4;
-    plan_in_turn(0, std::clamp(static_cast<int>((limits_.alone_length - 1) * free_tokens), least,
-                               std::max(limits_.step_tokens_max, least)));
+    plan_in_turn(0, std::clamp(static_cast<int>((limits_.alone_length - 1) * free_tokens), few,
+                               std::max(limits_.step_tokens_max, few)));
     return work_;
   }
   if (fast == 0 || fast == running_.size() || limits_.fast_slowdown < 0) {
@@ -290,16 +291,20 @@ std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
     plan_some(0, running_.size(), 0, limits_.step_tokens_max);
     return work_;
   }
+  // Where a step runs to its end, what was put off is made up for in small parts: another fast one may come meanwhile.
+  const int most = limits_.alone_length > 0 ? std::max(few, kBesideMax) : limits_.step_tokens_max;
   // Room for what was saved up is kept, or a long row of fast prompts would fill every step.
-  const int saved = std::min(static_cast<int>(allowance_), limits_.step_tokens_max / 2);
+  const int saved = std::min({static_cast<int>(allowance_), most, limits_.step_tokens_max / 2});
   const int taken = plan_some(0, fast, 0, limits_.step_tokens_max - saved);
   allowance_ += limits_.fast_slowdown * (free_tokens + taken);
   allowance_ = std::min(allowance_, static_cast<double>(limits_.step_tokens_max));
-  const int may = std::min(static_cast<int>(allowance_), limits_.step_tokens_max - taken);
-  // The step that makes a fast one's first token is its own, unless regular ones have been put off too often.
-  const bool prompts =
-      limits_.alone_length > 0 && std::ranges::any_of(work_, [](const Work& w) { return w.tokens - w.guessed() > 1; });
+  const int may = std::min({static_cast<int>(allowance_), most, limits_.step_tokens_max - taken});
+  // The step that makes a fast one's first token is its own, unless regular ones have been put off too often; at first
+  // even other fast ones wait for it, who lose no more than a small step.
+  const auto prompt = [](const Work& w) { return w.tokens - w.guessed() > 1; };
+  const bool prompts = limits_.alone_length > 0 && std::ranges::any_of(work_, prompt);
   put_off_ = prompts && put_off_ < kPutOffMax ? put_off_ + 1 : 0;
+  if (put_off_ == 1) std::erase_if(work_, std::not_fn(prompt));
   if (put_off_ == 0) allowance_ -= plan_in_turn(fast, may);
   return work_;
 }

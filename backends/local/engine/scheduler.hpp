@@ -13,10 +13,10 @@
 // What makes fast fast: some places in the batch are not for regular sequences; a fast one that finds no pages takes
 // those of regular ones; while a fast one runs, regular ones get only so many tokens of a step as lengthen it by
 // `fast_slowdown`, and none of a step with a fast prompt, but kPutOffMax times in a row at most; and for kFastRecent
-// steps after it was gone the regular ones' own steps are kept short (`alone_length`), since the next fast one may come
-// during any of them. What keeps regular ones from starving: that allowance is never nothing and adds up from step to
-// step, taken in turn; after kPassedOverMax fast admissions a regular one is admitted first; and one that gave way to
-// an admission kGaveWayMax times does not again.
+// steps after it was gone the regular ones' own steps are kept short (`alone_length`, or one kFewShare-th of those that
+// run), since the next fast one may come during any of them. What keeps regular ones from starving: that allowance is
+// never nothing and adds up from step to step, taken in turn; after kPassedOverMax fast admissions a regular one is
+// admitted first; and one that gave way to an admission kGaveWayMax times does not again.
 
 #include <algorithm>
 #include <cstdint>
@@ -59,13 +59,15 @@ class Scheduler {
     int batch_regular = 0;      // of batch_max, at most so many regular ones; 0: all
     double fast_slowdown = -1;  // of a step, as a share of its length without regular ones; < 0: any
     // For runners that cannot break off a step; 0: others. Of a step of regular ones alone, while fast ones come and
-    // go, in lengths of a step's fixed part; and steps with a fast prompt are its own.
+    // go, in lengths of a step's fixed part; and the first step with a fast prompt is its own.
     double alone_length = 0;
   };
   static constexpr int kPassedOverMax = 8;
   static constexpr int kGaveWayMax = 3;
   static constexpr int kFastRecent = 1'000;
   static constexpr int kPutOffMax = 3;
+  static constexpr int kFewShare = 8;
+  static constexpr int kBesideMax = 64;  // tokens, or one kFewShare-th, of regular ones in a step with fast ones
   struct Work {
     Sequence* sequence;
     int tokens;  // compute tokens [computed, computed + tokens), the last guessed() of them being guesses
