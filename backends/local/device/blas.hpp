@@ -6,7 +6,9 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <tuple>
+#include <vector>
 
 #include "backends/local/device/arena.hpp"
 #include "core/error.hpp"
@@ -34,6 +36,14 @@ class Blas {
     const void* bias = nullptr;  // bf16[n], added to each row of y; only where both are bf16
     bool gelu = false;           // and y = gelu of that, in its tanh form; only with a bias
   };
+  // Times the library's ways to this shape on these matrices (w from memory, as in a step) and keeps the fastest; its
+  // own first choice is up to two thirds slower (int8). Waits for the stream, writes y; not while capturing.
+  core::Result<void> tune(cudaStream_t stream, const Call& call);
+  struct Tuned {
+    int m, n, k, ways;
+    float first_ms, best_ms;  // the library's first choice, and what was taken
+  };
+  std::span<const Tuned> tuned() const { return tuned_; }
   // y = x w^T. e4m3 needs compute capability 9.0; both 8-bit inputs m, n, k in multiples of 16. Plans are kept by
   // shape; the first call of a shape asks the library for one (some tens of microseconds).
   core::Result<void> multiply(cudaStream_t stream, const Call& call);
@@ -42,13 +52,15 @@ class Blas {
   struct Library;
   struct Plan;
   Blas() = default;
-  core::Result<const Plan*> plan_for(const Call& call);
+  core::Result<Plan*> plan_for(const Call& call);
+  int run(cudaStream_t stream, const Plan& plan, const Call& call);  // the library's status
 
   std::unique_ptr<Library> library_;
   void* handle_ = nullptr;
   DeviceBuffer workspace_;
   using Key = std::tuple<int, int, int, int, Input, bool, bool, bool>;
   std::map<Key, std::unique_ptr<Plan>> plans_;
+  std::vector<Tuned> tuned_;
 };
 
 }  // namespace ganglion::local

@@ -153,6 +153,7 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpo
   if (ok) ok = d.reserve_meta();
   if (ok) ok = d.reserve_masks();
   if (ok) ok = d.reserve_whole();
+  if (ok) ok = d.tune();
   if (!ok) return std::unexpected(ok.error());
   return out;
 }
@@ -160,7 +161,7 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpo
 Result<void> CudaDecoder::reserve_rows() {
   const auto& layer = weights_.layers.front();
   width_stride_ = layer.qkv.cols, heads_stride_ = layer.out.cols, inner_stride_ = layer.down.cols;
-  rows_cap_ = to_int(cuda::padded(options_.rows_max, 64));
+  rows_cap_ = to_int(cuda::padded(options_.rows_max, 128));  // as the library's products are
   const int dim = to_int(config_.head_dim), width = cuda::head_width(dim),
             samples = sample_rows(std::max(options_.batch_max, options_.samples_max));
   kv_ = {.layers = to_int(config_.layers),

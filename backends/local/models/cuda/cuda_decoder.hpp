@@ -42,6 +42,7 @@ struct CudaOptions {
   int context_max = 0;  // tokens of one sequence; 0: the model's
   bool graphs = true;
   bool whole = true;    // decode steps of few sequences in one kernel, where that can be
+  bool tune = true;     // try the library's ways to multiply few rows at load, some 0.2 s for a 7 B model
   bool sleep = true;    // collect() sleeps instead of spinning
   int ring_stages = 0;  // of the streaming products, for measurements; 0: what is usual for each shape
   std::vector<std::filesystem::path> adapters;  // numbered from 0
@@ -114,6 +115,7 @@ class CudaDecoder {
   std::size_t weight_bytes() const { return weights_.step_bytes; }
   std::size_t device_bytes() const { return arena_.held(); }
   double last_step_ms() const;  // of the device, once collected
+  std::span<const Blas::Tuned> tuned() const { return blas_->tuned(); }
 
  private:
   struct Meta;   // one step's inputs, laid out alike on host and device
@@ -173,6 +175,9 @@ class CudaDecoder {
   core::Result<void> narrow(const cuda::Matrix& consumer, const void* x, int stride, int rows);
   // Rows whose sums have room at once.
   int int8_rows(const cuda::Matrix& w) const;
+  Blas::Call sums_call(const cuda::Matrix& w, int first, int rows, void* sums) const;
+  Blas::Call product_call(const cuda::Matrix& w, const void* x, int rows, void* y, int y_stride, bool wide) const;
+  core::Result<void> tune();
   core::Result<void> multiply_int8(const cuda::Matrix& w, int rows, void* y, int y_stride, bool wide);
   cuda::Queue queue() { return {stream_.get(), overlap_}; }
 

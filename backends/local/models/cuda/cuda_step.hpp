@@ -10,9 +10,9 @@
 
 namespace ganglion::local {
 
-// Rows of logits that a step of `batch` sequences can have, padded as decode steps are.
+// Rows of logits that a step of `batch` sequences can have, padded as decode steps and the library's products are.
 inline int sample_rows(int batch) {
-  return static_cast<int>(cuda::padded(std::max(batch, 8), 64));
+  return static_cast<int>(cuda::padded(std::max(batch, 8), batch <= 64 ? 64 : 128));
 }
 
 inline constexpr int kFewTilesMax = 128;  // of one step

@@ -121,6 +121,39 @@ TEST_F(W8A8Test, ProductsAreTheIntegersTimesBothScales) {
   }
 }
 
+// Whatever way was fastest: the same integers, in the same place.
+TEST_F(W8A8Test, TriedWaysGiveTheSameIntegers) {
+  const auto blas = Blas::make(*arena);
+  ASSERT_TRUE(blas) << blas.error().message;
+  constexpr int kRows = 192, kColumns = 2048, kInner = 4096;
+  std::vector<std::int8_t> x(std::size_t{kRows} * kInner), w(std::size_t{kColumns} * kInner);
+  for (auto* values : {&x, &w}) {
+    for (auto& v : *values) v = static_cast<std::int8_t>(static_cast<int>(random() % 255) - 127);
+  }
+  const auto x_at = up(x), w_at = up(w), y_at = room(std::size_t{kRows} * kColumns * 4);
+  const Blas::Call call{.input = Blas::Input::int8,
+                        .x = x_at.data(),
+                        .w = w_at.data(),
+                        .y = y_at.data(),
+                        .m = kRows,
+                        .n = kColumns,
+                        .k = kInner,
+                        .y_stride = kColumns};
+  const auto product = [&] {
+    EXPECT_TRUE((*blas)->multiply(stream.get(), call));
+    return down<std::int32_t>(y_at.data(), std::size_t{kRows} * kColumns);
+  };
+  const auto before = product();
+  const auto done = (*blas)->tune(stream.get(), call);
+  ASSERT_TRUE(done) << done.error().message;
+  ASSERT_EQ((*blas)->tuned().size(), 1U);
+  const Blas::Tuned& tuned = (*blas)->tuned().front();
+  EXPECT_GT(tuned.ways, 1);
+  EXPECT_GT(tuned.best_ms, 0);
+  EXPECT_LE(tuned.best_ms, tuned.first_ms);
+  EXPECT_EQ(product(), before);
+}
+
 std::vector<std::vector<float>> w8a8_logits(std::size_t rows, std::size_t vocab) {
   std::ifstream file(data_dir("w8a8_tiny") + "/logits_w8a8.f32", std::ios::binary);
   std::vector<std::vector<float>> out(rows, std::vector<float>(vocab));
