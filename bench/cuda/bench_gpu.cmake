@@ -6,6 +6,7 @@ target_compile_options(bench_gpu_ladder PRIVATE ${GANGLION_CUDA_OPTIONS})
 add_executable(bench_gpu ${CMAKE_CURRENT_LIST_DIR}/bench_gpu.cpp ${CMAKE_CURRENT_LIST_DIR}/engine_part.cpp
   ${CMAKE_CURRENT_LIST_DIR}/families_part.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models_part.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/roofline_part.cpp)
+  ${CMAKE_CURRENT_LIST_DIR}/roofline_part.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/steps_part.cpp)
 target_compile_definitions(bench_gpu PRIVATE GANGLION_SOURCE_DIR=".")
 target_link_libraries(bench_gpu PRIVATE ganglion_options ganglion_local_cuda ganglion_local_engine bench_gpu_ladder)

@@ -655,6 +655,7 @@ int main(int argc, char** argv) {
   }
   if (wants("families")) families_part(read);
   if (wants("prefix")) prefix_part(layers);
+  if (parts.contains("steps")) steps_part(layers);
   if (wants("roofline")) roofline_part(devices.front().multiprocessors, read, bf16, fp8);
   if (wants("bert")) bert_part(bf16, read);
   if (parts.contains("ranks")) ranks_part(layers);
