@@ -205,7 +205,10 @@ Result<void> Blas::tune(cudaStream_t stream, const Call& c) {
       auto ok = check(cudaMemsetAsync(workspace_.data(), 0, kWorkspaceBytes, stream), "trying matrix products");
       if (ok) ok = check(cudaEventRecord(begun->get(), stream), "trying matrix products");
       if (!ok) return ok;
-      if (run(stream, **plan, c) != CUBLAS_STATUS_SUCCESS) break;
+      if (run(stream, **plan, c) != CUBLAS_STATUS_SUCCESS) {
+        least = 0;
+        break;
+      }
       ok = check(cudaEventRecord(ended->get(), stream), "trying matrix products");
       if (ok) ok = check(cudaEventSynchronize(ended->get()), "trying matrix products");
       float ms = 0;
@@ -214,8 +217,12 @@ Result<void> Blas::tune(cudaStream_t stream, const Call& c) {
       if (trial > 0) least = least == 0 ? ms : std::min(least, ms);  // the first one loads what it needs
     }
     if (least == 0) continue;
-    if (i == 0) out.first_ms = out.best_ms = least;
-    if (least < kWorthIt * out.first_ms && least < out.best_ms) out.best_ms = least, best = (*plan)->algorithm;
+    const bool first = out.first_ms == 0;  // of those that run
+    if (first) out.first_ms = least;
+    if (first || (least < kWorthIt * out.first_ms && least < out.best_ms)) {
+      out.best_ms = least;
+      best = (*plan)->algorithm;
+    }
   }
   (*plan)->algorithm = best;
   tuned_.push_back(out);

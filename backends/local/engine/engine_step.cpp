@@ -61,7 +61,8 @@ bool Engine::Impl::take_mail() {
     if (sequence != nullptr) endings_.push_back({std::move(sequence), FinishReason::cancelled});
   }
   if (!arrived.empty() || !cancelled.empty()) publish({});
-  if (!endings_.empty()) {
+  // Others' ends wait for the next step to be queued, as all text does; without a next step they would wait for mail.
+  if (!endings_.empty() && (!cancelled.empty() || scheduler_->empty())) {
     tell();
     end_stopped();
     deliver();

@@ -4,7 +4,6 @@
 #include "backends/local/engine/scheduler.hpp"
 
 #include <algorithm>
-#include <functional>
 #include <unordered_map>
 #include <utility>
 
@@ -19,6 +18,10 @@ int pages_for(int tokens) {
 int pending(const Sequence& s) {
   return static_cast<int>(s.tokens.size()) - s.computed;
 }
+// None of its answer is there yet: whoever asked has seen nothing.
+bool is_new(const Sequence& s) {
+  return s.tokens.size() == s.asked;
+}
 // Where a sequence that shares with nobody keeps what it has computed while it waits again.
 std::string space_of(const Sequence& s) {
   return s.space.empty() ? '#' + std::to_string(s.id) : ':' + s.space;
@@ -32,6 +35,7 @@ bool Scheduler::before(const Sequence& a, const Sequence& b) {
 }
 
 void Scheduler::add(std::unique_ptr<Sequence> sequence) {
+  sequence->asked = sequence->tokens.size();
   enqueue(std::move(sequence));
 }
 
@@ -227,20 +231,24 @@ int Scheduler::room_for_guesses(Sequence& s, int left) {
   return std::clamp(static_cast<int>(s.pages.size()) * kPageTokens - tokens, 0, std::max(wanted, 0));
 }
 
-// Tokens for running_[begin, end), single ones before chunks of prompts, beginning with the turn-th; what was taken.
-int Scheduler::plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget) {
+// Tokens for running_[begin, end), beginning with the turn-th; what was taken. Single ones go before chunks of prompts,
+// but leave these `for_prompts`, if there are any.
+int Scheduler::plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget, int for_prompts) {
   const std::size_t count = end - begin;
   int left = budget;
   std::vector<int> takes(count, 0);
-  for (const bool single : {true, false}) {
+  const auto take = [&](bool singles, int leave) {
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t at = (i + turn) % count;
-      const int want = pending(*running_[begin + at]);
-      if ((want == 1) != single) continue;
-      takes[at] = std::min(want, std::max(left, 0));
-      left -= takes[at];
+      const int want = pending(*running_[begin + at]) - takes[at];
+      if (want == 0 || (pending(*running_[begin + at]) == 1) != singles) continue;
+      const int some = std::min(want, std::max(left - leave, 0));
+      takes[at] += some, left -= some;
     }
-  }
+  };
+  take(true, for_prompts);
+  take(false, 0);
+  if (for_prompts > 0) take(true, 0);
   // Guesses have what is left when everybody has taken.
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t at = (i + turn) % count;
@@ -256,12 +264,33 @@ int Scheduler::plan_some(std::size_t begin, std::size_t end, std::size_t turn, i
   return budget - left;
 }
 
-// The same for the regular ones, running_[begin, end()), who go on next time where this step ended.
+// The same for the regular ones, running_[begin, end()), who go on next time where this step ended. The budget may be
+// less than one token each, for as long as anybody decodes: prompts have a quarter of it.
 int Scheduler::plan_in_turn(std::size_t begin, int budget) {
   const std::size_t before = work_.size();
-  const int used = plan_some(begin, running_.size(), turn_, budget);
+  const int used = plan_some(begin, running_.size(), turn_, budget, budget / 4);
   turn_ += work_.size() - before;
   return used;
+}
+
+// The fast ones' part of a step that runs to its end; what was taken. Leaves put_off_ above 0 where regular ones get
+// nothing of it.
+int Scheduler::plan_fast(int budget) {
+  int taken = plan_some(0, static_cast<std::size_t>(running(Priority::fast)), 0, budget);
+  if (limits_.alone_length <= 0) return taken;
+  int own = 0;
+  bool ends = true;
+  for (const Work& w : work_) {
+    if (!is_new(*w.sequence)) continue;
+    own += w.tokens;
+    ends = ends && w.tokens == pending(*w.sequence);
+  }
+  put_off_ = own > 0 && put_off_ < kPutOffMax ? put_off_ + 1 : 0;
+  if (put_off_ == 1 && ends && own <= kOwnMax) {
+    std::erase_if(work_, [](const Work& w) { return !is_new(*w.sequence); });
+    taken = own;
+  }
+  return taken;
 }
 
 std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
@@ -280,31 +309,25 @@ std::span<const Scheduler::Work> Scheduler::plan(double free_tokens) {
   // Fewer of many a step would cost too much of the rate where nothing is fixed.
   const int few = (running() + kFewShare - 1) / kFewShare;
   since_fast_ = fast > 0 ? 0 : std::min(since_fast_ + 1, kFastRecent);
-  if (fast == 0 && limits_.alone_length > 0 && since_fast_ < kFastRecent) {
-    allowance_ = 0;
-    plan_in_turn(0, std::clamp(static_cast<int>((limits_.alone_length - 1) * free_tokens), few,
-                               std::max(limits_.step_tokens_max, few)));
-    return work_;
-  }
-  if (fast == 0 || fast == running_.size() || limits_.fast_slowdown < 0) {
-    allowance_ = 0;
-    plan_some(0, running_.size(), 0, limits_.step_tokens_max);
+  const bool alone = fast == 0 && limits_.alone_length > 0 && since_fast_ < kFastRecent;
+  if (alone || fast == 0 || fast == running_.size() || limits_.fast_slowdown < 0) {
+    allowance_ = 0, put_off_ = 0;
+    if (alone) {
+      plan_in_turn(0, std::clamp(static_cast<int>((limits_.alone_length - 1) * free_tokens), few,
+                                 std::max(limits_.step_tokens_max, few)));
+    } else {
+      plan_some(0, running_.size(), 0, limits_.step_tokens_max);
+    }
     return work_;
   }
   // Where a step runs to its end, what was put off is made up for in small parts: another fast one may come meanwhile.
   const int most = limits_.alone_length > 0 ? std::max(few, kBesideMax) : limits_.step_tokens_max;
   // Room for what was saved up is kept, or a long row of fast prompts would fill every step.
   const int saved = std::min({static_cast<int>(allowance_), most, limits_.step_tokens_max / 2});
-  const int taken = plan_some(0, fast, 0, limits_.step_tokens_max - saved);
+  const int taken = plan_fast(limits_.step_tokens_max - saved);
   allowance_ += limits_.fast_slowdown * (free_tokens + taken);
   allowance_ = std::min(allowance_, static_cast<double>(limits_.step_tokens_max));
   const int may = std::min({static_cast<int>(allowance_), most, limits_.step_tokens_max - taken});
-  // The step that makes a fast one's first token is its own, unless regular ones have been put off too often; at first
-  // even other fast ones wait for it, who lose no more than a small step.
-  const auto prompt = [](const Work& w) { return w.tokens - w.guessed() > 1; };
-  const bool prompts = limits_.alone_length > 0 && std::ranges::any_of(work_, prompt);
-  put_off_ = prompts && put_off_ < kPutOffMax ? put_off_ + 1 : 0;
-  if (put_off_ == 1) std::erase_if(work_, std::not_fn(prompt));
   if (put_off_ == 0) allowance_ -= plan_in_turn(fast, may);
   return work_;
 }

@@ -12,7 +12,8 @@
 //
 // What makes fast fast: some places in the batch are not for regular sequences; a fast one that finds no pages takes
 // those of regular ones; while a fast one runs, regular ones get only so many tokens of a step as lengthen it by
-// `fast_slowdown`, and none of a step with a fast prompt, but kPutOffMax times in a row at most; and for kFastRecent
+// `fast_slowdown`, and none of a step towards a fast one's first token, but kPutOffMax times in a row at most (of such
+// a row's first step other fast ones get nothing either, if it is short and ends in that token); and for kFastRecent
 // steps after it was gone the regular ones' own steps are kept short (`alone_length`, or one kFewShare-th of those that
 // run), since the next fast one may come during any of them. What keeps regular ones from starving: that allowance is
 // never nothing and adds up from step to step, taken in turn; after kPassedOverMax fast admissions a regular one is
@@ -43,6 +44,7 @@ struct Sequence {
   int known = 0;      // of its pages, those that are in the tree: the first ones
   int reused = 0;     // tokens that others had computed when it was first admitted
   bool admitted = false;
+  std::size_t asked = 0;  // tokens when it arrived: none of its answer while it has no more
   // What may follow `tokens`, set before a plan: the plan computes as many of them behind the last token as there is
   // room for, takes nobody's pages for them, and leaves here those that it did take. The next one gives their pages
   // back.
@@ -59,7 +61,8 @@ class Scheduler {
     int batch_regular = 0;      // of batch_max, at most so many regular ones; 0: all
     double fast_slowdown = -1;  // of a step, as a share of its length without regular ones; < 0: any
     // For runners that cannot break off a step; 0: others. Of a step of regular ones alone, while fast ones come and
-    // go, in lengths of a step's fixed part; and the first step with a fast prompt is its own.
+    // go, in lengths of a step's fixed part; the first step with a fast prompt is its own, and whatever fast_slowdown
+    // allows, a step with fast ones has at most kBesideMax tokens of regular ones, or a kFewShare-th of those that run.
     double alone_length = 0;
   };
   static constexpr int kPassedOverMax = 8;
@@ -67,7 +70,8 @@ class Scheduler {
   static constexpr int kFastRecent = 1'000;
   static constexpr int kPutOffMax = 3;
   static constexpr int kFewShare = 8;
-  static constexpr int kBesideMax = 64;  // tokens, or one kFewShare-th, of regular ones in a step with fast ones
+  static constexpr int kBesideMax = 64;
+  static constexpr int kOwnMax = 256;  // tokens of a step that other fast ones wait for
   struct Work {
     Sequence* sequence;
     int tokens;  // compute tokens [computed, computed + tokens), the last guessed() of them being guesses
@@ -118,7 +122,8 @@ class Scheduler {
   void make_way(int pages);
   void trim(Sequence& sequence);
   int room_for_guesses(Sequence& sequence, int left);
-  int plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget);
+  int plan_some(std::size_t begin, std::size_t end, std::size_t turn, int budget, int for_prompts = 0);
+  int plan_fast(int budget);
   int plan_in_turn(std::size_t begin, int budget);
 
   PagePool& pages_;

@@ -23,7 +23,6 @@ int to_int(std::int64_t v) {
 
 constexpr int kInt8RowsMax = 32'768;  // a kernel's blocks are a row each
 constexpr int kTunedRowsMax = 512;    // with more, the library's choice is within a few percent
-constexpr std::int64_t kTunedWeightsMin = std::int64_t{1} << 20;  // of a matrix; a smaller one is read in no time
 
 // The library wants few different shapes, and e4m3 multiples of 16. Its one way to multiply e4m3 with scales a row
 // takes as long for 192 rows as for 256, or longer.
@@ -278,7 +277,7 @@ Result<void> CudaDecoder::tune() {
   if (!options_.tune) return {};
   Result<void> ok;
   const auto tune = [&](const Matrix& w, const DeviceBuffer& x, void* y, bool wide, int rows_most) {
-    if (std::int64_t{w.rows} * w.cols < kTunedWeightsMin) return;
+    if (std::int64_t{w.rows} * w.cols < options_.tuned_weights_min) return;
     for (int rows = 16; rows <= std::min(rows_most, kTunedRowsMax) && ok; rows += rows < 64 ? 16 : 64) {
       if (small(w, rows)) continue;
       const bool sums = w.format == Format::int8 && eight_bit(w, rows);
@@ -287,6 +286,7 @@ Result<void> CudaDecoder::tune() {
           sums ? sums_call(w, 0, rows, wide ? y : sums_.data()) : product_call(w, x.data(), rows, y, w.rows, wide);
       if (call.m != rows) continue;  // the same as for more
       ok = blas_->tune(stream_.get(), call);
+      if (!ok && ok.error().kind == core::ErrorKind::unsupported) ok = {};  // said when it is needed, if ever
     }
   };
   const CudaLayer& layer = weights_.layers.front();

@@ -151,6 +151,7 @@ TEST_F(W8A8Test, TriedWaysGiveTheSameIntegers) {
   EXPECT_GT(tuned.ways, 1);
   EXPECT_GT(tuned.best_ms, 0);
   EXPECT_LE(tuned.best_ms, tuned.first_ms);
+  ASSERT_EQ(cudaMemset(y_at.data(), 0, std::size_t{kRows} * kColumns * 4), cudaSuccess);
   EXPECT_EQ(product(), before);
 }
 
@@ -206,6 +207,16 @@ TEST_F(W8A8Test, APublishedCheckpointAnswersAsItWasMadeTo) {
 TEST_F(W8A8Test, SumsInPiecesAreTheSame) {
   // Room for 64 rows of the widest projection at a time: the 80 rows come in two pieces.
   EXPECT_EQ(last_logits({.int8_activations = true, .sums_bytes = 1}), last_logits({.int8_activations = true}));
+}
+
+// Every matrix's ways tried, in buffers for few rows: integers to the bit, others to their rounding.
+TEST_F(W8A8Test, SumsOfTriedWaysAreTheSame) {
+  EXPECT_EQ(last_logits({.int8_activations = true, .rows_max = 80, .tuned_weights_min = 0}),
+            last_logits({.int8_activations = true}));
+  for (const auto format : {cuda::Format::bf16, cuda::Format::fp8, cuda::Format::int4}) {
+    const auto tried = last_logits({.format = format, .rows_max = 80, .batch_max = 8, .tuned_weights_min = 0});
+    EXPECT_LT(relative_l2(tried, last_logits({.format = format, .tune = false})), 2e-2) << static_cast<int>(format);
+  }
 }
 
 }  // namespace

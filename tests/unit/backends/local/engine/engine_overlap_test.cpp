@@ -74,11 +74,14 @@ class WatchingSink final : public KeepingSink {
   explicit WatchingSink(const std::atomic<bool>& in_flight) : in_flight_(in_flight) {}
   void on_event(GenerateEvent&& event) noexcept override {
     if (beside_ + alone_ == 0) first_beside_ = in_flight_;
-    (event.kind != GenerateEvent::Kind::token ? last_beside_ : in_flight_ ? beside_ : alone_) += 1;
+    if (event.kind != GenerateEvent::Kind::token)
+      last_beside_ = in_flight_;
+    else
+      (in_flight_ ? beside_ : alone_) += 1;
     KeepingSink::on_event(std::move(event));
   }
-  int beside_ = 0, alone_ = 0, last_beside_ = 0;  // read when the request has ended
-  bool first_beside_ = false;
+  int beside_ = 0, alone_ = 0;  // read when the request has ended
+  bool first_beside_ = false, last_beside_ = false;
 
  private:
   const std::atomic<bool>& in_flight_;
@@ -106,6 +109,19 @@ TEST(EngineOverlap, TextIsMadeWhileTheNextStepIsComputed) {
   sink->wait();
   EXPECT_GT(sink->beside_, 20);
   EXPECT_LE(sink->alone_, 1) << "the last token alone, after which there is no step";
+}
+
+TEST(EngineOverlap, AnEndIsToldWhileOthersNextStepIsComputed) {
+  std::atomic<bool> in_flight{false};
+  const auto engine = load_overlapping({.batch_max = 2}, &in_flight);
+  auto longer = std::make_shared<WatchingSink>(in_flight), shorter = std::make_shared<WatchingSink>(in_flight);
+  ASSERT_TRUE(engine->submit(greedy(kPrompt, 60), longer));
+  ASSERT_TRUE(engine->submit(greedy(kPrompt, 5), shorter));
+  shorter->wait();
+  EXPECT_TRUE(shorter->last_beside_);
+  longer->wait();
+  EXPECT_FALSE(longer->last_beside_) << "no step comes after it";
+  EXPECT_LE(longer->alone_, 1) << "nor did the other's end make its text wait";
 }
 
 TEST(EngineOverlap, CancellingFreesThePagesWithinOneStep) {

@@ -198,25 +198,66 @@ TEST(SchedulerTiers, AFastPromptsStepIsItsOwnButNotForever) {
         << i;
 }
 
-// Another fast one decodes: it waits for the first step of a prompt, and for no more.
-TEST(SchedulerTiers, AFastPromptsFirstStepIsItsAlone) {
+std::vector<std::uint64_t> ids_of(std::span<const Scheduler::Work> work) {
+  std::vector<std::uint64_t> out;
+  for (const auto& item : work) out.push_back(item.sequence->id);
+  return out;
+}
+
+// Another fast one decodes: it waits for the step that ends in a newcomer's first token, and for no part of a long one.
+TEST(SchedulerTiers, AShortFastPromptsStepIsItsAlone) {
   PagePool pages(1'000);
-  Scheduler s(pages, {.batch_max = 16, .step_tokens_max = 32, .fast_slowdown = 0.2, .alone_length = 2});
+  Scheduler s(pages, {.batch_max = 16, .step_tokens_max = 64, .fast_slowdown = 0.2, .alone_length = 2});
   for (std::uint64_t id = 1; id <= 4; ++id) s.add(make(id, 1));
   s.add(make(8, 1, Priority::fast));
+  auto work = s.plan(50);
+  EXPECT_EQ(ids_of(work), (std::vector<std::uint64_t>{8})) << "one token, but its first";
+  advance(work);
   advance(s.plan(50));
-  s.add(make(9, 40, Priority::fast));
-  std::vector<std::vector<std::uint64_t>> steps;
-  for (int i = 0; i < 3; ++i) {
-    auto& ids = steps.emplace_back();
+  s.add(make(9, 20, Priority::fast));
+  work = s.plan(50);
+  EXPECT_EQ(ids_of(work), (std::vector<std::uint64_t>{9}));
+  advance(work);
+  work = s.plan(50);
+  EXPECT_EQ(work.size(), 6U) << "then everybody";
+  advance(work);
+  s.add(make(10, 100, Priority::fast));  // longer than a step
+  EXPECT_EQ(ids_of(s.plan(50)), (std::vector<std::uint64_t>{8, 9, 10}));
+}
+
+TEST(SchedulerTiers, EveryFastRequestsStepIsItsOwnThoughItEndsWithItsFirstToken) {
+  PagePool pages(1'000);
+  Scheduler s(pages, {.batch_max = 16, .step_tokens_max = 256, .fast_slowdown = 0.2, .alone_length = 2});
+  for (std::uint64_t id = 1; id <= 8; ++id) s.add(make(id, 1));
+  advance(s.plan(50));
+  for (std::uint64_t id = 20; id < 30; ++id) {
+    s.add(make(id, 10, Priority::fast));
     const auto work = s.plan(50);
-    for (const auto& item : work) ids.push_back(item.sequence->id);
+    EXPECT_EQ(tokens_of(work, Priority::regular), 0) << id;
+    advance(work);
+    s.remove(id);
+    advance(s.plan(50));
+  }
+}
+
+// The budget of a short step is less than a token for each that decodes.
+TEST(SchedulerTiers, ARegularPromptGoesOnBesideMoreDecodersThanAStepTakes) {
+  PagePool pages(10'000);
+  Scheduler s(pages, {.batch_max = 256, .step_tokens_max = 512, .fast_slowdown = 0.2, .alone_length = 1.5});
+  for (std::uint64_t id = 1; id <= 200; ++id) s.add(make(id, 1));
+  s.add(make(900, 1, Priority::fast));
+  advance(s.plan(150));
+  s.remove(900);
+  s.add(make(901, 300));
+  std::map<std::uint64_t, int> got;
+  for (int i = 0; i < 40; ++i) {
+    const auto work = s.plan(150);
+    ASSERT_EQ(tokens_of(work, Priority::regular), 75) << i;
+    for (const auto& item : work) got[item.sequence->id] += item.tokens;
     advance(work);
   }
-  EXPECT_EQ(steps[0], (std::vector<std::uint64_t>{9}));
-  EXPECT_EQ(steps[1], (std::vector<std::uint64_t>{8, 9})) << "the rest of the prompt, and whoever waited";
-  EXPECT_EQ(steps[2].front(), 8U);
-  EXPECT_EQ(steps[2].size(), 6U) << "and the regular ones";
+  EXPECT_GE(got[901], 300) << "a quarter of each step: 18 tokens";
+  for (std::uint64_t id = 1; id <= 200; ++id) EXPECT_GE(got[id], 10) << id;
 }
 
 TEST(SchedulerTiers, WhatWasPutOffIsNotMadeUpForAtOnceWhereStepsRunToTheirEnd) {
