@@ -12,7 +12,7 @@
 namespace ganglion::local {
 namespace {
 
-constexpr int kContext = 200, kPagesEach = 24;
+constexpr int kContext = 200, kPagesEach = 14;  // 58 GB of bf16 pages for all
 
 template <class T>
 T must(ganglion::core::Result<T> result) {
