@@ -123,7 +123,24 @@ bool JsonCursor::escape() {
   return true;
 }
 
-bool JsonCursor::string(JsonString& out) {
+bool JsonCursor::outlined_string(JsonString& out) {
+  return quoted(out) &&
+         outline_leaf(out.escaped ? JsonOutline::Kind::escaped : JsonOutline::Kind::plain, out.raw.data() - 1);
+}
+
+bool JsonCursor::outlined_key(JsonString& out) {
+  if (!quoted(out)) return false;
+  outline_->key(out);
+  return true;
+}
+
+// Not inlined: most who read numbers record nothing, and need no frame for it.
+[[gnu::noinline]] bool JsonCursor::outline_leaf(JsonOutline::Kind kind, const char* first) {
+  outline_->leaf(kind, first, p_);
+  return true;
+}
+
+bool JsonCursor::quoted(JsonString& out) {
   space();
   if (p_ == end_ || *p_ != '"' || !ok()) return fail("a string in double quotes");
   ++p_;
@@ -173,7 +190,7 @@ bool JsonCursor::number(std::string_view& text) {
   }
   p_ = p;
   text = {first, static_cast<std::size_t>(p - first)};
-  return true;
+  return outline_ == nullptr || outline_leaf(JsonOutline::Kind::plain, first);
 }
 
 bool JsonCursor::word(const char* text, std::size_t size) {
@@ -181,8 +198,9 @@ bool JsonCursor::word(const char* text, std::size_t size) {
   if (static_cast<std::size_t>(end_ - p_) < size || std::memcmp(p_, text, size) != 0) {
     return fail("true, false or null");
   }
+  const char* const first = p_;
   p_ += size;
-  return true;
+  return outline_ == nullptr || outline_leaf(JsonOutline::Kind::plain, first);
 }
 
 bool JsonCursor::boolean(bool& out) {

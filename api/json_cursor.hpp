@@ -2,7 +2,7 @@
 // A strict, forward-only reader of one JSON text: RFC 8259 grammar, no duplicate passes, no DOM, no allocation. Unlike
 // simdjson's DOM it hands out byte spans of the original (for in-place rewriting) and the exact place and reason of a
 // syntax error; UTF-8 is checked apart, by simdjson's vector code (valid_utf8). Tests and the fuzzer hold its verdicts
-// against simdjson's. Not thread-safe; the text must outlive the cursor.
+// against simdjson's. It can record where all values lie, in an outline. Not thread-safe; the text must outlive it.
 
 #include <array>
 #include <cstddef>
@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "api/json_outline.hpp"
 #include "core/error.hpp"
 #include "core/limits.hpp"
 
@@ -35,7 +36,11 @@ struct JsonString {
 
 class JsonCursor {
  public:
-  explicit JsonCursor(std::string_view text) : begin_(text.data()), p_(begin_), end_(begin_ + text.size()) {}
+  // Every value that is read, or skipped, with all that is in it, goes into `outline` if there is one.
+  explicit JsonCursor(std::string_view text, JsonOutline* outline = nullptr)
+      : begin_(text.data()), p_(begin_), end_(begin_ + text.size()), outline_(outline) {
+    if (outline_ != nullptr) outline_->start(text);
+  }
 
   // The type of the value that comes next (white space is skipped); none at the end or at a byte that begins no value.
   JsonType peek();
@@ -66,15 +71,21 @@ class JsonCursor {
 
  private:
   void space();
+  void close();
   bool open(char closing);
   bool more(char closing, const char* expected);
   bool member(JsonString& key);
+  bool quoted(JsonString& out);  // a key or a value, not recorded
+  bool outlined_key(JsonString& out);
+  bool outlined_string(JsonString& out);
+  bool outline_leaf(JsonOutline::Kind kind, const char* first);  // the value that ends at p_; returns true
   bool escape();
   bool word(const char* text, std::size_t size);
 
   const char* begin_;
   const char* p_;
   const char* end_;
+  JsonOutline* outline_;  // null: nothing is recorded
   const char* expected_ = nullptr;
   std::size_t depth_ = 0;
 };
@@ -111,15 +122,22 @@ inline JsonType JsonCursor::peek() {
   return kJsonTypeOf[static_cast<unsigned char>(*p_)];
 }
 
+// Steps over the closing bracket at p_.
+inline void JsonCursor::close() {
+  ++p_;
+  --depth_;
+  if (outline_ != nullptr) outline_->close(p_);
+}
+
 // Steps over the bracket at p_. False: what it opened is empty and closed again, or too deep.
 inline bool JsonCursor::open(char closing) {
   if (depth_ == core::kJsonDepthMax) return fail("at most 64 levels of nesting");
+  if (outline_ != nullptr) outline_->open(closing == '}' ? JsonOutline::Kind::object : JsonOutline::Kind::array, p_);
   ++depth_;
   ++p_;
   space();
   if (p_ == end_ || *p_ != closing) return true;
-  ++p_;
-  --depth_;
+  close();
   return false;
 }
 
@@ -132,15 +150,18 @@ inline bool JsonCursor::more(char closing, const char* expected) {
     return true;
   }
   if (*p_ != closing) return fail(expected);
-  ++p_;
-  --depth_;
+  close();
   return false;
+}
+
+inline bool JsonCursor::string(JsonString& out) {
+  return outline_ == nullptr ? quoted(out) : outlined_string(out);
 }
 
 inline bool JsonCursor::member(JsonString& key) {
   space();
   if (p_ == end_ || *p_ != '"') return fail("a key in double quotes");
-  if (!string(key)) return false;
+  if (!(outline_ == nullptr ? quoted(key) : outlined_key(key))) return false;
   space();
   if (p_ == end_ || *p_ != ':') return fail("':' after the key");
   ++p_;

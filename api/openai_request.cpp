@@ -281,8 +281,9 @@ bool RequestReader::read_encoding_format() {
 
 namespace ganglion::api {
 
-core::Result<RequestView> parse_request(Endpoint endpoint, std::string_view body, ParserScratch& scratch) {
-  return request::RequestReader{endpoint, body, scratch}.read();
+core::Result<RequestView> parse_request(Endpoint endpoint, std::string_view body, ParserScratch& scratch,
+                                        JsonOutline* outline) {
+  return request::RequestReader{endpoint, body, scratch, outline}.read();
 }
 
 }  // namespace ganglion::api

@@ -60,6 +60,8 @@ struct ParserScratch {
 // base_url, api_key) are unknown fields like any other: nothing here reads them.
 // Errors: invalid_json (line, column, byte; also bad UTF-8, depth > 64), invalid_value (param), missing_field (param).
 // A field that we read and that is given twice is invalid_value: two parsers would disagree on which one counts.
-core::Result<RequestView> parse_request(Endpoint endpoint, std::string_view body, ParserScratch& scratch);
+// `outline`, if given, is the body's where the body is accepted (at most JsonOutline::kTextBytesMax of it).
+core::Result<RequestView> parse_request(Endpoint endpoint, std::string_view body, ParserScratch& scratch,
+                                        JsonOutline* outline = nullptr);
 
 }  // namespace ganglion::api

@@ -72,8 +72,8 @@ constexpr std::uint64_t kChoicesMax = 128;
 
 class RequestReader {
  public:
-  RequestReader(Endpoint endpoint, std::string_view body, ParserScratch& scratch)
-      : body_(body), scratch_(scratch), cursor_(body) {
+  RequestReader(Endpoint endpoint, std::string_view body, ParserScratch& scratch, JsonOutline* outline)
+      : body_(body), scratch_(scratch), cursor_(body, outline) {
     view_.endpoint = endpoint;
   }
 
