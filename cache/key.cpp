@@ -1,5 +1,5 @@
-// See cache/key.hpp. Two walks: the first lists the values of the body in order (no recursion past the 64 levels that
-// the cursor allows), the second writes them with each object's members sorted. Linear in the body for any nesting.
+// See cache/key.hpp. The values of the body's outline are written with each object's members sorted; no recursion past
+// the 64 levels that the cursor allows. Linear in the body for any nesting.
 
 #include "cache/key.hpp"
 
@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <stdexcept>
 
 #include "api/json_cursor.hpp"
@@ -49,29 +48,13 @@ KeySeed KeySeed::random() {
   return seed;
 }
 
+// Writes the canonical text of an outlined body.
 struct Canonical {
   KeyMaker& maker;
-  std::string_view body;
-  api::JsonCursor cursor;
+  const api::JsonOutline& outline;
 
-  using Node = KeyMaker::Node;
-
-  std::string_view key(const Node& node) const {
-    const std::string_view from = node.key_escaped ? std::string_view{maker.keys_} : body;
-    return from.substr(node.key_begin, node.key_end - node.key_begin);
-  }
-
-  void set_key(Node& node, const api::JsonString& text) {
-    node.key_escaped = text.escaped;
-    if (text.escaped) {
-      node.key_begin = static_cast<std::uint32_t>(maker.keys_.size());
-      api::append_unescaped(maker.keys_, text.raw);
-      node.key_end = static_cast<std::uint32_t>(maker.keys_.size());
-    } else {
-      node.key_begin = static_cast<std::uint32_t>(text.raw.data() - body.data());
-      node.key_end = node.key_begin + static_cast<std::uint32_t>(text.raw.size());
-    }
-  }
+  using Node = api::JsonOutline::Node;
+  using Kind = api::JsonOutline::Kind;
 
   // Part of the body.
   void add(std::string_view part) {
@@ -106,61 +89,26 @@ struct Canonical {
     add(quoted.substr(begin));
   }
 
-  // Lists the value that comes next under `node`, then everything below it. False on a syntax error.
-  bool list(Node node) {
-    const std::size_t index = maker.nodes_.size();
-    const api::JsonType type = cursor.peek();
-    node.begin = static_cast<std::uint32_t>(cursor.offset());
-    node.kind = type == api::JsonType::object   ? '{'
-                : type == api::JsonType::array  ? '['
-                : type == api::JsonType::string ? '"'
-                                                : 'v';
-    maker.nodes_.push_back(node);
-    api::JsonString text;
-    switch (type) {
-      case api::JsonType::object:
-        for (bool more = cursor.begin_object(text); more; more = cursor.next_member(text)) {
-          Node member;
-          set_key(member, text);
-          if (!list(member)) return false;
-        }
-        break;
-      case api::JsonType::array:
-        for (bool more = cursor.begin_array(); more; more = cursor.next_element()) {
-          if (!list({})) return false;
-        }
-        break;
-      case api::JsonType::string:
-        if (cursor.string(text) && text.escaped) maker.nodes_[index].kind = 'e';
-        break;
-      default:
-        cursor.skip();
-    }
-    maker.nodes_[index].end = static_cast<std::uint32_t>(cursor.offset());
-    maker.nodes_[index].next = static_cast<std::uint32_t>(maker.nodes_.size());
-    return cursor.ok();
-  }
-
   void write(std::uint32_t index, bool top) {
-    const Node& node = maker.nodes_[index];
+    const Node& node = outline[index];
     std::string& out = maker.text_;
     switch (node.kind) {
-      case '{':
+      case Kind::object:
         write_object(index, top);
         break;
-      case '[':
+      case Kind::array:
         out.push_back('[');
-        for (std::uint32_t child = index + 1; child < node.next; child = maker.nodes_[child].next) {
+        for (std::uint32_t child = index + 1; child < node.next; child = outline[child].next) {
           if (child != index + 1) out.push_back(',');
           write(child, false);
         }
         out.push_back(']');
         break;
-      case 'e':
-        add_string(body.substr(node.begin, node.end - node.begin));
+      case Kind::escaped:
+        add_string(outline.value(node));
         break;
-      default:
-        add(body.substr(node.begin, node.end - node.begin));
+      case Kind::plain:
+        add(outline.value(node));
     }
   }
 
@@ -169,15 +117,15 @@ struct Canonical {
     std::vector<std::uint32_t>& order = maker.order_;
     const std::size_t first = order.size();
     bool sorted = true;
-    for (std::uint32_t child = index + 1; child < maker.nodes_[index].next; child = maker.nodes_[child].next) {
-      if (top && ignored_at_top(key(maker.nodes_[child]))) continue;
-      if (order.size() > first && key(maker.nodes_[child]) < key(maker.nodes_[order.back()])) sorted = false;
+    for (std::uint32_t child = index + 1; child < outline[index].next; child = outline[child].next) {
+      if (top && ignored_at_top(outline.key(outline[child]))) continue;
+      if (order.size() > first && outline.key(outline[child]) < outline.key(outline[order.back()])) sorted = false;
       order.push_back(child);
     }
     if (!sorted) {
       // Indices grow with the place in the text, so members of one name keep their order without a stable sort.
       std::sort(order.begin() + static_cast<std::ptrdiff_t>(first), order.end(), [&](std::uint32_t a, std::uint32_t b) {
-        const int compared = key(maker.nodes_[a]).compare(key(maker.nodes_[b]));
+        const int compared = outline.key(outline[a]).compare(outline.key(outline[b]));
         return compared != 0 ? compared < 0 : a < b;
       });
     }
@@ -185,11 +133,11 @@ struct Canonical {
     for (std::size_t i = first; i < order.size(); ++i) {
       if (i != first) maker.text_.push_back(',');
       const std::uint32_t child = order[i];
-      if (maker.nodes_[child].key_escaped) {
-        api::append_json_string(maker.text_, key(maker.nodes_[child]));
+      if (outline[child].key_escaped) {
+        api::append_json_string(maker.text_, outline.key(outline[child]));
       } else {
         maker.text_.push_back('"');
-        maker.text_.append(key(maker.nodes_[child]));
+        maker.text_.append(outline.key(outline[child]));
         maker.text_.push_back('"');
       }
       maker.text_.push_back(':');
@@ -253,18 +201,18 @@ StoreKey KeyMaker::store_key(const StoreSecret& secret) const {
 }
 
 core::Result<CacheKey> KeyMaker::from_body(const KeyScope& scope_, std::string_view body) {
-  if (body.size() > std::numeric_limits<std::uint32_t>::max() / 2) {
+  if (body.size() > api::JsonOutline::kTextBytesMax) {
     return core::fail(core::ErrorKind::payload_too_large, "the request body is too large to be cached");
   }
+  api::JsonCursor cursor{body, &outline_};
+  if (!cursor.skip() || !cursor.at_end()) return std::unexpected(api::json_error(body, cursor));
+  return from_outline(scope_, outline_);
+}
+
+CacheKey KeyMaker::from_outline(const KeyScope& scope_, const api::JsonOutline& outline) {
   scope(scope_, 'b');
-  nodes_.clear();
-  keys_.clear();
   order_.clear();
-  Canonical canonical{.maker = *this, .body = body, .cursor = api::JsonCursor{body}};
-  if (!canonical.list({}) || !canonical.cursor.at_end()) {
-    return std::unexpected(api::json_error(body, canonical.cursor));
-  }
-  canonical.write(0, true);
+  Canonical{.maker = *this, .outline = outline}.write(0, true);
   return hash();
 }
 

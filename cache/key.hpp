@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "api/json_outline.hpp"
 #include "api/types.hpp"
 #include "cache/store_key.hpp"
 #include "core/digest.hpp"
@@ -57,23 +58,18 @@ class KeyMaker {
 
   // `body` must be one that parse_request accepted: UTF-8, which is not checked again. Not JSON: invalid_json.
   core::Result<CacheKey> from_body(const KeyScope& scope, std::string_view body);
+  // The same for a body whose outline was recorded while it was read to its end; it is not scanned again.
+  CacheKey from_outline(const KeyScope& scope, const api::JsonOutline& outline);
   // cf-aig-cache-key: the caller's own key, still inside tenant, gateway, endpoint and model.
   CacheKey from_text(const KeyScope& scope, std::string_view text);
 
-  // The name in other tiers of what the last from_body or from_text made a key of. Its body must still be there.
+  // The name in other tiers of what the last from_... made a key of. Its body must still be there.
   StoreKey store_key(const StoreSecret& secret) const;
 
-  // The canonical text of the last from_body, for tests; the same holds.
+  // The canonical text of the last from_body or from_outline, for tests; the same holds.
   std::string canonical() const;
 
  private:
-  struct Node {
-    std::uint32_t key_begin = 0, key_end = 0;  // in the body, or in keys_ when key_escaped
-    std::uint32_t begin = 0, end = 0;          // the value, in the body
-    std::uint32_t next = 0;                    // the node after this one's descendants
-    bool key_escaped = false;
-    char kind = 0;  // '{' '[' '"', 'e' for a string with escapes, 'v' for a value that is copied
-  };
   friend struct Canonical;
 
   // A long value that was left in the body: it comes after so much of text_.
@@ -93,8 +89,7 @@ class KeyMaker {
   std::string text_;  // scope and canonical body without the runs
   std::vector<Run> runs_;
   std::size_t body_at_ = 0;
-  std::string keys_;
-  std::vector<Node> nodes_;
+  api::JsonOutline outline_;  // from_body's
   std::vector<std::uint32_t> order_;
 };
 

@@ -68,11 +68,25 @@ inline simdjson::error_code simdjson_verdict(std::string_view text) {
   return parser.parse(simdjson::padded_string(text)).error();
 }
 
-// Accepted bodies are JSON and stay so when rewritten; bodies refused as no JSON are none (or too deep).
+// The key of an outlined body is the body's.
+inline void check_outline_key(const api::JsonOutline& outline, std::string_view body) {
+  cache::KeyMaker maker{{.hash = 1, .check = 2}};
+  const cache::CacheKey outlined = maker.from_outline({}, outline);
+  const std::string canonical = maker.canonical();
+  const auto scanned = maker.from_body({}, body);
+  GW_ASSERT(scanned.has_value() && *scanned == outlined);
+  GW_ASSERT(maker.canonical() == canonical);
+}
+
+// Accepted bodies are JSON and stay so when rewritten; bodies refused as no JSON are none (or too deep). A scan that
+// records an outline comes to the same verdict, and its outline to the same cache key.
 inline void check_openai_request(std::string_view body) {
   api::ParserScratch scratch;
   for (const auto endpoint : {api::Endpoint::chat_completions, api::Endpoint::completions, api::Endpoint::embeddings}) {
+    api::JsonOutline outline;
     const auto view = api::parse_request(endpoint, body, scratch);
+    GW_ASSERT(api::parse_request(endpoint, body, scratch, &outline).has_value() == view.has_value());
+    if (view) check_outline_key(outline, body);
     if (!view) {
       const core::Error& error = view.error();
       GW_ASSERT(!error.message.empty());
