@@ -26,7 +26,7 @@ STAGES = [
     ("read and check the head", "net::Connection::read_head"),
     ("key check", "gateway::Authenticator::identify"),
     ("read and check the body", "api::parse_request"),
-    ("cache key", "cache::KeyMaker::from_body"),
+    ("cache key", "cache::KeyMaker::from_outline"),
     ("intent", "metering::Ledger::intent"),
     ("receive from the upstream", "net::UpstreamConnection::receive("),
     ("remove chunked coding", "net::UpstreamConnection::take_chunked"),

@@ -102,8 +102,8 @@ bool deterministic(const api::RequestView& request) {
 
 }  // namespace
 
-core::Result<CacheDecision> decide(const CacheOptions& options, const CachePolicy& policy, const CacheHeaders& headers,
-                                   const api::RequestView& request) {
+core::Result<CacheDecision> decide(const CacheOptions& options, const CachePolicy& policy,
+                                   const CacheHeaders& headers) {
   const auto ttl = read_ttl(headers);
   if (!ttl) return std::unexpected(ttl.error());
   const auto skip = read_skip(headers);
@@ -132,14 +132,17 @@ core::Result<CacheDecision> decide(const CacheOptions& options, const CachePolic
   constexpr std::chrono::seconds kKeyTtl{300};
   out.ttl = ttl->value_or(policy.ttl.count() == 0 && headers.key ? kKeyTtl : policy.ttl);
   if (out.ttl.count() == 0) return out;
-  if (policy.only_deterministic && !deterministic(request)) {
-    out.why = CacheWhy::not_deterministic;
-    return out;
-  }
   out.why = ttl->has_value() || policy.ttl.count() == 0 ? CacheWhy::header_ttl : CacheWhy::policy;
   out.lookup = !control.no_cache;
   out.store = !policy.keep_only_asked || ttl->has_value() || headers.key;
+  out.only_deterministic = policy.only_deterministic;
   return out;
+}
+
+void narrow(CacheDecision& decision, const api::RequestView& request) {
+  if (!decision.only_deterministic || deterministic(request)) return;
+  decision.lookup = decision.store = false;
+  decision.why = CacheWhy::not_deterministic;
 }
 
 }  // namespace ganglion::cache

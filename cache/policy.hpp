@@ -48,11 +48,16 @@ struct CacheDecision {
   std::vector<std::string> tags;
   Replay replay = Replay::at_once;
   CacheWhy why = CacheWhy::disabled;
+  bool only_deterministic = false;  // the policy's: narrow() holds the request to it
+
+  // A key of the body will be asked for.
+  bool keys_body() const { return (lookup || store) && custom_key.empty(); }
 };
 
-// A decision that looks up and does not store shares no upstream call either: every miss is a call of its own.
-// Errors: invalid_value, param naming the header.
-core::Result<CacheDecision> decide(const CacheOptions& options, const CachePolicy& policy, const CacheHeaders& headers,
-                                   const api::RequestView& request);
+// What policy and headers allow, before the body is looked at. A decision that looks up and does not store shares no
+// upstream call either: every miss is a call of its own. Errors: invalid_value, param naming the header.
+core::Result<CacheDecision> decide(const CacheOptions& options, const CachePolicy& policy, const CacheHeaders& headers);
+// What is left of it for this request.
+void narrow(CacheDecision& decision, const api::RequestView& request);
 
 }  // namespace ganglion::cache

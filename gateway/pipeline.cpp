@@ -171,10 +171,22 @@ boost::asio::awaitable<Worker::Done> Worker::read(Request& request) {
     if (auto held = request.ticket.reserve_body(body->size()); !held) co_return held;
   }
   request.body = *body;
-  auto view = api::parse_request(request.route.endpoint, request.body, request.scratch);
-  if (!view) co_return std::unexpected(std::move(view.error()));
+  co_return parse(request);
+}
+
+// Scanned once: where a cache key may be asked for, the scan also records what that needs.
+Worker::Done Worker::parse(Request& request) {
+  auto caching = cache::decide(services_.cache_options, request.runtime->snapshot().policy(request.who->gateway).cache,
+                               cache_headers(request.exchange.head()));
+  if (!caching) return std::unexpected(std::move(caching.error()));
+  const bool outline = caching->keys_body() && request.body.size() <= api::JsonOutline::kTextBytesMax;
+  auto view = api::parse_request(request.route.endpoint, request.body, request.scratch, outline ? &outline_ : nullptr);
+  if (!view) return std::unexpected(std::move(view.error()));
   request.view = *view;
-  co_return Done{};
+  request.outlined = outline ? outline_.sequence() : 0;
+  request.caching = *std::move(caching);
+  cache::narrow(request.caching, request.view);
+  return {};
 }
 
 Worker::Done Worker::resolve(Request& request) {
@@ -191,10 +203,6 @@ Worker::Done Worker::resolve(Request& request) {
   auto tier = choose_tier(request);
   if (!tier) return std::unexpected(std::move(tier.error()));
   request.tier = *tier;
-  auto caching = cache::decide(services_.cache_options, snapshot.policy(request.who->gateway).cache,
-                               cache_headers(request.exchange.head()), request.view);
-  if (!caching) return std::unexpected(std::move(caching.error()));
-  request.caching = *caching;
   if (request.caching.why == cache::CacheWhy::skipped) request.cache = metrics::CacheOutcome::skip;
   return {};
 }

@@ -54,6 +54,7 @@ struct Request {
   std::string budget_header;
   int turns = 0;  // flights followed whose leader had no budget
   cache::CacheDecision caching;
+  std::uint64_t outlined = 0;                    // which of the worker's outlines is the body's; 0: none
   std::optional<cache::SemanticPoint> semantic;  // of the question, where its answer may be found by similar ones
   std::optional<double> semantic_score;          // answered by a similar question's answer
   std::string_view stale;                        // x-ganglion-cache, where a stale answer is served
@@ -88,6 +89,7 @@ class Worker {
   boost::asio::awaitable<Done> serve(Request& request);
   static Done label(Request& request);
   boost::asio::awaitable<Done> read(Request& request);
+  Done parse(Request& request);
   Done resolve(Request& request);
   Done weigh(Request& request);
   // Nothing: shared limits have to be borrowed from first, so admit() is to be awaited.
@@ -109,6 +111,7 @@ class Worker {
   void record_replay(const Request& request, const Done& done);
 
   boost::asio::awaitable<Done> serve_from_cache(Request& request);
+  core::Result<cache::CacheKey> cache_key(const Request& request, const cache::KeyScope& scope);
   // A request as the cache knows it.
   struct Asked {
     cache::CacheKey key;
@@ -151,6 +154,7 @@ class Worker {
   std::shared_ptr<Runtime> runtime_;
   core::RequestIds ids_;
   cache::KeyMaker keys_;
+  api::JsonOutline outline_;                  // of the body that was read last for a key
   std::unique_ptr<cache::TierReader> tiers_;  // null: there are none below memory
   metrics::WorkerMetrics metrics_;
   AccessLog access_log_;

@@ -36,6 +36,13 @@ std::string free_usage_event(std::string_view usage_event) {
   return annotated(usage_event, [](const api::Usage&) { return 0; });
 }
 
+core::Result<cache::CacheKey> Worker::cache_key(const Request& request, const cache::KeyScope& scope) {
+  if (!request.caching.custom_key.empty()) return keys_.from_text(scope, request.caching.custom_key);
+  // Another request may have been read while this one waited.
+  if (request.outlined != 0 && request.outlined == outline_.sequence()) return keys_.from_outline(scope, outline_);
+  return keys_.from_body(scope, request.body);
+}
+
 boost::asio::awaitable<Worker::Done> Worker::serve_from_cache(Request& request) {
   const GatewayPolicy& policy = request.runtime->snapshot().policy(request.who->gateway);
   const cache::KeyScope scope{.tenant = request.who->tenant,
@@ -43,14 +50,10 @@ boost::asio::awaitable<Worker::Done> Worker::serve_from_cache(Request& request) 
                               .endpoint = request.route.endpoint,
                               .model = request.model->name,
                               .policy_version = request.runtime->snapshot().cache_version(policy, *request.model)};
+  auto key = cache_key(request, scope);
+  if (!key) co_return std::unexpected(std::move(key.error()));
   Asked asked;
-  if (!request.caching.custom_key.empty()) {
-    asked.key = keys_.from_text(scope, request.caching.custom_key);
-  } else if (auto made = keys_.from_body(scope, request.body)) {
-    asked.key = *made;
-  } else {
-    co_return std::unexpected(std::move(made.error()));
-  }
+  asked.key = *key;
   request.cache = metrics::CacheOutcome::miss;
   cache::Found found;
   if (request.caching.lookup) {

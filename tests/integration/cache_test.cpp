@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <future>
+#include <set>
 
 #include "tests/integration/answers.hpp"
 #include "tests/integration/harness.hpp"
@@ -423,6 +424,31 @@ TEST(CacheRedis, AStampedeOverTwoGatewaysIsOneCall) {
   for (RawSocket& client : clients) answered += body_of(client.read_message()) == Numbered::whole(before + 1) ? 1 : 0;
   EXPECT_EQ(answered, 2 * kEach);
   EXPECT_EQ(upstream.calls() - before, 1);
+}
+
+// The limits' slices come from Redis: between the scan of its body and its key a request waits, while others are read.
+TEST(CacheRedis, RequestsThatWaitBeforeTheirKeyKeepTheirOwn) {
+  RedisServer redis;
+  Numbered upstream;
+  RunningGateway gateway(shared(redis, upstream.port()) +
+                         "tenants: [{name: default, limits: {requests: 100000/min}}]\n");
+  EXPECT_TRUE(soon([&] { return gateway.metric("ganglion_limiter_gateways") == 1; }));
+  redis.stop();
+  constexpr int kQuestions = 12;
+  std::vector<RawSocket> clients;
+  for (int n = 0; n < kQuestions; ++n) {
+    clients.push_back(gateway.connect());
+    clients.back().send(RunningGateway::request("/v1/chat/completions", question(n)));
+  }
+  EXPECT_TRUE(soon([&] { return gateway.metric("ganglion_requests_in_flight") == kQuestions; }));
+  redis.resume();
+  std::set<std::string> answers;
+  for (int n = 0; n < kQuestions; ++n) {
+    const std::string answer = body_of(clients[static_cast<std::size_t>(n)].read_message());
+    EXPECT_TRUE(answers.insert(answer).second) << n << " has another's answer";
+    EXPECT_EQ(body_of(ask(gateway, n)), answer);
+  }
+  EXPECT_EQ(upstream.calls(), kQuestions);
 }
 
 TEST(CacheRedis, APurgeReachesTheOtherGateway) {

@@ -11,7 +11,9 @@ using std::chrono::seconds;
 
 core::Result<CacheDecision> run(const CacheHeaders& headers, const CachePolicy& policy = {}, bool enabled = true,
                                 const api::RequestView& request = {}) {
-  return decide({.enabled = enabled}, policy, headers, request);
+  auto decision = decide({.enabled = enabled}, policy, headers);
+  if (decision) narrow(*decision, request);
+  return decision;
 }
 
 TEST(CachePolicy, FollowsTheGatewayWithoutHeaders) {
