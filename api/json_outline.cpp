@@ -6,6 +6,13 @@
 #include "core/assert.hpp"
 
 namespace ganglion::api {
+namespace {
+
+// What is kept from text to text. A hostile text of 10 MB has five million values, 120 MB of nodes.
+constexpr std::size_t kNodesKept = 16'384;
+constexpr std::size_t kKeyBytesKept = 65'536;
+
+}  // namespace
 
 void JsonOutline::start(std::string_view text) {
   GW_ASSERT(text.size() <= kTextBytesMax);
@@ -13,6 +20,8 @@ void JsonOutline::start(std::string_view text) {
   ++sequence_;
   nodes_.clear();
   keys_.clear();
+  if (nodes_.capacity() > kNodesKept) nodes_.shrink_to_fit();
+  if (keys_.capacity() > kKeyBytesKept) keys_.shrink_to_fit();
   open_ = 0;
 }
 
