@@ -1,8 +1,9 @@
 #pragma once
-// A strict, forward-only reader of one JSON text: RFC 8259 grammar, no duplicate passes, no DOM, no allocation. Unlike
-// simdjson's DOM it hands out byte spans of the original (for in-place rewriting) and the exact place and reason of a
-// syntax error; UTF-8 is checked apart, by simdjson's vector code (valid_utf8). Tests and the fuzzer hold its verdicts
-// against simdjson's. It can record where all values lie, in an outline. Not thread-safe; the text must outlive it.
+// A strict, forward-only reader of one JSON text: RFC 8259 grammar, no duplicate passes, no DOM, no allocation of its
+// own. Unlike simdjson's DOM it hands out byte spans of the original (for in-place rewriting) and the exact place and
+// reason of a syntax error; UTF-8 is checked apart, by simdjson's vector code (valid_utf8). Tests and the fuzzer hold
+// its verdicts against simdjson's. It can record where all values lie, in an outline. Not thread-safe; the text must
+// outlive the cursor.
 
 #include <array>
 #include <cstddef>

@@ -8,8 +8,8 @@
 namespace ganglion::api {
 namespace {
 
-// What is kept from text to text. A hostile text of 10 MB has five million values, 120 MB of nodes.
-constexpr std::size_t kNodesKept = 16'384;
+// Of what is kept from text to text, 3 MB: prompts of token ids have as many values.
+constexpr std::size_t kNodesKept = std::size_t{1} << 17;
 constexpr std::size_t kKeyBytesKept = 65'536;
 
 }  // namespace
@@ -20,9 +20,15 @@ void JsonOutline::start(std::string_view text) {
   ++sequence_;
   nodes_.clear();
   keys_.clear();
-  if (nodes_.capacity() > kNodesKept) nodes_.shrink_to_fit();
-  if (keys_.capacity() > kKeyBytesKept) keys_.shrink_to_fit();
   open_ = 0;
+}
+
+void JsonOutline::trim() {
+  if (nodes_.capacity() <= kNodesKept && keys_.capacity() <= kKeyBytesKept) return;
+  nodes_ = {};
+  keys_ = {};
+  text_ = {};
+  ++sequence_;
 }
 
 void JsonOutline::key(const JsonString& key) {

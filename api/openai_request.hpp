@@ -1,7 +1,7 @@
 #pragma once
 // What the gateway must know of an OpenAI-dialect request body, found in one scan of the original bytes: the body is
 // checked as JSON to its end and never copied, so it can be forwarded as it came. Full native parse for our own engine:
-// api/chat_request.hpp. Sans-I/O, no state but the scratch buffers.
+// api/chat_request.hpp. Sans-I/O, no state but the scratch buffers and the outline.
 
 #include <cstdint>
 #include <optional>

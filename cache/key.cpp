@@ -11,6 +11,7 @@
 
 #include "api/json_cursor.hpp"
 #include "api/json_text.hpp"
+#include "core/assert.hpp"
 
 namespace ganglion::cache {
 namespace {
@@ -28,6 +29,8 @@ constexpr bool ignored_at_top(std::string_view key) {
 
 // Values from this size on are hashed where they lie in the body; what is shorter is gathered.
 constexpr std::size_t kInPlaceBytes = 512;
+constexpr std::size_t kTextKept = std::size_t{1} << 20;  // bytes, from key to key
+constexpr std::size_t kMembersKept = 65'536;
 constexpr std::size_t kHashStepBytes = 8192;  // both hashes read these while they are in the first cache
 
 }  // namespace
@@ -151,6 +154,8 @@ struct Canonical {
 void KeyMaker::scope(const KeyScope& scope, char form) {
   text_.clear();
   runs_.clear();
+  if (text_.capacity() > kTextKept) text_ = {};
+  if (order_.capacity() > kMembersKept) order_ = {};
   append_field(text_, scope.tenant);
   append_field(text_, scope.gateway);
   append_field(text_, scope.model);
@@ -205,11 +210,15 @@ core::Result<CacheKey> KeyMaker::from_body(const KeyScope& scope_, std::string_v
     return core::fail(core::ErrorKind::payload_too_large, "the request body is too large to be cached");
   }
   api::JsonCursor cursor{body, &outline_};
-  if (!cursor.skip() || !cursor.at_end()) return std::unexpected(api::json_error(body, cursor));
-  return from_outline(scope_, outline_);
+  const bool whole = cursor.skip() && cursor.at_end();
+  auto key = whole ? core::Result<CacheKey>{from_outline(scope_, outline_)}
+                   : core::Result<CacheKey>{std::unexpected(api::json_error(body, cursor))};
+  outline_.trim();  // what was made of it is in text_ and in the body
+  return key;
 }
 
 CacheKey KeyMaker::from_outline(const KeyScope& scope_, const api::JsonOutline& outline) {
+  GW_ASSERT(outline.size() != 0);
   scope(scope_, 'b');
   order_.clear();
   Canonical{.maker = *this, .outline = outline}.write(0, true);

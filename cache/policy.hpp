@@ -50,7 +50,7 @@ struct CacheDecision {
   CacheWhy why = CacheWhy::disabled;
   bool only_deterministic = false;  // the policy's: narrow() holds the request to it
 
-  // A key of the body will be asked for.
+  // A key of the body may be asked for.
   bool keys_body() const { return (lookup || store) && custom_key.empty(); }
 };
 

@@ -178,12 +178,15 @@ boost::asio::awaitable<Worker::Done> Worker::read(Request& request) {
 Worker::Done Worker::parse(Request& request) {
   auto caching = cache::decide(services_.cache_options, request.runtime->snapshot().policy(request.who->gateway).cache,
                                cache_headers(request.exchange.head()));
-  if (!caching) return std::unexpected(std::move(caching.error()));
-  const bool outline = caching->keys_body() && request.body.size() <= api::JsonOutline::kTextBytesMax;
+  const bool outline = caching && caching->keys_body() && request.body.size() <= api::JsonOutline::kTextBytesMax;
   auto view = api::parse_request(request.route.endpoint, request.body, request.scratch, outline ? &outline_ : nullptr);
   if (!view) return std::unexpected(std::move(view.error()));
   request.view = *view;
   request.outlined = outline ? outline_.sequence() : 0;
+  if (!caching) {
+    request.caching_error = std::move(caching.error());  // told when the model and the tier are known
+    return {};
+  }
   request.caching = *std::move(caching);
   cache::narrow(request.caching, request.view);
   return {};
@@ -203,6 +206,7 @@ Worker::Done Worker::resolve(Request& request) {
   auto tier = choose_tier(request);
   if (!tier) return std::unexpected(std::move(tier.error()));
   request.tier = *tier;
+  if (request.caching_error) return std::unexpected(*std::move(request.caching_error));
   if (request.caching.why == cache::CacheWhy::skipped) request.cache = metrics::CacheOutcome::skip;
   return {};
 }
@@ -323,6 +327,7 @@ boost::asio::awaitable<void> Worker::answer_error(Request& request) {
 }
 
 void Worker::finish(Request& request) {
+  outline_.trim();
   const core::SteadyTime now = std::chrono::steady_clock::now();
   const core::SteadyTime began = request.exchange.received_at();
   const bool failed = request.error.kind != ErrorKind::kCount;

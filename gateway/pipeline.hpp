@@ -55,6 +55,7 @@ struct Request {
   int turns = 0;  // flights followed whose leader had no budget
   cache::CacheDecision caching;
   std::uint64_t outlined = 0;                    // which of the worker's outlines is the body's; 0: none
+  std::optional<core::Error> caching_error;      // of its cache headers
   std::optional<cache::SemanticPoint> semantic;  // of the question, where its answer may be found by similar ones
   std::optional<double> semantic_score;          // answered by a similar question's answer
   std::string_view stale;                        // x-ganglion-cache, where a stale answer is served

@@ -358,7 +358,7 @@ TEST(Pipeline, StreamsAreSharedAndTheFirstClientMayLeave) {
   std::this_thread::sleep_for(50ms);
   go_on.set_value();
   for (RawSocket& follower : followers) {
-    EXPECT_NE(follower.read_until("[DONE]").find("second"), std::string::npos);
+    EXPECT_NE(follower.read_until("[DONE]\n\n\r\n0\r\n\r\n").find("second"), std::string::npos) << "to its end";
   }
   followers.clear();
   EXPECT_EQ(upstream.requests().size(), 1U);
@@ -397,6 +397,11 @@ TEST(Pipeline, ErrorsHaveOpenAIsShape) {
   expect(gateway.post("/v1/chat/completions", "{}", "Content-Encoding: gzip\r\n"), 415, "unsupported_media_type");
   expect(gateway.chat("", "x-neuron-tier: warp\r\n"), 400, "invalid_value");
   expect(gateway.chat("", "cf-aig-cache-ttl: soon\r\n"), 400, "invalid_value");
+  // What is wrong in the body and with the model is told before it.
+  expect(gateway.post("/v1/chat/completions", "{", "cf-aig-cache-ttl: soon\r\n"), 400, "invalid_json");
+  expect(gateway.post("/v1/chat/completions", R"({"model":"x","messages":[{"role":"user","content":"a"}]})",
+                      "cf-aig-cache-ttl: soon\r\n"),
+         404, "model_not_found");
   expect(gateway.get("/nowhere"), 404, "not_found");
   expect(gateway.get("/v1/embeddings"), 405, "method_not_allowed");
   expect(gateway.chat(), 502, "upstream_unreachable");

@@ -122,6 +122,23 @@ TEST(JsonOutline, OneTextLeavesNothingToTheNext) {
 }
 
 // What is recorded must not change what is read.
+TEST(JsonOutline, ALargeTextsNodesAreGivenBackAndASmallOnesStay) {
+  JsonOutline outline;
+  std::string large = "[1";
+  for (int i = 0; i < 200'000; ++i) large += ",1";
+  large += "]";
+  for (const std::string& text : {std::string{"[1,2]"}, large}) {
+    JsonCursor cursor{text, &outline};
+    ASSERT_TRUE(cursor.skip());
+    const std::uint32_t size = outline.size();
+    const std::uint64_t sequence = outline.sequence();
+    outline.trim();
+    const bool stays = text.size() < 100;
+    EXPECT_EQ(outline.size(), stays ? size : 0);
+    EXPECT_EQ(outline.sequence() == sequence, stays);
+  }
+}
+
 TEST(JsonOutline, ChangesNoVerdict) {
   const std::string deep = R"({"x":)" + std::string(64, '[') + std::string(64, ']') + "}";
   const std::vector<std::string> bad = {deep,
