@@ -32,29 +32,13 @@
 #include "backends/local/models/cuda/cuda_decoder.hpp"
 #include "bench/cuda/engine_part.hpp"
 #include "bench/cuda/ladder.cuh"
+#include "bench/cuda/measure.hpp"
 
 namespace {
 
 using namespace ganglion::local;
+using namespace ganglion::local::bench;
 namespace cuda = ganglion::local::cuda;
-
-[[noreturn]] void die(const std::string& what) {
-  std::printf("FAILED: %s\n", what.c_str());
-  std::exit(1);
-}
-void must(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) die(std::string(what) + ": " + cudaGetErrorName(status));
-}
-template <class T>
-T must(ganglion::core::Result<T> result) {
-  if (!result) die(result.error().message);
-  if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
 
 struct Bench {
   Arena arena{0};
@@ -387,13 +371,6 @@ void linear_rates(Bench& b) {
 }
 
 // ---- whole steps ----
-
-ModelConfig llama_2_7b(int layers) {
-  ModelConfig c;
-  c.vocab_size = 32000, c.hidden_size = 4096, c.layers = layers, c.heads = c.kv_heads = 32, c.head_dim = 128;
-  c.intermediate_size = 11008, c.max_position = 4096;
-  return c;
-}
 
 struct Sequence7b {
   std::vector<std::int32_t> tokens, pages;

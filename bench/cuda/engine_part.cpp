@@ -1,6 +1,7 @@
 // See engine_part.hpp.
 
 #include "bench/cuda/engine_part.hpp"
+#include "bench/cuda/measure.hpp"
 
 #include <algorithm>
 #include <array>
@@ -19,16 +20,8 @@
 namespace {
 
 using namespace ganglion::local;
+using namespace ganglion::local::bench;
 namespace core = ganglion::core;
-
-template <class T>
-T must(core::Result<T> result) {
-  if (!result) {
-    std::fprintf(stderr, "bench_gpu: %s\n", result.error().message.c_str());
-    std::exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
 
 // A runner that claims not to overlap: the same work, text after each step.
 class Serial final : public Runner {

@@ -8,9 +8,12 @@
 
 #include "backends/local/models/cuda/cuda_decoder.hpp"
 #include "bench/cuda/engine_part.hpp"
+#include "bench/cuda/measure.hpp"
 
 namespace ganglion::local {
 namespace {
+
+using bench::must;
 
 struct Case {
   const char* name;
@@ -41,15 +44,6 @@ ModelConfig mixtral_8x7b() {
   return c;
 }
 
-template <class T>
-T must(ganglion::core::Result<T> result) {
-  if (!result) {
-    std::fprintf(stderr, "families: %s\n", result.error().message.c_str());
-    std::exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
-
 double step_ms(CudaDecoder& d, int batch, int tokens, int context) {
   std::vector<std::vector<std::int32_t>> ids(static_cast<std::size_t>(batch)), pages(ids.size());
   int page = 0;
@@ -57,20 +51,16 @@ double step_ms(CudaDecoder& d, int batch, int tokens, int context) {
     for (int t = 0; t < context + tokens + 16; t += 16) table.push_back(page++);
   }
   const CudaDecoder::SampleSpec greedy;
-  std::vector<double> ms;
-  for (int i = 0; i < 20; ++i) {
-    std::vector<CudaDecoder::Slice> slices;
+  std::vector<CudaDecoder::Slice> slices;
+  return bench::step_ms(d, 20, [&](int i) -> std::span<const CudaDecoder::Slice> {
+    slices.clear();
     for (std::size_t s = 0; s < ids.size(); ++s) {
       ids[s].clear();
       for (int t = 0; t < tokens; ++t) ids[s].push_back((i * 977 + static_cast<int>(s) * 131 + t * 31) % 32000);
       slices.push_back({ids[s], pages[s].data(), context, true, &greedy});
     }
-    must(d.submit(slices));
-    must(d.collect());
-    if (i > 3) ms.push_back(d.last_step_ms());
-  }
-  std::ranges::nth_element(ms, ms.begin() + static_cast<std::ptrdiff_t>(ms.size() / 2));
-  return ms[ms.size() / 2];
+    return slices;
+  });
 }
 
 }  // namespace
@@ -78,6 +68,7 @@ double step_ms(CudaDecoder& d, int batch, int tokens, int context) {
 
 void families_part(double read_gb) {
   using namespace ganglion::local;
+  using bench::must;
   const Case cases[] = {{"gemma2-9b bf16", gemma2_9b(), cuda::Format::bf16},
                         {"gemma2-9b fp8", gemma2_9b(), cuda::Format::fp8},
                         {"gemma2-9b int4", gemma2_9b(), cuda::Format::int4},

@@ -11,25 +11,13 @@
 #include "backends/local/models/cuda/cuda_bert.hpp"
 #include "backends/local/models/cuda/cuda_ranks.hpp"
 #include "bench/cuda/engine_part.hpp"
+#include "bench/cuda/measure.hpp"
 
 namespace {
 
 using namespace ganglion::local;
+using namespace ganglion::local::bench;
 namespace core = ganglion::core;
-
-template <class T>
-T must(core::Result<T> result) {
-  if (!result) {
-    std::printf("FAILED: %s\n", result.error().message.c_str());
-    std::exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
 
 double seconds_of(const std::function<void()>& work) {
   const auto begin = std::chrono::steady_clock::now();
@@ -105,9 +93,7 @@ void ranks_part(int layers) {
     std::printf("ranks: there is one GPU only\n");
     return;
   }
-  ModelConfig c;
-  c.vocab_size = 32'000, c.hidden_size = 4'096, c.layers = layers, c.heads = c.kv_heads = 32, c.head_dim = 128;
-  c.intermediate_size = 11'008, c.max_position = 4'096;
+  const ModelConfig c = llama_2_7b(layers);
   for (const cuda::Format format : {cuda::Format::bf16, cuda::Format::fp8}) {
     double alone[5] = {};
     for (const std::size_t count : {1U, 2U}) {

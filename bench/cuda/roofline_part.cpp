@@ -16,28 +16,17 @@
 #include "backends/local/device/stream.hpp"
 #include "backends/local/kernels/cuda/kernels.hpp"
 #include "bench/cuda/engine_part.hpp"
+#include "bench/cuda/measure.hpp"
 
 namespace {
 
 using namespace ganglion::local;
+using namespace ganglion::local::bench;
 namespace core = ganglion::core;
 using cuda::Format;
 
 constexpr int kWidth = 4'096, kInner = 11'008, kHeads = 32, kDim = 128, kVocab = 32'000, kContext = 512;
 constexpr int kSets = 6;
-
-[[noreturn]] void die(const std::string& what) {
-  std::printf("FAILED: %s\n", what.c_str());
-  std::exit(1);
-}
-void must(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) die(std::string(what) + ": " + cudaGetErrorName(status));
-}
-template <class T>
-T must(core::Result<T> result) {
-  if (!result) die(result.error().message);
-  if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
 
 class Roofline {
  public:

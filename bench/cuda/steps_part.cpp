@@ -8,40 +8,28 @@
 
 #include "backends/local/models/cuda/cuda_decoder.hpp"
 #include "bench/cuda/engine_part.hpp"
+#include "bench/cuda/measure.hpp"
 
 namespace ganglion::local {
 namespace {
 
-constexpr int kContext = 200, kPagesEach = 14;  // 58 GB of bf16 pages for all
+using bench::must;
 
-template <class T>
-T must(ganglion::core::Result<T> result) {
-  if (!result) {
-    std::fprintf(stderr, "steps: %s\n", result.error().message.c_str());
-    std::exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
+constexpr int kContext = 200, kPagesEach = 14;  // 58 GB of bf16 pages for all
 
 // Milliseconds of a step of `decoding` sequences and a prompt of `prompt` tokens.
 double step_ms(CudaDecoder& d, int decoding, int prompt) {
   std::vector<std::int32_t> ids(static_cast<std::size_t>(std::max(prompt, 1))), pages;
   for (int i = 0; i < (decoding + 1) * kPagesEach; ++i) pages.push_back(i);
+  const auto page_from = [&](int s) { return pages.data() + static_cast<std::ptrdiff_t>(s) * kPagesEach; };
   const CudaDecoder::SampleSpec greedy;
-  std::vector<double> ms;
-  for (int i = 0; i < 12; ++i) {
+  std::vector<CudaDecoder::Slice> slices;
+  for (int s = 0; s < decoding; ++s) slices.push_back({std::span(ids).first(1), page_from(s), kContext, true, &greedy});
+  if (prompt > 0) slices.push_back({ids, page_from(decoding), 0, true, &greedy});
+  return bench::step_ms(d, 12, [&](int i) -> std::span<const CudaDecoder::Slice> {
     for (std::size_t t = 0; t < ids.size(); ++t) ids[t] = static_cast<std::int32_t>((i * 977 + 31 * t) % 32'000);
-    std::vector<CudaDecoder::Slice> slices;
-    const auto page_from = [&](int s) { return pages.data() + static_cast<std::ptrdiff_t>(s) * kPagesEach; };
-    for (int s = 0; s < decoding; ++s)
-      slices.push_back({std::span(ids).first(1), page_from(s), kContext, true, &greedy});
-    if (prompt > 0) slices.push_back({ids, page_from(decoding), 0, true, &greedy});
-    must(d.submit(slices));
-    must(d.collect());
-    if (i > 3) ms.push_back(d.last_step_ms());
-  }
-  std::ranges::nth_element(ms, ms.begin() + static_cast<std::ptrdiff_t>(ms.size() / 2));
-  return ms[ms.size() / 2];
+    return slices;
+  });
 }
 
 }  // namespace
@@ -49,9 +37,8 @@ double step_ms(CudaDecoder& d, int decoding, int prompt) {
 
 void steps_part(int layers) {
   using namespace ganglion::local;
-  ModelConfig c;
-  c.vocab_size = 32'000, c.hidden_size = 4'096, c.layers = layers, c.heads = c.kv_heads = 32, c.head_dim = 128;
-  c.intermediate_size = 11'008, c.max_position = 4'096;
+  using bench::must;
+  const ModelConfig c = bench::llama_2_7b(layers);
   struct Case {
     const char* name;
     cuda::Format format;

@@ -42,7 +42,7 @@ struct CudaOptions {
   int context_max = 0;  // tokens of one sequence; 0: the model's
   bool graphs = true;
   bool whole = true;  // decode steps of few sequences in one kernel, where that can be
-  bool tune = true;   // try the library's ways to multiply few rows at load, some 0.2 s for a 7 B model
+  bool tune = true;   // try the library's ways to multiply few rows at load
   std::int64_t tuned_weights_min = std::int64_t{1} << 20;  // of a matrix; a smaller one is read in no time
   bool sleep = true;                                       // collect() sleeps instead of spinning
   int ring_stages = 0;  // of the streaming products, for measurements; 0: what is usual for each shape
