@@ -1,9 +1,10 @@
-# nvcc for the .cu files: C++20 with g++ as host compiler, machine code for sm_80 and sm_90 and PTX for what comes later.
+# nvcc for the .cu files: C++20 with g++ as host compiler, machine code for sm_80 and sm_90 (with the instructions that
+# are this architecture's alone, hence the a) and PTX for what comes later.
 # Nothing of CUDA but its headers and the static runtime is needed to build; cuBLASLt and the driver are found at run
 # time, so a binary with CUDA starts where neither is installed.
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 90-virtual)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual)
 endif()
 find_program(GANGLION_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME /usr/local/cuda PATH_SUFFIXES bin)
 if(NOT GANGLION_NVCC)

@@ -11,6 +11,7 @@ add_library(ganglion_local_cuda_kernels STATIC
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/experts_tiles.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/pack.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/product.cu
+  ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/product_eight_bit.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/product_stream.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/rows.cu
   ${CMAKE_CURRENT_LIST_DIR}/kernels/cuda/rows_general.cu

@@ -4,6 +4,7 @@ set_target_properties(bench_gpu_ladder PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD
 target_include_directories(bench_gpu_ladder PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../..)
 target_compile_options(bench_gpu_ladder PRIVATE ${GANGLION_CUDA_OPTIONS})
 add_executable(bench_gpu ${CMAKE_CURRENT_LIST_DIR}/bench_gpu.cpp ${CMAKE_CURRENT_LIST_DIR}/engine_part.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/eight_bit_part.cpp
   ${CMAKE_CURRENT_LIST_DIR}/families_part.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models_part.cpp
   ${CMAKE_CURRENT_LIST_DIR}/roofline_part.cpp

@@ -12,5 +12,7 @@ void bert_part(double bf16_tflop, double read_gb);
 void ranks_part(int layers);
 // roofline_part.cpp: every kernel of a step against its floor.
 void roofline_part(int multiprocessors, double read_gb, double bf16_tflop, double fp8_tflop);
+// eight_bit_part.cpp: products of few rows in fp8, ours beside the library's.
+void eight_bit_part(int multiprocessors, double read_gb);
 // steps_part.cpp: what a step lasts by its rows, with the library's first choices and with the tried ones.
 void steps_part(int layers);

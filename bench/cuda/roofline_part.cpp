@@ -1,4 +1,4 @@
-// Every kernel of a step of Llama-2-7B in fp8 (weights, activations past 16 rows, bf16 pages), one by one: bytes that
+// Every kernel of a step of Llama-2-7B in fp8 (weights, activations past 8 rows, bf16 pages), one by one: bytes that
 // it must move and operations that it must do, its time, and which share of the larger floor that is. Each is repeated
 // over several sets of inputs, which together are more than the cache holds.
 
@@ -70,12 +70,14 @@ class Roofline {
     const int blocks = cuda::decode_blocks(sequences_, kHeads, kHeads);
     partial_ = room(static_cast<std::size_t>(cuda::decode_partial_floats(blocks, kDim, splits_)) * 4);
     arrived_ = room(static_cast<std::size_t>(blocks) * 4);
+    eight_partial_ = room(static_cast<std::size_t>(cuda::eight_bit_partial_bytes(multiprocessors)));
+    eight_arrived_ = room(std::size_t{cuda::kEightBitTilesMax} * 4);
     must(cudaDeviceSynchronize(), "inputs");
   }
 
   void run() {
     const double r = rows_, w = kWidth;
-    const bool few = rows_ <= 8, eight = rows_ > 16;
+    const bool few = rows_ <= 8, eight = rows_ > cuda::kFusedRowsMax;
     const double act = eight ? 1 : 2;
     row("embedding, angles", r * (w * 6 + kDim * 4), 0, 0, [&](int) {
       return cuda::embed({stream_.get()}, {.table = weights_.data(),
@@ -187,19 +189,37 @@ class Roofline {
   }
 
   void product(const char* name, int n, int k, cuda::Epilogue epilogue) {
-    const double bytes = static_cast<double>(n) * k + static_cast<double>(rows_) * (k * (rows_ > 16 ? 1 : 2) + n * 2),
+    const double bytes = static_cast<double>(n) * k +
+                         static_cast<double>(rows_) * (k * (rows_ > cuda::kFusedRowsMax ? 1 : 2) + n * 2),
                  flop = 2.0 * rows_ * n * k;
     const auto weights = [&](int set) {
       return weights_.as<char>() + static_cast<std::int64_t>(set) * 2 * kInner * kWidth * (n > 2 * kInner ? 0 : 1);
     };
-    if (rows_ > 16) {
+    void* const y = n == kVocab ? logits_.data() : wide_.data();
+    if (rows_ > cuda::kFusedRowsMax && rows_ <= cuda::kEightBitRowsMax) {
+      row(name, bytes, flop, fp8_, [&](int set) {
+        const cuda::EightBitProduct p{
+            .w = {.format = Format::fp8, .data = weights(set), .scales = weight_scales_.data(), .rows = n, .cols = k},
+            .x = eight_.data(),
+            .x_scales = scales_.as<float>(),
+            .rows = rows_,
+            .y = y,
+            .y_stride = n,
+            .wide = n == kVocab,
+            .partial = eight_partial_.as<float>(),
+            .arrived = eight_arrived_.as<std::uint32_t>()};
+        return cuda::eight_bit_product({stream_.get(), true}, p, multiprocessors_);
+      });
+      return;
+    }
+    if (rows_ > cuda::kEightBitRowsMax) {
       row(name, bytes, flop, fp8_, [&](int set) {
         const Blas::Call call{.input = Blas::Input::fp8,
                               .x = eight_.data(),
                               .w = weights(set),
                               .x_scales = scales_.as<float>(),
                               .w_scales = weight_scales_.as<float>(),
-                              .y = n == kVocab ? logits_.data() : wide_.data(),
+                              .y = y,
                               .m = rows_,
                               .n = n,
                               .k = k,
@@ -272,7 +292,7 @@ class Roofline {
   DeviceBuffer hidden_, normed_, wide_, gated_, added_, eight_, scales_, query_, attended_, logits_, cos_, sin_,
       results_;
   DeviceBuffer weights_, weight_scales_, store_, positions_, from_, row_pages_, table_, tiles_, samples_, ones_;
-  DeviceBuffer partial_, arrived_;
+  DeviceBuffer partial_, arrived_, eight_partial_, eight_arrived_;
 };
 
 }  // namespace

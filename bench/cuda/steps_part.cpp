@@ -48,13 +48,13 @@ void steps_part(int layers) {
   for (const Case& of : {Case{"fp8 ", cuda::Format::fp8, cuda::KvFormat::fp8, false},
                          Case{"bf16", cuda::Format::bf16, cuda::KvFormat::bf16, false},
                          Case{"w8a8", cuda::Format::int8, cuda::KvFormat::bf16, true}}) {
-    for (const bool tune : {false, true}) {
+    for (const bool own : {false, true}) {
       auto d = must(CudaDecoder::random(c,
                                         {.format = of.format,
                                          .int8_activations = of.int8_activations,
                                          .kv = of.kv,
                                          .batch_max = 520,
-                                         .tune = tune,
+                                         .eight_bit_rows_max = own ? cuda::kEightBitRowsMax : 0,
                                          .sleep = false},
                                         7));
       must(d->reserve_pages(513 * kPagesEach));
@@ -62,11 +62,11 @@ void steps_part(int layers) {
         std::printf("tuned %s %3d x %5d x %5d: %5.1f us, the first of %d ways %5.1f\n", of.name, t.m, t.n, t.k,
                     1e3 * t.best_ms, t.ways, 1e3 * t.first_ms);
       }
-      std::printf("steps %s %s, ms by sequences:", of.name, tune ? "tried" : "first choices");
+      std::printf("steps %s %s, ms by sequences:", of.name, own ? "own" : "library");
       for (const int rows : {1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512}) {
         std::printf("  %d %.2f", rows, step_ms(*d, rows, 0));
       }
-      std::printf("\nsteps %s %s, ms by sequences beside a prompt of 128:", of.name, tune ? "tried" : "first choices");
+      std::printf("\nsteps %s %s, ms by sequences beside a prompt of 128:", of.name, own ? "own" : "library");
       for (const int rows : {0, 1, 2, 8, 32, 64, 128}) std::printf("  %d %.2f", rows, step_ms(*d, rows, 128));
       std::printf("\n");
     }

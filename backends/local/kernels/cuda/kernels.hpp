@@ -112,6 +112,27 @@ cudaError_t product(Queue, const Product&);
 bool stream_product_fits(const Product&);
 cudaError_t stream_product(Queue, const Product&, int multiprocessors, int stages);
 
+// y = x w^T with both in 8 bits, e4m3 or int8 (sums in fp32, or exact in int32), times the scales of both (+ bias).
+inline constexpr int kEightBitRowsMax = 64;
+inline constexpr int kEightBitTilesMax = 4096;  // of 128 weight rows
+struct EightBitProduct {
+  Matrix w;                         // fp8 or int8
+  const void* x = nullptr;          // of the same type, [rows][w.cols]
+  const float* x_scales = nullptr;  // one a row
+  int rows = 0;                     // at most kEightBitRowsMax
+  void* y = nullptr;                // bf16, or fp32 when `wide`; [rows][y_stride], w.rows columns are written
+  int y_stride = 0;                 // even
+  bool wide = false;
+  float* partial = nullptr;          // eight_bit_partial_bytes()
+  std::uint32_t* arrived = nullptr;  // kEightBitTilesMax counters, zero before and after
+};
+constexpr std::int64_t eight_bit_partial_bytes(int multiprocessors) {
+  return std::int64_t{2} * multiprocessors * 128 * kEightBitRowsMax * 4;
+}
+// Compute capability 9.0 and nothing else: its matrix instructions are no later card's.
+bool eight_bit_product_fits(const Matrix& w, int rows, int capability);
+cudaError_t eight_bit_product(Queue, const EightBitProduct&, int multiprocessors);
+
 // ---- rows ----
 
 struct Embed {

@@ -194,6 +194,7 @@ Result<void> CudaDecoder::reserve_rows() {
     DeviceBuffer& to;
     std::size_t bytes;
   };
+  const bool streams = streams_eight_bit(layer.qkv, 1) || streams_eight_bit(weights_.head, 1);
   const std::size_t parts = of(cuda::decode_partial_floats(4 * multiprocessors_, width, 1)) * 4;
   const Want wants[] = {
       {hidden_, rows * of(config_.hidden_size) * 4},
@@ -209,6 +210,8 @@ Result<void> CudaDecoder::reserve_rows() {
       {sin_, rows * of(dim / 2) * 4},
       {eight_, rows * of(widest)},
       {eight_scales_, rows * 4},
+      {eight_partial_, streams ? of(cuda::eight_bit_partial_bytes(multiprocessors_)) : 1},
+      {eight_arrived_, streams ? of(cuda::kEightBitTilesMax) * 4 : 1},
       {sums_, std::max<std::size_t>(sums, 1)},
       {logits_, std::max<std::size_t>(of(samples) * of(weights_.head.rows) * 4, 1)},
       {partial_, parts},

@@ -43,6 +43,7 @@ struct CudaOptions {
   bool graphs = true;
   bool whole = true;  // decode steps of few sequences in one kernel, where that can be
   bool tune = true;   // try the library's ways to multiply few rows at load
+  int eight_bit_rows_max = cuda::kEightBitRowsMax;  // past them products of 8 by 8 bits are the library's
   std::int64_t tuned_weights_min = std::int64_t{1} << 20;  // of a matrix; a smaller one is read in no time
   bool sleep = true;                                       // collect() sleeps instead of spinning
   int ring_stages = 0;  // of the streaming products, for measurements; 0: what is usual for each shape
@@ -165,6 +166,8 @@ class CudaDecoder {
   bool small(const cuda::Matrix& w, int rows) const;
   bool takes_eight_bit(const cuda::Matrix& w) const;
   bool eight_bit(const cuda::Matrix& w, int rows) const;
+  // Such a product is our own kernel's, if it is not small().
+  bool streams_eight_bit(const cuda::Matrix& w, int rows) const;
   // Has a row-wise operation quantise its result where the product that reads it next takes eight bits.
   template <class Op>
   void narrow_for(const cuda::Matrix& consumer, int rows, Op& op) const {
@@ -201,7 +204,7 @@ class CudaDecoder {
 
   // Rows of one step.
   DeviceBuffer hidden_, normed_, qkv_, query_, attended_, gate_up_, gated_, added_, squares_, cos_, sin_;
-  DeviceBuffer eight_, eight_scales_, sums_, unpacked_, logits_, partial_, arrived_;
+  DeviceBuffer eight_, eight_scales_, eight_partial_, eight_arrived_, sums_, unpacked_, logits_, partial_, arrived_;
   DeviceBuffer local_cos_, local_sin_, narrow_, adapter_middle_;
   DeviceBuffer whole_layers_, whole_barrier_;
   WholeDeviceRight whole_right_;  // with whole_layers_, or not at all

@@ -185,6 +185,7 @@ Result<void> CudaDecoder::fused_layers(const Shape& shape) {
 
 bool CudaDecoder::small(const Matrix& w, int rows) const {
   // bf16 past the fused kernels is the library's; the others avoid unpacking or quantising while rows are few.
+  if (streams_eight_bit(w, rows)) return rows <= cuda::kFusedRowsMax;
   switch (w.format) {
     case Format::bf16:
       return rows <= 8;
@@ -198,6 +199,11 @@ bool CudaDecoder::small(const Matrix& w, int rows) const {
 bool CudaDecoder::takes_eight_bit(const Matrix& w) const {
   return w.format == Format::int8 ? options_.int8_activations && w.cols <= cuda::kInt8ColumnsMax
                                   : w.format == Format::fp8 && capability_ >= 90;
+}
+
+bool CudaDecoder::streams_eight_bit(const Matrix& w, int rows) const {
+  return takes_eight_bit(w) && !adapted_step_ && rows <= options_.eight_bit_rows_max &&
+         cuda::eight_bit_product_fits(w, rows, capability_);
 }
 
 bool CudaDecoder::eight_bit(const Matrix& w, int rows) const {
@@ -279,7 +285,7 @@ Result<void> CudaDecoder::tune() {
   const auto tune = [&](const Matrix& w, const DeviceBuffer& x, void* y, bool wide, int rows_most) {
     if (std::int64_t{w.rows} * w.cols < options_.tuned_weights_min) return;
     for (int rows = 16; rows <= std::min(rows_most, kTunedRowsMax) && ok; rows += rows < 64 ? 16 : 64) {
-      if (small(w, rows)) continue;
+      if (small(w, rows) || streams_eight_bit(w, rows)) continue;
       const bool sums = w.format == Format::int8 && eight_bit(w, rows);
       if (sums && !wide && rows > int8_rows(w)) break;
       const Blas::Call call =
@@ -320,6 +326,18 @@ Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride,
       ok = check(cuda::correct_zeros(queue(), w, x, x_stride, rows, y, y_stride, wide), "zero points");
     }
     return ok;
+  }
+  if (streams_eight_bit(w, rows)) {
+    const cuda::EightBitProduct p{.w = w,
+                                  .x = eight_.data(),
+                                  .x_scales = eight_scales_.as<float>(),
+                                  .rows = rows,
+                                  .y = y,
+                                  .y_stride = y_stride,
+                                  .wide = wide,
+                                  .partial = eight_partial_.as<float>(),
+                                  .arrived = eight_arrived_.as<std::uint32_t>()};
+    return check(cuda::eight_bit_product(queue(), p, multiprocessors_), "a projection");
   }
   if (w.format == Format::int8 && eight_bit(w, rows)) return multiply_int8(w, rows, y, y_stride, wide);
   const Blas::Call call = product_call(w, x, rows, y, y_stride, wide);
