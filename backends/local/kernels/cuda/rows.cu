@@ -124,8 +124,10 @@ __global__ void __launch_bounds__(kThreads)
     quantise_kernel(const bf16* x, int stride, int width, void* out, int out_stride, float* scales, bool int8) {
   extern __shared__ float row[];
   __shared__ float reduce[32];
-  let_next_start();
+  // Not before: behind this comes a product whose blocks take a multiprocessor's shared memory each, and attention,
+  // which is before this, has blocks that still want some.
   wait_for_previous();
+  let_next_start();
   const int index = blockIdx.x;
   const bf16* from = x + static_cast<std::int64_t>(index) * stride;
   float top = 0;
