@@ -254,8 +254,8 @@ Table<backends::LocalModelOptions> local_table() {
                kRestart),
       entry<T>("quantize", &T::quantize, choice({"none", "int8", "w8a8", "fp8", "int4"}),
                "Weights are quantised when they are loaded: `int8` and `fp8` per channel, `int4` in groups of 64. "
-               "`w8a8` is `int8` with activations in int8, per token, also in a GPU's large steps. `fp8` and `int4` "
-               "need a GPU.",
+               "`w8a8` is `int8` with activations in int8, per token, also in a GPU's steps of more than a few tokens. "
+               "`fp8` and `int4` need a GPU.",
                kRestart),
       entry<T>("kv_type", &T::kv_type, choice({"auto", "int8", "fp8"}),
                "How keys and values are kept. `int8`, with a scale for each token and head, and `fp8` halve them; "

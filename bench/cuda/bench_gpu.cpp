@@ -5,7 +5,6 @@
 //   bench_gpu [ceilings] [kernels | ladder | products | attention | library] [decode] [prefill] [batch] [prefix]
 //             [roofline] [bert] [ranks] [rings] [whole] [eight] [steps] [overlap] [--layers N] [--batch N]
 //             [--requests N] [--ring N]
-//             N] [--ring N]
 //
 // --ring N: the streaming products with activations in registers always, and a ring of N stages. `ranks` needs two GPUs
 // and runs only where it is named.
@@ -634,9 +633,10 @@ int main(int argc, char** argv) {
   }
   if (wants("families")) families_part(read);
   if (wants("prefix")) prefix_part(layers);
-  if (parts.contains("eight")) eight_bit_part(devices.front().multiprocessors, read);
+  const int capability = 10 * devices.front().major + devices.front().minor;
+  if (parts.contains("eight")) eight_bit_part(devices.front().multiprocessors, capability, read);
   if (parts.contains("steps")) steps_part(layers);
-  if (wants("roofline")) roofline_part(devices.front().multiprocessors, read, bf16, fp8);
+  if (wants("roofline")) roofline_part(devices.front().multiprocessors, capability, read, bf16, fp8);
   if (wants("bert")) bert_part(bf16, read);
   if (parts.contains("ranks")) ranks_part(layers);
   if (wants("overlap")) overlap_part(GANGLION_SOURCE_DIR "/models/demo-chat");

@@ -38,7 +38,11 @@ double us_each(cudaStream_t stream, const std::function<void(int)>& call) {
 
 }  // namespace
 
-void eight_bit_part(int multiprocessors, double read_gb) {
+void eight_bit_part(int multiprocessors, int capability, double read_gb) {
+  if (!cuda::eight_bit_product_fits({.format = cuda::Format::fp8}, 1, capability)) {
+    std::printf("fp8 products of few rows: for compute capability 9.0 only\n");
+    return;
+  }
   Arena arena(0);
   const auto stream = must(make_stream());
   const auto blas = must(Blas::make(arena));

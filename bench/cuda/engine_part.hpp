@@ -11,8 +11,8 @@ void families_part(double read_gb);
 void bert_part(double bf16_tflop, double read_gb);
 void ranks_part(int layers);
 // roofline_part.cpp: every kernel of a step against its floor.
-void roofline_part(int multiprocessors, double read_gb, double bf16_tflop, double fp8_tflop);
+void roofline_part(int multiprocessors, int capability, double read_gb, double bf16_tflop, double fp8_tflop);
 // eight_bit_part.cpp: products of few rows in fp8, ours beside the library's.
-void eight_bit_part(int multiprocessors, double read_gb);
-// steps_part.cpp: what a step lasts by its rows, with the library's first choices and with the tried ones.
+void eight_bit_part(int multiprocessors, int capability, double read_gb);
+// steps_part.cpp: what a step lasts by its rows, with the library's products of 8 by 8 bits and with our own.
 void steps_part(int layers);

@@ -30,8 +30,13 @@ constexpr int kSets = 6;
 
 class Roofline {
  public:
-  Roofline(int rows, int multiprocessors, double read_gb, double bf16_tflop, double fp8_tflop)
-      : rows_(rows), multiprocessors_(multiprocessors), read_gb_(read_gb), bf16_(bf16_tflop), fp8_(fp8_tflop) {
+  Roofline(int rows, int multiprocessors, int capability, double read_gb, double bf16_tflop, double fp8_tflop)
+      : rows_(rows),
+        multiprocessors_(multiprocessors),
+        capability_(capability),
+        read_gb_(read_gb),
+        bf16_(bf16_tflop),
+        fp8_(fp8_tflop) {
     const auto r = static_cast<std::size_t>(std::max(rows, 64));
     hidden_ = room(r * kWidth * 4), normed_ = room(r * kWidth * 2), wide_ = room(r * 2 * kInner * 2);
     gated_ = room(r * kInner * 2), added_ = room(r * kWidth * 2), eight_ = room(r * kInner), scales_ = room(r * 4);
@@ -157,6 +162,9 @@ class Roofline {
   }
 
  private:
+  bool own() const {
+    return rows_ > cuda::kFusedRowsMax && cuda::eight_bit_product_fits({.format = Format::fp8}, rows_, capability_);
+  }
   DeviceBuffer room(std::size_t bytes) { return must(arena_.take(bytes, "a kernel's inputs")); }
   template <class T>
   DeviceBuffer up(const std::vector<T>& values) {
@@ -196,7 +204,7 @@ class Roofline {
       return weights_.as<char>() + static_cast<std::int64_t>(set) * 2 * kInner * kWidth * (n > 2 * kInner ? 0 : 1);
     };
     void* const y = n == kVocab ? logits_.data() : wide_.data();
-    if (rows_ > cuda::kFusedRowsMax && rows_ <= cuda::kEightBitRowsMax) {
+    if (own()) {
       row(name, bytes, flop, fp8_, [&](int set) {
         const cuda::EightBitProduct p{
             .w = {.format = Format::fp8, .data = weights(set), .scales = weight_scales_.data(), .rows = n, .cols = k},
@@ -212,7 +220,7 @@ class Roofline {
       });
       return;
     }
-    if (rows_ > cuda::kEightBitRowsMax) {
+    if (rows_ > cuda::kFusedRowsMax) {
       row(name, bytes, flop, fp8_, [&](int set) {
         const Blas::Call call{.input = Blas::Input::fp8,
                               .x = eight_.data(),
@@ -280,7 +288,7 @@ class Roofline {
     });
   }
 
-  int rows_, multiprocessors_;
+  int rows_, multiprocessors_, capability_;
   double read_gb_, bf16_, fp8_;
   Arena arena_{0};
   Stream stream_ = must(make_stream());
@@ -297,6 +305,7 @@ class Roofline {
 
 }  // namespace
 
-void roofline_part(int multiprocessors, double read_gb, double bf16_tflop, double fp8_tflop) {
-  for (const int rows : {1, 64, 2'048}) Roofline(rows, multiprocessors, read_gb, bf16_tflop, fp8_tflop).run();
+void roofline_part(int multiprocessors, int capability, double read_gb, double bf16_tflop, double fp8_tflop) {
+  for (const int rows : {1, 64, 2'048})
+    Roofline(rows, multiprocessors, capability, read_gb, bf16_tflop, fp8_tflop).run();
 }

@@ -12,8 +12,8 @@ enum class Quantize : std::uint8_t {
   none,  // weights stay in the file's type (bf16, fp16, fp32)
   int8,  // per-output-channel symmetric int8 made at load; on a CPU, activations int8 per token and group
   int4,  // GPU: symmetric int4 in groups of 64 input channels; the output layer int8
-  fp8,   // GPU: e4m3 per output channel, in large steps activations too
-  w8a8,  // as int8, and on a GPU in large steps activations int8 per token too
+  fp8,   // GPU: e4m3 per output channel, in steps past eight tokens activations too
+  w8a8,  // as int8, and on a GPU in such steps activations int8 per token too
 };
 
 enum class KvType : std::uint8_t {

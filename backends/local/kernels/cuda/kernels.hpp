@@ -123,7 +123,7 @@ struct EightBitProduct {
   void* y = nullptr;                // bf16, or fp32 when `wide`; [rows][y_stride], w.rows columns are written
   int y_stride = 0;                 // even
   bool wide = false;
-  float* partial = nullptr;          // eight_bit_partial_bytes()
+  float* partial = nullptr;          // eight_bit_partial_bytes(); int32 where the sums are
   std::uint32_t* arrived = nullptr;  // kEightBitTilesMax counters, zero before and after
 };
 constexpr std::int64_t eight_bit_partial_bytes(int multiprocessors) {

@@ -1,12 +1,8 @@
 // The product of up to 64 activation rows with a streamed weight matrix, both in 8 bits, for compute capability 9.0.
-// The weights are the instruction's 64 rows and the activations its columns, so that few activation rows waste nothing.
-// One block a multiprocessor; all of the matrix's pieces of 128 rows by 128 bytes, one row block after the other, are
-// dealt out to the blocks in runs of equal length, so that every block reads as much as every other, whatever the
-// shape. One thread keeps a ring in shared memory full by tensor copies: the weights' without waiting for the previous
-// kernel. Two warpgroups multiply, 64 weight rows each. Where a run ends inside a row block, its sums go to a buffer in
-// the second-level cache, and whoever is the last to bring some there adds them up, always in the same order.
-//
-// The tensor cores keep few bits of an e4m3 sum, so each piece's is added up in fp32; the sums of integers are exact.
+// Weights are the instruction's 64 rows and activations its columns, so that few activation rows waste nothing. One
+// thread of each block keeps a ring in shared memory full by tensor copies, the weights' without waiting for the
+// previous kernel; two warpgroups multiply. The tensor cores keep few bits of an e4m3 sum, so each piece's is added up
+// in fp32; the sums of integers are exact.
 
 #include <cudaTypedefs.h>
 
@@ -46,7 +42,8 @@ struct SumOf<true> {
   using Type = std::int32_t;
 };
 
-// The pieces of all row blocks, in a row, and whose they are.
+// All pieces of 128 rows by 128 bytes, one row block's after the other's, are dealt out in runs of equal length: one
+// block a multiprocessor, and each reads as much as every other, whatever the shape.
 struct Deal {
   int across;      // pieces of a row block
   int each, more;  // pieces of a block; the first `more` blocks have one more
@@ -170,7 +167,8 @@ __device__ __forceinline__ void finish(const EightBitProduct& p, int tile, const
   }
 }
 
-// This block's sums of a row block that others share; whether they were the last, and `sums` are then everybody's.
+// Where a run ends inside a row block, its sums go to a buffer (in the second-level cache), and whoever is the last to
+// bring some there adds them up, always in the same order. Whether this block is; `sums` are then everybody's.
 template <bool Int8, int N>
 __device__ __forceinline__ bool join(const EightBitProduct& p, const Deal& deal, int tile,
                                      typename SumOf<Int8>::Type (&sums)[N / 2], int* flag) {
@@ -220,6 +218,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     eight_bit_kernel(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap rows,
                      const EightBitProduct p, const Deal deal) {
   using Sum = typename SumOf<Int8>::Type;
+#if __CUDA_ARCH__ >= 900 && !GANGLION_HAS_WGMMA
+  __trap();  // built for 9.0 without its own instructions (90 for 90a): an error, and no wrong sums
+#endif
   extern __shared__ char shared[];
   __shared__ int flag;
   __shared__ float x_scales[N];
@@ -262,16 +263,16 @@ __global__ void __launch_bounds__(kThreads, 1)
       const std::uint64_t a = tile_descriptor(at + group * (kWeightBytes / kGroups)),
                           b = tile_descriptor(at + kWeightBytes);
       if constexpr (Int8) {
-        wgmma_begin();
+        wgmma_begin(sums);
 #pragma unroll
         for (int k = 0; k < kPiece / 32; ++k) wgmma<N>(sums, a + 2 * k, b + 2 * k, 1);
-        wgmma_finish();
+        wgmma_finish(sums);
       } else {
-        float part[N / 2];
-        wgmma_begin();
+        float part[N / 2] = {};
+        wgmma_begin(part);
 #pragma unroll
         for (int k = 0; k < kPiece / 32; ++k) wgmma<N>(part, a + 2 * k, b + 2 * k, k > 0);
-        wgmma_finish();
+        wgmma_finish(part);
 #pragma unroll
         for (int i = 0; i < N / 2; ++i) sums[i] += part[i];
       }
@@ -314,7 +315,7 @@ cudaError_t launch_rows(Queue queue, const EightBitProduct& p, int multiprocesso
   CUtensorMap weights, rows;
   if (!describe(weights, p.w.data, p.w.rows, p.w.cols, kTileRows, true) ||
       !describe(rows, p.x, p.rows, p.w.cols, N, false)) {
-    return cudaErrorNotSupported;
+    return cudaErrorInvalidValue;
   }
   const auto status =
       cudaFuncSetAttribute(eight_bit_kernel<Int8, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<N>);
@@ -341,7 +342,11 @@ bool eight_bit_product_fits(const Matrix& w, int rows, int capability) {
 }
 
 cudaError_t eight_bit_product(Queue queue, const EightBitProduct& p, int multiprocessors) {
-  if (!eight_bit_product_fits(p.w, p.rows, 90)) return cudaErrorInvalidValue;
+  const auto aligned = [](const void* at, std::uintptr_t to) { return reinterpret_cast<std::uintptr_t>(at) % to == 0; };
+  if (!eight_bit_product_fits(p.w, p.rows, 90) || p.w.cols % kPiece != 0 || p.w.rows % kRowBlock != 0 ||
+      p.y_stride % 2 != 0 || !aligned(p.y, p.wide ? 8 : 4) || !aligned(p.x, 16) || !aligned(p.w.data, 16)) {
+    return cudaErrorInvalidValue;
+  }
   return p.w.format == Format::int8 ? launch_type<true>(queue, p, multiprocessors)
                                     : launch_type<false>(queue, p, multiprocessors);
 }

@@ -15,8 +15,10 @@ __device__ __forceinline__ unsigned char fp8_of(float v) {
 }
 
 // A row of fp32 in shared memory to its place, as bf16, or as e4m3 or int8 with a scale. `top`: largest magnitude_of().
-__device__ __forceinline__ void write_row(const float* row, int width, float top, void* out, std::int64_t at,
-                                          float* scales, int index, bool int8) {
+// Rows are `stride` apart; in 8 bits what lies behind a row's width is made zero.
+__device__ __forceinline__ void write_row(const float* row, int width, float top, void* out, int stride, float* scales,
+                                          int index, bool int8) {
+  const std::int64_t at = static_cast<std::int64_t>(index) * stride;
   if (scales == nullptr) {
     auto* to = static_cast<bf16*>(out) + at;
     if (width % 4 == 0) {
@@ -36,6 +38,7 @@ __device__ __forceinline__ void write_row(const float* row, int width, float top
     return int8 ? static_cast<unsigned char>(int8_of(v, inverse)) : fp8_of(v * inverse);
   };
   auto* to = static_cast<unsigned char*>(out) + at;
+  for (int i = width + threadIdx.x; i < stride; i += kRowThreads) to[i] = 0;  // another row's of another width
   if (width % 4 == 0) {
     for (int i = threadIdx.x; i < width / 4; i += kRowThreads) {
       const float4 v = reinterpret_cast<const float4*>(row)[i];

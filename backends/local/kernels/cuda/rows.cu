@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kThreads) normalise_kernel(Normalise n) {
   }
   if (n.out_scales != nullptr) top = block_reduce<true>(top, reduce);
   __syncthreads();
-  write_row(row, n.width, top, n.out, static_cast<std::int64_t>(index) * n.out_stride, n.out_scales, index, n.int8);
+  write_row(row, n.width, top, n.out, n.out_stride, n.out_scales, index, n.int8);
 }
 
 __global__ void __launch_bounds__(kThreads) gate_kernel(Gate a) {
@@ -117,16 +117,16 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(Gate a) {
   if (a.out_scales == nullptr && a.width % 8 == 0) return;
   if (a.out_scales != nullptr) top = block_reduce<true>(top, reduce);
   __syncthreads();
-  write_row(row, a.width, top, a.out, static_cast<std::int64_t>(index) * a.out_stride, a.out_scales, index, a.int8);
+  write_row(row, a.width, top, a.out, a.out_stride, a.out_scales, index, a.int8);
 }
 
 __global__ void __launch_bounds__(kThreads)
     quantise_kernel(const bf16* x, int stride, int width, void* out, int out_stride, float* scales, bool int8) {
   extern __shared__ float row[];
   __shared__ float reduce[32];
-  // Not before: behind this comes a product whose blocks take a multiprocessor's shared memory each, and attention,
-  // which is before this, has blocks that still want some.
   wait_for_previous();
+  // The next kernel may start only now: it may be a product whose blocks take a multiprocessor's shared memory each,
+  // and attention, which is before this, has blocks that still want some.
   let_next_start();
   const int index = blockIdx.x;
   const bf16* from = x + static_cast<std::int64_t>(index) * stride;
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(kThreads)
     top = fmaxf(top, magnitude_of(v));
   }
   top = block_reduce<true>(top, reduce);
-  write_row(row, width, top, out, static_cast<std::int64_t>(index) * out_stride, scales, index, int8);
+  write_row(row, width, top, out, out_stride, scales, index, int8);
 }
 
 __global__ void __launch_bounds__(kThreads) bias_kernel(const bf16* bias, int width, bf16* y, int stride) {

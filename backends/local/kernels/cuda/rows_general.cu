@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(Settle s) {
     top = block_reduce<true>(top, reduce);
   }
   __syncthreads();
-  write_row(row, s.width, top, s.out, static_cast<std::int64_t>(index) * s.out_stride, s.out_scales, index, s.int8);
+  write_row(row, s.width, top, s.out, s.out_stride, s.out_scales, index, s.int8);
 }
 
 __device__ __forceinline__ void angles(int position, const float* frequencies, int half, float magnitude, float* cos,
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kThreads) activate_kernel(Gate a) {
   }
   if (a.out_scales != nullptr) top = block_reduce<true>(top, reduce);
   __syncthreads();
-  write_row(row, a.width, top, a.out, static_cast<std::int64_t>(index) * a.out_stride, a.out_scales, index, a.int8);
+  write_row(row, a.width, top, a.out, a.out_stride, a.out_scales, index, a.int8);
 }
 
 template <Activate A>

@@ -22,17 +22,31 @@ __device__ __forceinline__ std::uint64_t tile_descriptor(std::uint32_t shared) {
   return (shared & 0x3ffffu) >> 4 | std::uint64_t{1} << 16 | (kEightRows >> 4) << 32 | kSwizzle128 << 62;
 }
 
-// Registers that the next instructions use are in order from here on.
-__device__ __forceinline__ void wgmma_begin() {
+// Sums are what they are here: the compiler moves no use of them past this.
+template <int Count>
+__device__ __forceinline__ void hold(float (&d)[Count]) {
+#pragma unroll
+  for (int i = 0; i < Count; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+template <int Count>
+__device__ __forceinline__ void hold(std::int32_t (&d)[Count]) {
+#pragma unroll
+  for (int i = 0; i < Count; ++i) asm volatile("" : "+r"(d[i])::"memory");
+}
+// Before and after the instructions that make `d`: nobody else touches its registers in between.
+template <class Sum, int Count>
+__device__ __forceinline__ void wgmma_begin(Sum (&d)[Count]) {
+  hold(d);
 #if GANGLION_HAS_WGMMA
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #endif
 }
-// Waits for all that were begun.
-__device__ __forceinline__ void wgmma_finish() {
+template <class Sum, int Count>
+__device__ __forceinline__ void wgmma_finish(Sum (&d)[Count]) {  // waits for them
 #if GANGLION_HAS_WGMMA
   asm volatile("wgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0;" ::: "memory");
 #endif
+  hold(d);
 }
 
 // d[64 x N] = a[64 x 32] b[N x 32]^T (+ d, where `add`), e4m3 to fp32 or int8 to int32. Lane (g = lane / 4, t = lane %

@@ -173,8 +173,10 @@ Result<void> CudaDecoder::reserve_rows() {
   const int widest = std::max({width_stride_, heads_stride_, inner_stride_});
   // What no product and no library reads is unpacked first; experts never are.
   std::size_t unpacked = 0, sums = 0;
+  bool streams = false;
   const auto want_unpacked = [&](const cuda::Matrix& m) {
     if (m.format == cuda::Format::bf16) return;
+    streams = streams || streams_eight_bit(m, cuda::kEightBitRowsMax);
     if (takes_eight_bit(m) && adapters_.count() == 0) return;
     unpacked = std::max(unpacked, static_cast<std::size_t>(m.rows) * static_cast<std::size_t>(m.cols) * 2);
   };
@@ -194,7 +196,6 @@ Result<void> CudaDecoder::reserve_rows() {
     DeviceBuffer& to;
     std::size_t bytes;
   };
-  const bool streams = streams_eight_bit(layer.qkv, 1) || streams_eight_bit(weights_.head, 1);
   const std::size_t parts = of(cuda::decode_partial_floats(4 * multiprocessors_, width, 1)) * 4;
   const Want wants[] = {
       {hidden_, rows * of(config_.hidden_size) * 4},

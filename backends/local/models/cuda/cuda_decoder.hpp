@@ -4,7 +4,7 @@
 // can work in between. One caller at a time, one step at a time.
 //
 // Up to eight rows run through fused kernels (six launches a layer); more go through separate kernels and, past what
-// the streaming products can do, cuBLASLt. Steps of decode tokens alone, and small ones
+// the streaming products and those of 8 by 8 bits take, cuBLASLt. Steps of decode tokens alone, and small ones
 // with short prompt chunks, are replayed from captured graphs.
 
 #include <map>
@@ -32,7 +32,8 @@ struct CudaOptions {
   int device = 0;
   cuda::Format format = cuda::Format::bf16;
   int int4_group = 64;  // or 128
-  // int8 weights: activations too, a scale a token, in steps past what the streaming products take.
+  // int8 weights: activations too, a scale a token, in steps past what the fused kernels take (before 9.0 past
+  // kSmallRowsMax).
   bool int8_activations = false;
   std::size_t sums_bytes = std::size_t{64} << 20;  // for what such products sum up, as many rows at a time
   cuda::KvFormat kv = cuda::KvFormat::bf16;
@@ -41,8 +42,8 @@ struct CudaOptions {
   int samples_max = 0;  // tokens sampled in one step, if that may be more than sequences
   int context_max = 0;  // tokens of one sequence; 0: the model's
   bool graphs = true;
-  bool whole = true;  // decode steps of few sequences in one kernel, where that can be
-  bool tune = true;   // try the library's ways to multiply few rows at load
+  bool whole = true;                                // decode steps of few sequences in one kernel, where that can be
+  bool tune = true;                                 // try the library's ways to multiply few rows at load
   int eight_bit_rows_max = cuda::kEightBitRowsMax;  // past them products of 8 by 8 bits are the library's
   std::int64_t tuned_weights_min = std::int64_t{1} << 20;  // of a matrix; a smaller one is read in no time
   bool sleep = true;                                       // collect() sleeps instead of spinning
@@ -166,7 +167,7 @@ class CudaDecoder {
   bool small(const cuda::Matrix& w, int rows) const;
   bool takes_eight_bit(const cuda::Matrix& w) const;
   bool eight_bit(const cuda::Matrix& w, int rows) const;
-  // Such a product is our own kernel's, if it is not small().
+  // Such a product is our own kernel's.
   bool streams_eight_bit(const cuda::Matrix& w, int rows) const;
   // Has a row-wise operation quantise its result where the product that reads it next takes eight bits.
   template <class Op>

@@ -1,5 +1,5 @@
 // The layers of a step, queued on the engine's stream. Two ways: fused kernels for up to eight rows, separate kernels
-// with cuBLASLt or the streaming products for more.
+// with streaming products, those of 8 by 8 bits or cuBLASLt for more.
 
 #include "backends/local/models/cuda/cuda_decoder.hpp"
 
@@ -189,7 +189,7 @@ Result<void> CudaDecoder::fused_layers(const Shape& shape) {
 
 bool CudaDecoder::small(const Matrix& w, int rows) const {
   // bf16 past the fused kernels is the library's; the others avoid unpacking or quantising while rows are few.
-  if (streams_eight_bit(w, rows)) return rows <= cuda::kFusedRowsMax;
+  if (streams_eight_bit(w, rows)) return false;
   switch (w.format) {
     case Format::bf16:
       return rows <= 8;
@@ -206,7 +206,7 @@ bool CudaDecoder::takes_eight_bit(const Matrix& w) const {
 }
 
 bool CudaDecoder::streams_eight_bit(const Matrix& w, int rows) const {
-  return takes_eight_bit(w) && !adapted_step_ && rows <= options_.eight_bit_rows_max &&
+  return takes_eight_bit(w) && !adapted_step_ && rows > cuda::kFusedRowsMax && rows <= options_.eight_bit_rows_max &&
          cuda::eight_bit_product_fits(w, rows, capability_);
 }
 
