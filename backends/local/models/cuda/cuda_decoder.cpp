@@ -176,7 +176,7 @@ Result<void> CudaDecoder::reserve_rows() {
   bool streams = false;
   const auto want_unpacked = [&](const cuda::Matrix& m) {
     if (m.format == cuda::Format::bf16) return;
-    streams = streams || streams_eight_bit(m, cuda::kEightBitRowsMax);
+    streams = streams || streams_eight_bit(m, std::min(cuda::kEightBitRowsMax, options_.eight_bit_rows_max));
     if (takes_eight_bit(m) && adapters_.count() == 0) return;
     unpacked = std::max(unpacked, static_cast<std::size_t>(m.rows) * static_cast<std::size_t>(m.cols) * 2);
   };
