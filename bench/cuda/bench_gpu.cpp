@@ -44,25 +44,12 @@ namespace cuda = ganglion::local::cuda;
 struct Bench {
   Arena arena{0};
   Stream stream = must(make_stream());
-  Event begin = must(make_event(true, false)), end = must(make_event(true, false));
   double read_gb = 0, bf16_tflop = 0, fp8_tflop = 0;
   int multiprocessors = 0;
 
   // Milliseconds of one call of `work`, which queues `times` of what is measured.
   double time(int times, const std::function<void()>& work, int repeats = 7) {
-    work();
-    must(cudaStreamSynchronize(stream.get()), "warm-up");
-    std::vector<double> ms;
-    for (int i = 0; i < repeats; ++i) {
-      must(cudaEventRecord(begin.get(), stream.get()), "event");
-      work();
-      must(cudaEventRecord(end.get(), stream.get()), "event");
-      must(cudaEventSynchronize(end.get()), "work");
-      float t = 0;
-      must(cudaEventElapsedTime(&t, begin.get(), end.get()), "event");
-      ms.push_back(static_cast<double>(t) / times);
-    }
-    return median(ms);
+    return ms_each(stream.get(), times, 1, repeats, work);
   }
 };
 

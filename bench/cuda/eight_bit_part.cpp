@@ -22,18 +22,9 @@ constexpr int kWidth = 4'096, kInner = 11'008, kCallsEach = 12;
 constexpr std::int64_t kWeights = std::int64_t{6} * 2 * kInner * kWidth;  // bytes
 
 double us_each(cudaStream_t stream, const std::function<void(int)>& call) {
-  const auto begin = must(make_event(true, false)), end = must(make_event(true, false));
-  std::vector<double> us;
-  for (int repeat = 0; repeat < 10; ++repeat) {
-    must(cudaEventRecord(begin.get(), stream), "event");
-    for (int i = 0; i < kCallsEach; ++i) call(i);
-    must(cudaEventRecord(end.get(), stream), "event");
-    must(cudaEventSynchronize(end.get()), "product");
-    float ms = 0;
-    must(cudaEventElapsedTime(&ms, begin.get(), end.get()), "event");
-    if (repeat > 1) us.push_back(1e3 * static_cast<double>(ms) / kCallsEach);
-  }
-  return median(std::move(us));
+  return 1e3 * ms_each(stream, kCallsEach, 2, 8, [&] {
+           for (int i = 0; i < kCallsEach; ++i) call(i);
+         });
 }
 
 }  // namespace

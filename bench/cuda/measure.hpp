@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/local/device/stream.hpp"
 #include "backends/local/models/cuda/cuda_decoder.hpp"
 
 namespace ganglion::local::bench {
@@ -33,6 +34,24 @@ T must(core::Result<T> result) {
 inline double median(std::vector<double> v) {
   std::ranges::sort(v);
   return v[v.size() / 2];
+}
+
+// Median milliseconds of one of the `times` calls that `work` queues on the stream; the first `warm` rounds do not
+// count.
+template <class Work>
+double ms_each(cudaStream_t stream, int times, int warm, int rounds, const Work& work) {
+  const Event begin = must(make_event(true, false)), end = must(make_event(true, false));
+  std::vector<double> ms;
+  for (int i = 0; i < warm + rounds; ++i) {
+    must(cudaEventRecord(begin.get(), stream), "event");
+    work();
+    must(cudaEventRecord(end.get(), stream), "event");
+    must(cudaEventSynchronize(end.get()), "work");
+    float t = 0;
+    must(cudaEventElapsedTime(&t, begin.get(), end.get()), "event");
+    if (i >= warm) ms.push_back(static_cast<double>(t) / times);
+  }
+  return median(std::move(ms));
 }
 
 // Milliseconds of the device for a step; the first four load and capture what they need. slices_of(i) is the i-th

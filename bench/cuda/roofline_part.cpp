@@ -179,18 +179,10 @@ class Roofline {
   }
 
   void row(const char* name, double bytes, double flop, double tflop, const std::function<cudaError_t(int set)>& call) {
-    std::vector<double> us;
-    for (int repeat = 0; repeat < 8; ++repeat) {
-      must(cudaEventRecord(begin_.get(), stream_.get()), name);
-      for (int set = 0; set < kSets; ++set) must(call(set), name);
-      must(cudaEventRecord(end_.get(), stream_.get()), name);
-      must(cudaEventSynchronize(end_.get()), name);
-      float ms = 0;
-      must(cudaEventElapsedTime(&ms, begin_.get(), end_.get()), name);
-      if (repeat > 1) us.push_back(1e3 * static_cast<double>(ms) / kSets);
-    }
-    std::sort(us.begin(), us.end());
-    const double t = us[us.size() / 2], memory = bytes / read_gb_ / 1e3, matrix = flop > 0 ? flop / tflop / 1e6 : 0;
+    const double t = 1e3 * ms_each(stream_.get(), kSets, 2, 6, [&] {
+                       for (int set = 0; set < kSets; ++set) must(call(set), name);
+                     });
+    const double memory = bytes / read_gb_ / 1e3, matrix = flop > 0 ? flop / tflop / 1e6 : 0;
     const double floor = std::max(memory, matrix);
     std::printf("%4d rows  %-20s %9.2f MB %9.2f GFLOP %8.1f us, floor %7.1f us (%s) %3.0f %%\n", rows_, name,
                 bytes / 1e6, flop / 1e9, t, floor, matrix > memory ? "operations" : "bytes", 100 * floor / t);
@@ -292,7 +284,6 @@ class Roofline {
   double read_gb_, bf16_, fp8_;
   Arena arena_{0};
   Stream stream_ = must(make_stream());
-  Event begin_ = must(make_event(true, false)), end_ = must(make_event(true, false));
   std::unique_ptr<Blas> blas_ = must(Blas::make(arena_));
   std::uint64_t seed_ = 1;
   cuda::KvLayout kv_;

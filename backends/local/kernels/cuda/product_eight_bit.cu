@@ -55,29 +55,6 @@ struct Deal {
   }
 };
 
-__device__ __forceinline__ void copy_tile(std::uint32_t to, const CUtensorMap* map, int column, int row,
-                                          std::uint32_t barrier, std::uint64_t policy) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, "
-      "%3}], [%4], %5;" ::"r"(to),
-      "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
-      : "memory");
-#endif
-}
-__device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-#endif
-}
-__device__ __forceinline__ std::uint64_t keep_policy() {
-  std::uint64_t policy = 0;
-#if __CUDA_ARCH__ >= 900
-  asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-#endif
-  return policy;
-}
-
 __device__ __forceinline__ void consumers_sync() {
   asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
 }
@@ -89,7 +66,7 @@ struct Ring {
 template <int N>
 __device__ __forceinline__ void produce(const CUtensorMap* weights, const CUtensorMap* rows, const Ring& ring,
                                         const Deal& deal) {
-  const std::uint64_t once = read_once_policy(), keep = keep_policy();
+  const std::uint64_t once = cache_policy<true>(), keep = cache_policy<false>();
   const int from = deal.begin(blockIdx.x), count = deal.begin(blockIdx.x + 1) - from;
   struct Place {
     int across, tile, column;
@@ -234,9 +211,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier_init(ring.full + 8 * i, 1);
       barrier_init(ring.empty + 8 * i, kConsumers / 32);
     }
-#if __CUDA_ARCH__ >= 900
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-#endif
+    barriers_begin();
   }
   __syncthreads();
   let_next_start();

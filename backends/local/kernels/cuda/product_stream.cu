@@ -60,9 +60,7 @@ struct Ring {
       barrier_init(full + 8 * i, kProducers);
       barrier_init(empty + 8 * i, kWarps);
     }
-#if __CUDA_ARCH__ >= 900
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-#endif
+    barriers_begin();
   }
 };
 
@@ -70,7 +68,7 @@ struct Ring {
 template <int StageBytes>
 __device__ __forceinline__ void produce(const Product& p, const Ring& ring, int panels, int row_stages, int row_bytes) {
   const int lane = threadIdx.x % 32, producer = threadIdx.x / 32 - kWarps;
-  const std::uint64_t policy = read_once_policy();
+  const std::uint64_t policy = cache_policy<true>();
   const bool int4 = p.w.format == Format::int4 && producer == kProducers - 1;
   // Bytes of int4 scales that belong to one row block and to one stage of it.
   const int panel_scales = int4 ? p.w.cols / p.w.group * kRowBlock * 2 : 0;

@@ -11,6 +11,12 @@ __device__ __forceinline__ void barrier_init(std::uint32_t barrier, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
 #endif
 }
+// After barrier_init: the copies that report to them may be started once the block has synchronised.
+__device__ __forceinline__ void barriers_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
 __device__ __forceinline__ void barrier_expect(std::uint32_t barrier, int bytes) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
@@ -52,10 +58,33 @@ __device__ __forceinline__ void copy_bulk(std::uint32_t to, const void* from, in
       : "memory");
 #endif
 }
-__device__ __forceinline__ std::uint64_t read_once_policy() {
+// A tile of the tensor that `map` (a CUtensorMap) describes, from its place (column, row).
+__device__ __forceinline__ void copy_tile(std::uint32_t to, const void* map, int column, int row, std::uint32_t barrier,
+                                          std::uint64_t policy) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, "
+      "%3}], [%4], %5;" ::"r"(to),
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
+      : "memory");
+#endif
+}
+__device__ __forceinline__ void prefetch_map(const void* map) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+#endif
+}
+
+// What the second-level cache is told of a copy: that it is read once, or that others will read it too.
+template <bool Once>
+__device__ __forceinline__ std::uint64_t cache_policy() {
   std::uint64_t policy = 0;
 #if __CUDA_ARCH__ >= 900
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  if constexpr (Once) {
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  } else {
+    asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  }
 #endif
   return policy;
 }

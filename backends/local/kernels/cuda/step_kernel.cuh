@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier_init(shared_address(small.sums_full + i), kWarps * kArrivals);
       barrier_init(shared_address(small.sums_empty + i), kArrivals);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_begin();
   }
   for (int i = threadIdx.x; i < static_cast<int>(s.layer_count * sizeof(StepLayer) / 8); i += kThreads) {
     reinterpret_cast<std::uint64_t*>(layers)[i] = reinterpret_cast<const std::uint64_t*>(s.layers)[i];

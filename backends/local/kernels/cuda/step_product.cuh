@@ -13,7 +13,7 @@ namespace step {
 template <Format F, int D>
 __device__ __noinline__ unsigned produce(unsigned word, const Small& small, Share share, const char* data,
                                          const char* all_scales) {
-  const std::uint64_t policy = read_once_policy();
+  const std::uint64_t policy = cache_policy<true>();
   const int row_bytes = static_cast<int>(matrix_bytes(F, 1, share.cols)), stages = small.places.stages;
   const int stage_bytes = small.places.stage_bytes, asked = small.places.asked;
   const std::uint32_t base = shared_address(shared_base()), full_at = shared_address(small.full),

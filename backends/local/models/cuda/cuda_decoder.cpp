@@ -171,21 +171,21 @@ Result<void> CudaDecoder::reserve_rows() {
          .format = options_.kv};
   kv_.page_bytes = cuda::kv_page_bytes(kv_.layers, kv_.kv_heads, width, kv_.format);
   const int widest = std::max({width_stride_, heads_stride_, inner_stride_});
-  // What no product and no library reads is unpacked first; experts never are.
+  // What no product and no library reads is unpacked first; experts never are. Our own product of 8 bits shares sums.
   std::size_t unpacked = 0, sums = 0;
   bool streams = false;
-  const auto want_unpacked = [&](const cuda::Matrix& m) {
+  const auto note = [&](const cuda::Matrix& m) {
     if (m.format == cuda::Format::bf16) return;
     streams = streams || streams_eight_bit(m, std::min(cuda::kEightBitRowsMax, options_.eight_bit_rows_max));
     if (takes_eight_bit(m) && adapters_.count() == 0) return;
     unpacked = std::max(unpacked, static_cast<std::size_t>(m.rows) * static_cast<std::size_t>(m.cols) * 2);
   };
   const auto size_for = [&](const cuda::Matrix& m) {
-    want_unpacked(m);
+    note(m);
     if (m.format != cuda::Format::int8 || !takes_eight_bit(m)) return;
     sums = std::max(sums, static_cast<std::size_t>(int8_rows(m)) * static_cast<std::size_t>(m.rows) * 4);
   };
-  want_unpacked(weights_.head);  // whose sums are where the logits will be
+  note(weights_.head);  // whose sums are where the logits will be
   for (const CudaLayer& l : weights_.layers) {
     size_for(l.qkv), size_for(l.out);
     if (config_.experts == 0) size_for(l.gate_up), size_for(l.down);
