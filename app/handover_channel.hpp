@@ -15,7 +15,7 @@ namespace ganglion::app {
 
 enum class PacketType : std::uint8_t {
   listeners = 1,      // old: the listening sockets; payload: how many of them are the proxy's
-  ready = 2,          // new: configuration and models are loaded
+  ready = 2,          // new: configuration and models are loaded; payload: 1, it answers key_claim (older: nothing)
   limits = 3,         // old: units taken from rate limits
   budgets = 4,        // old: what running requests hold of budgets
   take = 5,           // old: the ledger is free; payload: HandedNumbers; of older versions: nothing
@@ -27,6 +27,7 @@ enum class PacketType : std::uint8_t {
   budget_raise = 11,  //
   budget_settle = 12,
   key_ended = 13,
+  key_claim = 16,
   connection = 14,  // a client without a running request; payload: what was read of it
   reply = 15,       // new: to the call of the same number; 0, value and "", or kind + 1, whether to ask again, message
 };

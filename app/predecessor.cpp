@@ -247,10 +247,46 @@ void Predecessor::settle(const std::vector<metering::BudgetHold>& released, cons
   channel_.send(PacketType::budget_settle, 0, out.str());
 }
 
+void Predecessor::read_ready(std::string_view payload) {
+  PacketReader in(payload);
+  claims_keys_ = in.more() && in.number() != 0;
+}
+
+gateway::Idempotency::Heir Predecessor::key_heir() {
+  gateway::Idempotency::Heir heir;
+  heir.ended = [this](const idempotency::Digest& key, gateway::Idempotency::End end, std::uint64_t bytes) {
+    key_ended(key, end, bytes);
+  };
+  if (claims_keys_) heir.claim = [this](const idempotency::KeyRow& row) { return claim_key(row); };
+  return heir;
+}
+
 void Predecessor::key_ended(const idempotency::Digest& key, gateway::Idempotency::End end, std::uint64_t bytes) {
   PacketWriter out;
-  out.text({reinterpret_cast<const char*>(key.data()), key.size()});
+  write_digest(out, key);
   channel_.send(PacketType::key_ended, 0, out.number(static_cast<std::uint64_t>(end)).number(bytes).str());
+}
+
+core::Result<gateway::Idempotency::Found> Predecessor::claim_key(const idempotency::KeyRow& row) {
+  PacketWriter out;
+  write_digest(out, row.key);
+  write_digest(out, row.request);
+  out.text(row.request_id).number(static_cast<std::uint64_t>(row.expires_ms));
+  auto found = ask_and_wait(PacketType::key_claim, out.str());
+  if (!found) return std::unexpected(std::move(found.error()));
+  if (*found > static_cast<std::uint64_t>(gateway::Idempotency::Found::doubt)) return std::unexpected(no_answer());
+  return static_cast<gateway::Idempotency::Found>(*found);
+}
+
+void write_digest(PacketWriter& out, const idempotency::Digest& digest) {
+  out.text({reinterpret_cast<const char*>(digest.data()), digest.size()});
+}
+
+bool read_digest(PacketReader& in, idempotency::Digest& digest) {
+  const std::string_view bytes = in.text();
+  if (bytes.size() != digest.size()) return false;
+  bytes.copy(reinterpret_cast<char*>(digest.data()), digest.size());
+  return true;
 }
 
 void write_holds(PacketWriter& out, const std::vector<metering::BudgetHold>& holds) {

@@ -49,11 +49,14 @@ class Predecessor final : public metering::LedgerHeir, public metering::BudgetHe
   core::Result<void> raise(const std::vector<metering::BudgetHold>& more, bool running) override;
   void settle(const std::vector<metering::BudgetHold>& released, const metering::BudgetSubject& subject,
               const metering::BudgetCost& cost, std::string_view request_id) override;
-  void key_ended(const idempotency::Digest& key, gateway::Idempotency::End end, std::uint64_t bytes);
+  void read_ready(std::string_view payload);
+  gateway::Idempotency::Heir key_heir();
 
  private:
   using Answer = core::Result<std::uint64_t>;
   Predecessor(int fd, pid_t pid) : channel_(fd), pid_(pid) {}
+  void key_ended(const idempotency::Digest& key, gateway::Idempotency::End end, std::uint64_t bytes);
+  core::Result<gateway::Idempotency::Found> claim_key(const idempotency::KeyRow& row);
   void ask(PacketType type, std::string_view payload, std::function<void(Answer)> done);
   Answer ask_and_wait(PacketType type, std::string_view payload);
   void read_answers();
@@ -62,6 +65,7 @@ class Predecessor final : public metering::LedgerHeir, public metering::BudgetHe
   HandoverChannel channel_;
   const pid_t pid_;
   bool committed_ = false;
+  bool claims_keys_ = false;  // the new process does, for this one
   std::function<void()> gone_;
   std::thread reader_;
   std::mutex mutex_;  // guards all below
@@ -73,5 +77,7 @@ class Predecessor final : public metering::LedgerHeir, public metering::BudgetHe
 // Shared with the other side.
 void write_holds(PacketWriter& out, const std::vector<metering::BudgetHold>& holds);
 std::vector<metering::BudgetHold> read_holds(PacketReader& in);
+void write_digest(PacketWriter& out, const idempotency::Digest& digest);
+bool read_digest(PacketReader& in, idempotency::Digest& digest);  // false: it is none
 
 }  // namespace ganglion::app

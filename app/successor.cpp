@@ -170,12 +170,23 @@ class Successor::Service {
       case PacketType::key_ended: {
         PacketReader in(packet.payload);
         idempotency::Digest key{};
-        const std::string_view bytes = in.text();
+        if (!read_digest(in, key)) return false;
         const std::uint64_t end = in.number();
-        if (bytes.size() != key.size() || end > 2) return false;
-        bytes.copy(reinterpret_cast<char*>(key.data()), key.size());
+        if (end > 2) return false;
         parts_.idempotency.ended_elsewhere(key, static_cast<gateway::Idempotency::End>(end), in.number());
         return in.ok();
+      }
+      case PacketType::key_claim: {
+        PacketReader in(packet.payload);
+        idempotency::KeyRow row;
+        if (!read_digest(in, row.key) || !read_digest(in, row.request)) return false;
+        row.request_id = in.text();
+        row.expires_ms = static_cast<std::int64_t>(in.number());
+        if (!in.ok()) return false;
+        const auto found = parts_.idempotency.claim_elsewhere(std::move(row));
+        reply(packet.call,
+              found ? core::Result<std::uint64_t>{static_cast<std::uint64_t>(*found)} : std::unexpected(found.error()));
+        return true;
       }
       case PacketType::connection:
         for (const int fd : packet.fds) parts_.proxy.adopt(fd, packet.payload);
@@ -319,7 +330,7 @@ InheritedSockets Successor::take_sockets() {
 }
 
 bool Successor::take_over() {
-  if (!channel_.send(PacketType::ready, 0, {})) return false;
+  if (!channel_.send(PacketType::ready, 0, PacketWriter{}.number(1).str())) return false;
   while (const auto packet = channel_.receive()) {
     PacketReader in(packet->payload);
     switch (packet->type) {

@@ -73,6 +73,7 @@ void Application::await_upgrade() {
     if (!packet) return upgrade_failed("the new process ended; its log says why");
     switch (packet->type) {
       case PacketType::ready:
+        upgrade_->read_ready(packet->payload);
         paused_ = true;
         proxy_->pause();
         admin_->pause();
@@ -135,8 +136,7 @@ void Application::handed_over() {
   });
   ledger_->follow(*upgrade_);
   budgets_.follow(*upgrade_);
-  idempotency_->follow([to = upgrade_.get()](const idempotency::Digest& key, gateway::Idempotency::End end,
-                                             std::uint64_t bytes) { to->key_ended(key, end, bytes); });
+  idempotency_->follow(upgrade_->key_heir());
   proxy_->give([to = upgrade_.get()](int fd, std::string_view received) { to->give_connection(fd, received); });
   admin_->resume();
   admin_->stop_accepting();

@@ -24,7 +24,6 @@ using idempotency::KeyRow;
 using idempotency::KeyState;
 
 constexpr std::chrono::seconds kAskSilentAgain{10};
-constexpr std::size_t kExpireAtOnce = 64;  // an old key costs a new one little
 
 core::Error refusal(std::string message, std::chrono::milliseconds retry_after = {}) {
   core::Error error = core::make_error(ErrorKind::conflict, std::move(message), "idempotency-key");
@@ -65,7 +64,8 @@ KeyClaim::~KeyClaim() {
 }
 
 boost::asio::awaitable<core::Result<void>> KeyClaim::write(core::Deadline deadline) {
-  return owner_.store_->claim(row_, deadline);
+  if (!writing_) co_return core::Result<void>{};
+  co_return co_await owner_.store_->written(std::move(*writing_), deadline);
 }
 
 boost::asio::awaitable<void> KeyClaim::keep(std::shared_ptr<const idempotency::StoredAnswer> answer) {
@@ -354,23 +354,6 @@ Idempotency::Known Idempotency::look(const Digest& key, const Digest& request,
 Idempotency::Known Idempotency::claim(const Digest& key, const Digest& request, std::string_view request_id,
                                       const boost::asio::any_io_executor& executor) {
   if (auto error = unusable()) return refused(*std::move(error));
-  if (mode_ != Mode::here) return {.kind = Known::Kind::refused, .error = refuse(Refusal::leaving)};
-  const core::SteadyTime now = clock_.steady();
-  const std::lock_guard lock(mutex_);
-  expire(now, kExpireAtOnce);
-  if (const auto found = table_.find(key); found != table_.end()) {
-    if (found->second.state == State::running || found->second.expires > now) {
-      return known(found->second, request, executor);
-    }
-    if (found->second.state == State::answered && !found->second.in_memory) answer_bytes_ -= found->second.bytes;
-  } else if (table_.size() >= options_.keys_max) {
-    return refused(core::make_error(ErrorKind::overloaded,
-                                    "too many Idempotency-Keys are remembered (idempotency.max_keys); ask later, or "
-                                    "without a key",
-                                    "idempotency-key"));
-  }
-  // With room for the pieces that pass while the pump goes over from keeping all to waiting for its fastest reader.
-  auto flight = std::make_shared<cache::Flight>(options_.answer_bytes_max + 4 * core::kStreamBufferBytesMax);
   KeyRow row{.key = key,
              .request = request,
              .request_id = std::string{request_id},
@@ -378,12 +361,47 @@ Idempotency::Known Idempotency::claim(const Digest& key, const Digest& request, 
              .expires_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
                                (clock_.wall() + options_.ttl).time_since_epoch())
                                .count()};
+  for (;;) {
+    const bool handed = handed_over();
+    const std::lock_guard lock(mutex_);
+    if (!handed && mode_ != Mode::here) continue;  // frozen since: no claim is half made
+    const core::SteadyTime now = clock_.steady();
+    expire(now, kExpireAtOnce);
+    const auto found = table_.find(key);
+    if (found != table_.end() && (found->second.state == State::running || found->second.expires > now)) {
+      return known(found->second, request, executor);
+    }
+    if (handed) break;
+    if (found == table_.end()) {
+      if (auto error = full()) return refused(*std::move(error));
+    } else if (found->second.state == State::answered && !found->second.in_memory) {
+      answer_bytes_ -= found->second.bytes;
+    }
+    return lead(std::move(row), executor, false);
+  }
+  return ask_heir(std::move(row), executor);
+}
+
+std::optional<core::Error> Idempotency::full() const {
+  if (table_.size() < options_.keys_max) return std::nullopt;
+  return core::make_error(
+      ErrorKind::overloaded,
+      "too many Idempotency-Keys are remembered (idempotency.max_keys); ask later, or without a key",
+      "idempotency-key");
+}
+
+// Under the lock. The claim's row is given to the store here, so that whoever flushes it has all claims of the table.
+Idempotency::Known Idempotency::lead(KeyRow row, const boost::asio::any_io_executor& executor, bool written) {
+  // With room for the pieces that pass while the pump goes over from keeping all to waiting for its fastest reader.
+  auto flight = std::make_shared<cache::Flight>(options_.answer_bytes_max + 4 * core::kStreamBufferBytesMax);
   Known out{.kind = Known::Kind::lead};
   out.recorder = flight->record(executor);
   out.reader = flight->follow(executor);
   out.keeper = flight->follow(executor);
-  out.claim = std::make_unique<KeyClaim>(*this, std::move(row));
-  table_[key] = {.request = request, .expires = now + options_.ttl, .flight = std::move(flight)};
+  table_[row.key] = {.request = row.request, .expires = clock_.steady() + options_.ttl, .flight = std::move(flight)};
+  std::optional<idempotency::Store::Pending> writing;
+  if (!written) writing = store_->claim(row, executor);
+  out.claim = std::make_unique<KeyClaim>(*this, std::move(row), std::move(writing));
   running_.fetch_add(1, std::memory_order_relaxed);
   new_.add();
   return out;
@@ -435,7 +453,7 @@ void Idempotency::expire(core::SteadyTime now, std::size_t at_most) {
     if (found == table_.end() || found->second.state == State::running || found->second.expires > now) continue;
     if (found->second.state == State::answered && !found->second.in_memory) answer_bytes_ -= found->second.bytes;
     table_.erase(found);
-    store_->remove(key);
+    if (mode_ == Mode::here) store_->remove(key);  // else it may be the other process's by now
   }
   while (!answers_.empty()) {
     const auto found = table_.find(answers_.front());
@@ -455,7 +473,7 @@ void Idempotency::make_room() {
     found->second.bytes = 0;
     found->second.state = State::lost;
     ++let_go_;
-    store_->set_state(key, KeyState::lost);
+    if (mode_ == Mode::here) store_->set_state(key, KeyState::lost);
   }
 }
 

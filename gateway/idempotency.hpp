@@ -36,12 +36,14 @@ class Idempotency;
 // destroyed without one (the process is ending), the key stays in doubt until the next start has asked the ledger.
 class KeyClaim {
  public:
-  KeyClaim(Idempotency& owner, idempotency::KeyRow row) : owner_(owner), row_(std::move(row)) {}
+  // `writing`: nothing where another process has made it durable.
+  KeyClaim(Idempotency& owner, idempotency::KeyRow row, std::optional<idempotency::Store::Pending> writing)
+      : owner_(owner), row_(std::move(row)), writing_(std::move(writing)) {}
   ~KeyClaim();
   KeyClaim(const KeyClaim&) = delete;
   KeyClaim& operator=(const KeyClaim&) = delete;
 
-  // Makes the claim durable; before the call is dispatched.
+  // The claim is durable; once, before the call is dispatched.
   boost::asio::awaitable<core::Result<void>> write(core::Deadline deadline);
   // Keeps the whole answer, durably where the store can; after it is complete and before it is billed.
   boost::asio::awaitable<void> keep(std::shared_ptr<const idempotency::StoredAnswer> answer);
@@ -57,6 +59,7 @@ class KeyClaim {
   friend class Idempotency;
   Idempotency& owner_;
   idempotency::KeyRow row_;
+  std::optional<idempotency::Store::Pending> writing_;
   KeyShare::Hold hold_;
   std::shared_ptr<const idempotency::StoredAnswer> answer_;     // to be told, where there is a hold
   std::shared_ptr<const idempotency::StoredAnswer> in_memory_;  // the store could not take it
@@ -68,7 +71,7 @@ class Idempotency {
  public:
   // What a request with a key meets; exactly one kind.
   struct Known {
-    // elsewhere: the process that this one replaces works on it; ask again in a moment.
+    // elsewhere: the process that this one replaces, or that replaces it, works on it; ask again in a moment.
     enum class Kind : std::uint8_t { fresh, lead, follow, replay, refused, elsewhere } kind = Kind::fresh;
     std::unique_ptr<cache::Reader> reader;      // lead, follow
     std::unique_ptr<cache::Recorder> recorder;  // lead: of the pump
@@ -89,7 +92,8 @@ class Idempotency {
   // fresh, follow, replay or refused.
   Known look(const idempotency::Digest& key, const idempotency::Digest& request,
              const boost::asio::any_io_executor& executor);
-  // The same, but a fresh key is claimed for `request_id`: lead instead of fresh.
+  // The same, but a fresh key is claimed for `request_id`: lead instead of fresh. While this process is being replaced
+  // it blocks until that is settled, and then asks the other one.
   Known claim(const idempotency::Digest& key, const idempotency::Digest& request, std::string_view request_id,
               const boost::asio::any_io_executor& executor);
   boost::asio::awaitable<core::Result<std::shared_ptr<const idempotency::StoredAnswer>>> answer(
@@ -106,15 +110,23 @@ class Idempotency {
 
   // How a key ended that another process took over from this one, or this one from another.
   enum class End : std::uint8_t { settled, lost, released };
-  using TellEnd = std::function<void(const idempotency::Digest& key, End end, std::uint64_t bytes)>;
+  // What the process that takes over makes of a key that is new to this one.
+  enum class Found : std::uint8_t { claimed, running, answered, another_request, lost, doubt };
+  struct Heir {
+    std::function<void(const idempotency::Digest& key, End end, std::uint64_t bytes)> ended;
+    // Blocks. Empty: that process is of a version that does not claim for others.
+    std::function<core::Result<Found>(const idempotency::KeyRow& row)> claim;
+  };
 
-  // Handing over to another process (which was made with OpenIntents::keep): no key is claimed any more and ends wait,
-  // until follow() has them told to that process, which writes them down, or thaw().
+  // Handing over to another process (which was made with OpenIntents::keep): claims and ends wait, until follow() has
+  // them told to that process, which writes them down, or thaw().
   void freeze();
   void thaw();
-  void follow(TellEnd tell);
-  // Of the other process: a key of the one before has ended; all that had not, by what the ledger says.
+  void follow(Heir heir);
+  // Of the other process, on one thread: a key of the one before has ended; it has a new one, durable with `claimed`
+  // (blocks); it is gone, and all that had not ended is as the ledger says.
   void ended_elsewhere(const idempotency::Digest& key, End end, std::uint64_t bytes);
+  core::Result<Found> claim_elsewhere(idempotency::KeyRow row);
   void predecessor_gone();
 
   const idempotency::IdempotencyOptions& options() const { return options_; }
@@ -149,8 +161,12 @@ class Idempotency {
   boost::asio::awaitable<void> tell(KeyShare& share, std::vector<idempotency::KeyRow> rows);
   void load(const std::vector<idempotency::KeyRow>& rows);
   Known known(Entry& entry, const idempotency::Digest& request, const boost::asio::any_io_executor& executor);
+  Known lead(idempotency::KeyRow row, const boost::asio::any_io_executor& executor, bool written);
+  Known ask_heir(idempotency::KeyRow row, const boost::asio::any_io_executor& executor);
+  std::optional<core::Error> full() const;
   Known refused(core::Error error);
   std::optional<core::Error> unusable() const;
+  static constexpr std::size_t kExpireAtOnce = 64;  // an old key costs a new one little
   void expire(core::SteadyTime now, std::size_t at_most);
   void make_room();
   void end(const KeyClaim& claim, State state, bool remove);
@@ -170,7 +186,7 @@ class Idempotency {
   std::mutex mode_mutex_;
   std::condition_variable mode_settled_;
   std::atomic<Mode> mode_{Mode::here};
-  TellEnd tell_end_;
+  Heir heir_;
 
   mutable std::mutex mutex_;  // guards all below
   Table table_;

@@ -31,10 +31,10 @@ void Idempotency::thaw() {
   mode_settled_.notify_all();
 }
 
-void Idempotency::follow(TellEnd tell) {
+void Idempotency::follow(Heir heir) {
   {
     const std::lock_guard lock(mode_mutex_);
-    tell_end_ = std::move(tell);
+    heir_ = std::move(heir);
     mode_ = Mode::elsewhere;
   }
   mode_settled_.notify_all();
@@ -49,8 +49,71 @@ bool Idempotency::handed_over() {
 
 bool Idempotency::tell_end(const KeyClaim& claim, End end) {
   if (!handed_over()) return false;
-  tell_end_(claim.row_.key, end, claim.row_.body_bytes);
+  heir_.ended(claim.row_.key, end, claim.row_.body_bytes);
   return true;
+}
+
+// A request that arrived before the handover and had no claim then: it runs here, under a claim of the other process.
+Idempotency::Known Idempotency::ask_heir(KeyRow row, const boost::asio::any_io_executor& executor) {
+  const auto no = [this](Refusal why) { return Known{.kind = Known::Kind::refused, .error = refuse(why)}; };
+  if (!heir_.claim) return no(Refusal::leaving);
+  const auto found = heir_.claim(row);
+  if (!found) return refused(found.error());
+  switch (*found) {
+    case Found::claimed: {
+      const std::lock_guard lock(mutex_);
+      return lead(std::move(row), executor, true);
+    }
+    case Found::running:
+      return {.kind = Known::Kind::elsewhere};
+    case Found::answered:
+      replayed_.add();
+      return {.kind = Known::Kind::replay};
+    case Found::another_request:
+      return no(Refusal::another_request);
+    case Found::lost:
+      return no(Refusal::lost);
+    case Found::doubt:
+      break;
+  }
+  return no(Refusal::doubt);
+}
+
+core::Result<Idempotency::Found> Idempotency::claim_elsewhere(KeyRow row) {
+  if (auto error = unusable()) return std::unexpected(*std::move(error));
+  {
+    const std::lock_guard lock(mutex_);
+    const core::SteadyTime now = clock_.steady();
+    expire(now, kExpireAtOnce);
+    const auto found = table_.find(row.key);
+    if (found == table_.end()) {
+      if (auto error = full()) return std::unexpected(*std::move(error));
+    } else if (const Entry& entry = found->second; entry.state == State::running || entry.expires > now) {
+      if (entry.request != row.request) return Found::another_request;
+      switch (entry.state) {
+        case State::answered:
+          return Found::answered;
+        case State::lost:
+          return Found::lost;
+        case State::doubt:
+          return Found::doubt;
+        case State::running:
+        case State::elsewhere:
+          return Found::running;
+      }
+    } else if (entry.state == State::answered && !entry.in_memory) {
+      answer_bytes_ -= entry.bytes;
+    }
+    row.ledger_sequence = ledger_.stats().next_sequence - 1;
+    table_[row.key] = {.request = row.request, .state = State::elsewhere, .expires = core::SteadyTime::max()};
+  }
+  // Another request with this key waits meanwhile, as for any key of the other process.
+  if (auto done = store_->claim_and_wait(row); !done) {
+    const std::lock_guard lock(mutex_);
+    table_.erase(row.key);
+    return std::unexpected(std::move(done.error()));
+  }
+  return Found::claimed;
 }
 
 void Idempotency::ended_elsewhere(const Digest& key, End end, std::uint64_t bytes) {

@@ -160,14 +160,20 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
   const idempotency::Digest asked = idempotency::request_digest(request.route.endpoint, request.body);
   request.cache = metrics::CacheOutcome::off;
   auto known = services_.idempotency->look(key, asked, io_.get_executor());
-  for (auto next = kAskFirst; known.kind == Kind::elsewhere; next = std::min(next * 2, kAskMax)) {
-    if (!co_await backends::pause(next, request.deadline, request.exchange.cancel())) {
-      if (request.exchange.cancel().cancelled()) co_return core::fail(ErrorKind::cancelled);
-      co_return core::fail(ErrorKind::deadline_exceeded,
-                           "the request with this Idempotency-Key still runs in the process that this one replaced");
+  const auto wait_elsewhere = [&](auto ask) -> boost::asio::awaitable<Done> {
+    for (auto next = kAskFirst; known.kind == Kind::elsewhere; next = std::min(next * 2, kAskMax)) {
+      if (!co_await backends::pause(next, request.deadline, request.exchange.cancel())) {
+        if (request.exchange.cancel().cancelled()) co_return core::fail(ErrorKind::cancelled);
+        co_return core::fail(ErrorKind::deadline_exceeded,
+                             "the request with this Idempotency-Key still runs in another process of this gateway");
+      }
+      known = ask();
     }
-    known = services_.idempotency->look(key, asked, io_.get_executor());
-  }
+    co_return Done{};
+  };
+  if (auto done = co_await wait_elsewhere([&] { return services_.idempotency->look(key, asked, io_.get_executor()); });
+      !done)
+    co_return done;
   KeyShare::Hold hold;  // of the key among gateways
   if (known.kind == Kind::fresh && services_.key_share != nullptr) {
     auto met = co_await meet(request, key, asked, known);
@@ -181,7 +187,9 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
     if (!admitted) admitted = co_await admit(request);
     if (!*admitted) co_return *admitted;
     if (auto fits = co_await reserve(request); !fits) co_return fits;
-    known = services_.idempotency->claim(key, asked, request.id.view(), io_.get_executor());
+    const auto claim = [&] { return services_.idempotency->claim(key, asked, request.id.view(), io_.get_executor()); };
+    known = claim();
+    if (auto done = co_await wait_elsewhere(claim); !done) co_return done;
     if (known.kind == Kind::lead)
       known.claim->take(std::move(hold));
     else

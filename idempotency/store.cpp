@@ -7,6 +7,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <future>
 #include <utility>
 
 #include "core/log.hpp"
@@ -86,9 +87,9 @@ core::Result<std::vector<KeyRow>> Store::keys() {
   return out;
 }
 
-asio::awaitable<core::Result<void>> Store::wait(std::function<core::Result<void>(Database&)> work, bool writes,
-                                                core::Deadline deadline) {
-  const asio::any_io_executor executor = co_await asio::this_coro::executor;
+// nullptr: the job was not taken.
+Store::Pending Store::begin(std::function<core::Result<void>(Database&)> work, bool writes,
+                            const asio::any_io_executor& executor) {
   auto waiter = std::make_shared<Waiter>(executor);
   Job job{.work = std::move(work),
           .done =
@@ -102,11 +103,22 @@ asio::awaitable<core::Result<void>> Store::wait(std::function<core::Result<void>
                 });
               },
           .writes = writes};
-  if (!give(std::move(job), true)) {
-    const std::lock_guard lock(mutex_);
-    if (stop_) co_return stopped();
-    co_return core::fail(core::ErrorKind::overloaded, "too many requests wait for the store of idempotency keys");
-  }
+  return give(std::move(job), true) ? waiter : nullptr;
+}
+
+core::Error Store::not_taken() {
+  const std::lock_guard lock(mutex_);
+  if (stop_) return stopped().error();
+  return core::make_error(core::ErrorKind::overloaded, "too many requests wait for the store of idempotency keys");
+}
+
+asio::awaitable<core::Result<void>> Store::wait(std::function<core::Result<void>(Database&)> work, bool writes,
+                                                core::Deadline deadline) {
+  co_return co_await written(begin(std::move(work), writes, co_await asio::this_coro::executor), deadline);
+}
+
+asio::awaitable<core::Result<void>> Store::written(Pending waiter, core::Deadline deadline) {
+  if (!waiter) co_return std::unexpected(not_taken());
   waiter->timer.expires_at(deadline.at());
   while (!waiter->result) {
     co_await waiter->timer.async_wait(asio::as_tuple(asio::use_awaitable));
@@ -117,8 +129,16 @@ asio::awaitable<core::Result<void>> Store::wait(std::function<core::Result<void>
   co_return *std::move(waiter->result);
 }
 
-asio::awaitable<core::Result<void>> Store::claim(KeyRow row, core::Deadline deadline) {
-  return wait([row = std::move(row)](Database& database) { return database.put_key(row); }, true, deadline);
+Store::Pending Store::claim(KeyRow row, const asio::any_io_executor& executor) {
+  return begin([row = std::move(row)](Database& database) { return database.put_key(row); }, true, executor);
+}
+
+core::Result<void> Store::claim_and_wait(KeyRow row) {
+  std::promise<core::Result<void>> done;
+  Job job{.work = [row = std::move(row)](Database& database) { return database.put_key(row); },
+          .done = [&](core::Result<void> result) { done.set_value(std::move(result)); }};
+  if (!give(std::move(job), true)) return std::unexpected(not_taken());
+  return done.get_future().get();
 }
 
 asio::awaitable<core::Result<void>> Store::put(Digest key, std::shared_ptr<const StoredAnswer> answer,

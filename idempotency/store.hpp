@@ -3,6 +3,7 @@
 // workers wait as coroutines; stop() before their io_contexts die. Jobs run in the order in which they were given.
 
 #include <atomic>
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <condition_variable>
@@ -31,9 +32,15 @@ class Store {
   // Every key that is there, by expiry. At start, before anything else.
   core::Result<std::vector<KeyRow>> keys();
 
+  // A write that was given and is not yet waited for; of the thread of its executor.
+  struct Waiter;
+  using Pending = std::shared_ptr<Waiter>;
+
   // Durable when they end without an error. Errors: ledger_unavailable (disk full, broken, stopped), overloaded (too
   // many wait), deadline_exceeded (the job still runs).
-  boost::asio::awaitable<core::Result<void>> claim(KeyRow row, core::Deadline deadline);
+  Pending claim(KeyRow row, const boost::asio::any_io_executor& executor);  // given at once, awaited by written()
+  boost::asio::awaitable<core::Result<void>> written(Pending claim, core::Deadline deadline);
+  core::Result<void> claim_and_wait(KeyRow row);  // blocks
   boost::asio::awaitable<core::Result<void>> put(Digest key, std::shared_ptr<const StoredAnswer> answer,
                                                  core::Deadline deadline);
   // nullptr: there is none.
@@ -58,11 +65,13 @@ class Store {
     std::function<void(core::Result<void>)> done;  // may be empty
     bool writes = true;
   };
-  struct Waiter;
 
   explicit Store(std::unique_ptr<Database> database);
+  Pending begin(std::function<core::Result<void>(Database&)> work, bool writes,
+                const boost::asio::any_io_executor& executor);
   boost::asio::awaitable<core::Result<void>> wait(std::function<core::Result<void>(Database&)> work, bool writes,
                                                   core::Deadline deadline);
+  core::Error not_taken();
   bool give(Job job, bool bounded);
   void run();
   void run_batch(std::deque<Job>& jobs);

@@ -6,6 +6,7 @@ process while the old one ends its streams.
 
 1  an upgrade to a wrong configuration changes nothing; with every other no request is refused, reset or failed, long streams included;
    `ganglion upgrade` says which it was; the old process ends by itself with 0;
+   idle connections go over; keyed requests whose bodies come only after the handover run, each once;
 2  kill -9 of the new process in the middle: the old one goes on, or, if the new one served already, the next start does;
 3  kill -9 of the old process in the middle: the new one goes on;
 then the journals of clients, provider and ledger against each other: one record for each request, nothing lost, nothing twice, the
@@ -18,11 +19,14 @@ bounds, without a burst more for a kill."""
 
 import argparse
 import ctypes
+import hashlib
 import http.client
+import json
 import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -216,6 +220,40 @@ class Test:
         for connection in idle:
             connection.close()
 
+    def keyed(self, key, part):
+        """A request with this Idempotency-Key on a connection of its own, `part` of its body sent; and the rest."""
+        plan = json.dumps({"nonce": key, "deltas": 8})
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": plan}]}).encode()
+        connection = socket.create_connection(("127.0.0.1", self.gateway.ports["proxy"]), timeout=LONG_S)
+        connection.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer sk-soak-plain\r\n"
+                           f"idempotency-key: {key}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body[:part])
+        return key, connection, body[part:]
+
+    def finish(self, request):
+        key, connection, rest = request
+        connection.sendall(rest)
+        seen = lab.Seen("", False)
+        lab.read_answer(connection, seen, None, "fin")
+        connection.close()
+        check(seen.whole, f"{key}: {seen.status} {seen.error} {seen.body[:300]}")
+        self.clients.append(judge.Client({
+            "kind": "idempotent", "fault": "", "id": seen.headers["x-request-id"], "key": key, "deltas": 8, "status": seen.status, "whole": True,
+            "words": seen.body.count(b"word "), "sha": hashlib.sha256(seen.body).hexdigest(), "ms": 0.0, "at": 0.0,
+            "port": self.gateway.ports["proxy"], "error": ""}))
+        return seen
+
+    def late_keys(self):
+        """The old process has their heads and half of their bodies when it gives the ledger away. One key is used at the new one first."""
+        late = [self.keyed("late", 40), self.keyed("late-second", 40)]
+        old = self.gateway.pid()
+        done = self.gateway.upgrade()
+        check(done.returncode == 0 and alive(old), f"{done.stderr}; the old process has ended: {not alive(old)}")
+        first = self.finish(self.keyed("late-second", 0))
+        answers = [self.finish(each) for each in late]
+        check(answers[1].body == first.body, "the old process has another answer to a key of the new one")
+        check(self.finish(self.keyed("late", 0)).body == answers[0].body, "the new process has another answer to a key of the old one")
+        wait_until(lambda: not alive(old), "the old process did not end")
+
     def upgrades(self):
         """Case 1."""
         load = self.load("smooth", 0.3)
@@ -309,6 +347,7 @@ class Test:
             self.keep()
         print(self.upgrades(), flush=True)
         self.quiet()
+        self.late_keys()
         print(self.kills(), flush=True)
         last = self.gateway.pid()
         self.gateway.end()

@@ -38,7 +38,11 @@ class StoreTest : public ::testing::Test {
  protected:
   void open() { store_ = Store::open(dir_.file()).value(); }
   void claim(const KeyRow& claimed) {
-    test::run_coroutine([&]() -> boost::asio::awaitable<void> { EXPECT_TRUE(co_await store_->claim(claimed, {})); });
+    test::run_coroutine([&]() -> boost::asio::awaitable<void> { EXPECT_TRUE(co_await write(claimed)); });
+  }
+  boost::asio::awaitable<core::Result<void>> write(KeyRow claimed) {
+    auto writing = store_->claim(std::move(claimed), co_await boost::asio::this_coro::executor);
+    co_return co_await store_->written(std::move(writing), {});
   }
   void put(const KeyRow& to, std::string body) {
     test::run_coroutine([&]() -> boost::asio::awaitable<void> {
@@ -134,7 +138,7 @@ TEST_F(StoreTest, WritesThatComeTogetherShareACommit) {
     boost::asio::co_spawn(
         io,
         [&, i]() -> boost::asio::awaitable<void> {
-          EXPECT_TRUE(co_await store_->claim(row("k" + std::to_string(i)), {}));
+          EXPECT_TRUE(co_await write(row("k" + std::to_string(i))));
           ++done;
         },
         [](const std::exception_ptr& error) { EXPECT_FALSE(error); });
@@ -143,6 +147,19 @@ TEST_F(StoreTest, WritesThatComeTogetherShareACommit) {
   EXPECT_EQ(done, 200);
   EXPECT_LT(store_->commits(), 100U);
   EXPECT_EQ(store_->keys()->size(), 200U);
+}
+
+// What is given before a flush is in the file behind it, awaited or not.
+TEST_F(StoreTest, AClaimIsWrittenBeforeAnybodyWaitsForIt) {
+  open();
+  boost::asio::io_context io;
+  const auto writing = store_->claim(row("given"), io.get_executor());
+  ASSERT_NE(writing, nullptr);
+  store_->flush();
+  ASSERT_TRUE(store_->claim_and_wait(row("waited")));
+  EXPECT_EQ(store_->keys()->size(), 2U);
+  test::run_coroutine(io,
+                      [&]() -> boost::asio::awaitable<void> { EXPECT_TRUE(co_await store_->written(writing, {})); });
 }
 
 TEST_F(StoreTest, RefusesAnotherProgramsFileAndLeavesItAlone) {
@@ -167,10 +184,11 @@ TEST_F(StoreTest, AStoppedStoreFailsAtOnce) {
   open();
   store_->stop();
   test::run_coroutine([&]() -> boost::asio::awaitable<void> {
-    const auto done = co_await store_->claim(row("k"), {});
+    const auto done = co_await write(row("k"));
     EXPECT_FALSE(done);
     if (!done) EXPECT_EQ(done.error().kind, core::ErrorKind::ledger_unavailable);
   });
+  EXPECT_FALSE(store_->claim_and_wait(row("k")));
   EXPECT_FALSE(store_->keys());
 }
 
