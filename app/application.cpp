@@ -82,9 +82,9 @@ Application::Application(std::shared_ptr<const config::Config> config, ModelLoad
 
 Application::~Application() {
   scrape_token_ = {};
+  if (upgrade_) upgrade_->stop();  // first: a worker may wait for its answer
   for (auto& worker : workers_) worker->stop();
   if (successor_) successor_->stop();
-  if (upgrade_) upgrade_->stop();
   proxy_.reset();
   admin_.reset();
   // Before the workers' contexts: the commit thread answers waiters by posting to them. A request that is destroyed

@@ -109,6 +109,7 @@ class Successor::Service {
     stopping_ = true;
     channel_.shut();
     thread_.join();
+    parts_.idempotency.settle_claims();  // the last of them are answered, to nobody
   }
 
  private:
@@ -183,9 +184,11 @@ class Successor::Service {
         row.request_id = in.text();
         row.expires_ms = static_cast<std::int64_t>(in.number());
         if (!in.ok()) return false;
-        const auto found = parts_.idempotency.claim_elsewhere(std::move(row));
-        reply(packet.call,
-              found ? core::Result<std::uint64_t>{static_cast<std::uint64_t>(*found)} : std::unexpected(found.error()));
+        parts_.idempotency.claim_elsewhere(
+            std::move(row), [this, call = packet.call](core::Result<gateway::Idempotency::Found> found) {
+              reply(call, found ? core::Result<std::uint64_t>{static_cast<std::uint64_t>(*found)}
+                                : std::unexpected(found.error()));
+            });
         return true;
       }
       case PacketType::connection:

@@ -80,13 +80,14 @@ boost::asio::awaitable<void> KeyClaim::keep(std::shared_ptr<const idempotency::S
 void KeyClaim::settle() {
   if (!kept_) return bury();
   ended_ = true;
-  if (owner_.tell_end(*this, in_memory_ ? Idempotency::End::lost : Idempotency::End::settled)) {
+  const bool lost = in_memory_ != nullptr;  // to every process but this one
+  if (owner_.tell_end(*this, lost ? Idempotency::End::lost : Idempotency::End::settled)) {
     if (hold_) hold_.done(std::move(answer_), [] {});
     return owner_.end(*this, Idempotency::State::answered, false);
   }
   // Not settled here before the others can know: what is found open by the next start is told then.
-  const auto here = [store = owner_.store_.get(), key = row_.key, stored = !in_memory_] {
-    if (stored) store->set_state(key, KeyState::settled);
+  const auto here = [owner = &owner_, key = row_.key, bytes = row_.body_bytes, lost] {
+    if (!lost) owner->write_end(key, Idempotency::End::settled, bytes);
   };
   if (hold_) {
     hold_.done(std::move(answer_), here);
@@ -102,7 +103,7 @@ void KeyClaim::bury() {
     if (hold_) hold_.lost([] {});
     return owner_.end(*this, Idempotency::State::lost, false);
   }
-  const auto here = [store = owner_.store_.get(), key = row_.key] { store->set_state(key, KeyState::lost); };
+  const auto here = [owner = &owner_, key = row_.key] { owner->write_end(key, Idempotency::End::lost, 0); };
   if (hold_) {
     hold_.lost(here);
   } else {
@@ -114,7 +115,9 @@ void KeyClaim::bury() {
 void KeyClaim::release() {
   ended_ = true;
   hold_.release();
-  if (!owner_.tell_end(*this, Idempotency::End::released)) owner_.store_->remove(row_.key);
+  if (!owner_.tell_end(*this, Idempotency::End::released)) {
+    owner_.write_end(row_.key, Idempotency::End::released, 0);
+  }
   owner_.end(*this, Idempotency::State::running, true);
 }
 
@@ -374,8 +377,6 @@ Idempotency::Known Idempotency::claim(const Digest& key, const Digest& request, 
     if (handed) break;
     if (found == table_.end()) {
       if (auto error = full()) return refused(*std::move(error));
-    } else if (found->second.state == State::answered && !found->second.in_memory) {
-      answer_bytes_ -= found->second.bytes;
     }
     return lead(std::move(row), executor, false);
   }
@@ -390,7 +391,8 @@ std::optional<core::Error> Idempotency::full() const {
       "idempotency-key");
 }
 
-// Under the lock. The claim's row is given to the store here, so that whoever flushes it has all claims of the table.
+// Under the lock; what was known of the key is over. The claim's row is given to the store here, so that whoever
+// flushes it has all claims of the table.
 Idempotency::Known Idempotency::lead(KeyRow row, const boost::asio::any_io_executor& executor, bool written) {
   // With room for the pieces that pass while the pump goes over from keeping all to waiting for its fastest reader.
   auto flight = std::make_shared<cache::Flight>(options_.answer_bytes_max + 4 * core::kStreamBufferBytesMax);
@@ -398,10 +400,18 @@ Idempotency::Known Idempotency::lead(KeyRow row, const boost::asio::any_io_execu
   out.recorder = flight->record(executor);
   out.reader = flight->follow(executor);
   out.keeper = flight->follow(executor);
-  table_[row.key] = {.request = row.request, .expires = clock_.steady() + options_.ttl, .flight = std::move(flight)};
-  std::optional<idempotency::Store::Pending> writing;
-  if (!written) writing = store_->claim(row, executor);
-  out.claim = std::make_unique<KeyClaim>(*this, std::move(row), std::move(writing));
+  const Digest key = row.key;
+  Entry& entry = table_[key];
+  if (entry.state == State::answered && !entry.in_memory) answer_bytes_ -= entry.bytes;
+  entry = {.request = row.request, .expires = clock_.steady() + options_.ttl, .flight = std::move(flight)};
+  try {
+    std::optional<idempotency::Store::Pending> writing;
+    if (!written) writing = store_->claim(row, executor);
+    out.claim = std::make_unique<KeyClaim>(*this, std::move(row), std::move(writing));
+  } catch (...) {  // no memory: nobody would end it
+    table_.erase(key);
+    throw;
+  }
   running_.fetch_add(1, std::memory_order_relaxed);
   new_.add();
   return out;

@@ -89,7 +89,7 @@ class Idempotency {
   Idempotency(const Idempotency&) = delete;
   Idempotency& operator=(const Idempotency&) = delete;
 
-  // fresh, follow, replay or refused.
+  // fresh, follow, replay, refused or elsewhere.
   Known look(const idempotency::Digest& key, const idempotency::Digest& request,
              const boost::asio::any_io_executor& executor);
   // The same, but a fresh key is claimed for `request_id`: lead instead of fresh. While this process is being replaced
@@ -123,11 +123,13 @@ class Idempotency {
   void freeze();
   void thaw();
   void follow(Heir heir);
-  // Of the other process, on one thread: a key of the one before has ended; it has a new one, durable with `claimed`
-  // (blocks); it is gone, and all that had not ended is as the ledger says.
+  // Of the other process, on one thread: a key of the one before has ended; it asks for a new one, durable with
+  // `claimed`; it is gone, and all that had not ended is as the ledger says.
   void ended_elsewhere(const idempotency::Digest& key, End end, std::uint64_t bytes);
-  core::Result<Found> claim_elsewhere(idempotency::KeyRow row);
+  using TellFound = std::function<void(core::Result<Found>)>;
+  void claim_elsewhere(idempotency::KeyRow row, TellFound tell);  // `tell` on the store's thread, or here
   void predecessor_gone();
+  void settle_claims();  // every `tell` has been called
 
   const idempotency::IdempotencyOptions& options() const { return options_; }
   std::uint64_t running() const { return running_.load(std::memory_order_relaxed); }
@@ -156,12 +158,15 @@ class Idempotency {
   core::Result<void> decide_all(std::vector<idempotency::KeyRow>& rows);
   bool handed_over();  // waits while that is being settled
   bool tell_end(const KeyClaim& claim, End end);
+  void write_end(const idempotency::Digest& key, End end, std::uint64_t bytes);
+  void store_end(const idempotency::Digest& key, End end);
   void end_elsewhere(const idempotency::Digest& key, End end, std::uint64_t bytes, bool write);
   void decide(idempotency::KeyRow& row, idempotency::KeyState state);
   boost::asio::awaitable<void> tell(KeyShare& share, std::vector<idempotency::KeyRow> rows);
   void load(const std::vector<idempotency::KeyRow>& rows);
   Known known(Entry& entry, const idempotency::Digest& request, const boost::asio::any_io_executor& executor);
   Known lead(idempotency::KeyRow row, const boost::asio::any_io_executor& executor, bool written);
+  std::optional<core::Result<Found>> meet_elsewhere(idempotency::KeyRow& row);
   Known ask_heir(idempotency::KeyRow row, const boost::asio::any_io_executor& executor);
   std::optional<core::Error> full() const;
   Known refused(core::Error error);
@@ -187,6 +192,13 @@ class Idempotency {
   std::condition_variable mode_settled_;
   std::atomic<Mode> mode_{Mode::here};
   Heir heir_;
+  // That could not be written while it is frozen.
+  struct PutOff {
+    idempotency::Digest key;
+    End end;
+    std::uint64_t bytes;
+  };
+  std::vector<PutOff> put_off_;
 
   mutable std::mutex mutex_;  // guards all below
   Table table_;

@@ -152,6 +152,14 @@ void KeyShare::Hold::abandon() {
   });
 }
 
+void KeyShare::Hold::forget() {
+  KeyShare* const share = std::exchange(share_, nullptr);
+  if (share == nullptr) return;
+  asio::post(share->io_, [share, alive = share->alive_, key = key_] {
+    if (*alive) share->unhold(key, false);
+  });
+}
+
 // --- KeyShare --------------------------------------------------------------------------------------------------------
 
 // Owned by the worker's coroutine; the answer comes by a post, which finds it gone where the worker has died.

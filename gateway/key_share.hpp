@@ -55,6 +55,7 @@ class KeyShare {
     void lost(Told told);                 // billed, with none
     void release();                       // not billed: whoever asks next may run
     void abandon();                       // it is not known: the others are told nothing more
+    void forget();                        // another process of this gateway has it, and tells how it ends
 
    private:
     friend class KeyShare;

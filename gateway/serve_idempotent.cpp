@@ -18,7 +18,7 @@ using core::ErrorKind;
 using Kind = Idempotency::Known::Kind;
 
 constexpr std::string_view kHeader = "idempotency-key";
-// How often a key that runs at another gateway is asked for.
+// How often a key that runs at another gateway, or in another process of this one, is asked for.
 constexpr std::chrono::milliseconds kAskFirst{20};
 constexpr std::chrono::milliseconds kAskMax{250};
 
@@ -189,11 +189,15 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
     if (auto fits = co_await reserve(request); !fits) co_return fits;
     const auto claim = [&] { return services_.idempotency->claim(key, asked, request.id.view(), io_.get_executor()); };
     known = claim();
-    if (auto done = co_await wait_elsewhere(claim); !done) co_return done;
-    if (known.kind == Kind::lead)
+    const bool elsewhere = known.kind == Kind::elsewhere;
+    const Done waited = co_await wait_elsewhere(claim);
+    if (waited && known.kind == Kind::lead)
       known.claim->take(std::move(hold));
+    else if (elsewhere)
+      hold.forget();  // told as not billed, it would be free for others while that process runs it
     else
       hold.release();  // another request of this gateway has the key
+    if (!waited) co_return waited;
   }
   if (known.kind != Kind::lead) request.budget = {};  // another's call answers it
   if (known.kind == Kind::refused) co_return std::unexpected(std::move(known.error));

@@ -109,7 +109,7 @@ core::Result<std::unique_ptr<Database>> Database::open(const std::string& path) 
 }
 
 core::Result<void> Database::set_up() {
-  // One process, held by the ledger directory's lock: no shared memory file is needed.
+  // One process, held by the ledger directory's lock; while it is being replaced, two that wait for each other.
   if (auto done = run("PRAGMA busy_timeout=10000; PRAGMA auto_vacuum=INCREMENTAL"); !done) return done;
   if (auto done = run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864"); !done) {
     return done;

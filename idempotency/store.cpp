@@ -7,7 +7,6 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <future>
 #include <utility>
 
 #include "core/log.hpp"
@@ -133,12 +132,11 @@ Store::Pending Store::claim(KeyRow row, const asio::any_io_executor& executor) {
   return begin([row = std::move(row)](Database& database) { return database.put_key(row); }, true, executor);
 }
 
-core::Result<void> Store::claim_and_wait(KeyRow row) {
-  std::promise<core::Result<void>> done;
+void Store::claim(KeyRow row, std::function<void(core::Result<void>)> done) {
+  const auto told = std::make_shared<std::function<void(core::Result<void>)>>(std::move(done));
   Job job{.work = [row = std::move(row)](Database& database) { return database.put_key(row); },
-          .done = [&](core::Result<void> result) { done.set_value(std::move(result)); }};
-  if (!give(std::move(job), true)) return std::unexpected(not_taken());
-  return done.get_future().get();
+          .done = [told](core::Result<void> result) { (*told)(std::move(result)); }};
+  if (!give(std::move(job), true)) (*told)(std::unexpected(not_taken()));
 }
 
 asio::awaitable<core::Result<void>> Store::put(Digest key, std::shared_ptr<const StoredAnswer> answer,

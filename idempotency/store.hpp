@@ -40,7 +40,7 @@ class Store {
   // many wait), deadline_exceeded (the job still runs).
   Pending claim(KeyRow row, const boost::asio::any_io_executor& executor);  // given at once, awaited by written()
   boost::asio::awaitable<core::Result<void>> written(Pending claim, core::Deadline deadline);
-  core::Result<void> claim_and_wait(KeyRow row);  // blocks
+  void claim(KeyRow row, std::function<void(core::Result<void>)> done);  // `done` on the store's thread, or here
   boost::asio::awaitable<core::Result<void>> put(Digest key, std::shared_ptr<const StoredAnswer> answer,
                                                  core::Deadline deadline);
   // nullptr: there is none.

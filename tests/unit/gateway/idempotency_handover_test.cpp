@@ -39,7 +39,13 @@ class IdempotencyHandoverTest : public ::testing::Test {
     heir.ended = [this](const Digest& ended, Idempotency::End end, std::uint64_t bytes) {
       new_->ended_elsewhere(ended, end, bytes);
     };
-    if (claims) heir.claim = [this](const idempotency::KeyRow& row) { return new_->claim_elsewhere(row); };
+    if (claims) {
+      heir.claim = [this](const idempotency::KeyRow& row) {
+        std::promise<core::Result<Idempotency::Found>> told;
+        new_->claim_elsewhere(row, [&](core::Result<Idempotency::Found> found) { told.set_value(std::move(found)); });
+        return told.get_future().get();
+      };
+    }
     old_->follow(std::move(heir));
   }
   void start_new() {
@@ -142,6 +148,37 @@ TEST_F(IdempotencyHandoverTest, WhatThePredecessorClaimedIsFreeOnceItDied) {
   ASSERT_EQ(lead.kind, Kind::lead);
   new_->predecessor_gone();
   EXPECT_EQ(claim(*new_, "a").kind, Kind::lead);
+}
+
+// Of a row that went while the new process read it, and of an end that nobody told.
+TEST_F(IdempotencyHandoverTest, WhatThePredecessorTookAlongIsForgottenWithIt) {
+  auto lead = claim(*old_, "a");
+  hand_over();
+  ASSERT_EQ(claim(*new_, "a").kind, Kind::elsewhere);
+  {
+    const auto store = idempotency::Store::open(dir_.ledger() + "/idempotency/keys.sqlite").value();
+    store->remove(key("a"));
+    store->flush();
+  }
+  new_->predecessor_gone();
+  EXPECT_EQ(claim(*new_, "a").kind, Kind::lead);
+}
+
+TEST_F(IdempotencyHandoverTest, EndsWaitUntilItIsSettledWhoWritesThem) {
+  auto a = claim(*old_, "a");
+  auto b = claim(*old_, "b");
+  write(a);
+  write(b);
+  old_->freeze();
+  auto ends = std::async(std::launch::async, [&] { a.claim->bury(); });
+  EXPECT_EQ(ends.wait_for(20ms), std::future_status::timeout);
+  old_->thaw();
+  ends.get();
+  b.claim->release();
+  old_.reset();
+  start_new();
+  EXPECT_EQ(claim(*new_, "a").kind, Kind::refused);
+  EXPECT_EQ(claim(*new_, "b").kind, Kind::lead);
 }
 
 TEST_F(IdempotencyHandoverTest, AFullTableOfTheNewProcessRefuses) {

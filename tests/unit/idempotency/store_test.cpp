@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <future>
 
 #include "tests/support/coroutine.hpp"
 #include "tests/support/temp_dir.hpp"
@@ -43,6 +44,11 @@ class StoreTest : public ::testing::Test {
   boost::asio::awaitable<core::Result<void>> write(KeyRow claimed) {
     auto writing = store_->claim(std::move(claimed), co_await boost::asio::this_coro::executor);
     co_return co_await store_->written(std::move(writing), {});
+  }
+  core::Result<void> claim_by_callback(const std::string& name) {
+    std::promise<core::Result<void>> done;
+    store_->claim(row(name), [&](core::Result<void> result) { done.set_value(std::move(result)); });
+    return done.get_future().get();
   }
   void put(const KeyRow& to, std::string body) {
     test::run_coroutine([&]() -> boost::asio::awaitable<void> {
@@ -156,7 +162,7 @@ TEST_F(StoreTest, AClaimIsWrittenBeforeAnybodyWaitsForIt) {
   const auto writing = store_->claim(row("given"), io.get_executor());
   ASSERT_NE(writing, nullptr);
   store_->flush();
-  ASSERT_TRUE(store_->claim_and_wait(row("waited")));
+  ASSERT_TRUE(claim_by_callback("waited"));
   EXPECT_EQ(store_->keys()->size(), 2U);
   test::run_coroutine(io,
                       [&]() -> boost::asio::awaitable<void> { EXPECT_TRUE(co_await store_->written(writing, {})); });
@@ -188,7 +194,7 @@ TEST_F(StoreTest, AStoppedStoreFailsAtOnce) {
     EXPECT_FALSE(done);
     if (!done) EXPECT_EQ(done.error().kind, core::ErrorKind::ledger_unavailable);
   });
-  EXPECT_FALSE(store_->claim_and_wait(row("k")));
+  EXPECT_FALSE(claim_by_callback("k"));
   EXPECT_FALSE(store_->keys());
 }
 
