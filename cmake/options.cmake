@@ -31,7 +31,8 @@ target_compile_options(ganglion_options INTERFACE -Wall -Wextra -Wpedantic -Wsha
 target_link_libraries(ganglion_options INTERFACE Threads::Threads)
 
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
-  find_program(GANGLION_LLD NAMES ld.lld-${CMAKE_CXX_COMPILER_VERSION_MAJOR} ld.lld-19 ld.lld)
+  string(REGEX MATCH "^[0-9]+" GANGLION_CLANG_MAJOR ${CMAKE_CXX_COMPILER_VERSION})
+  find_program(GANGLION_LLD NAMES ld.lld-${GANGLION_CLANG_MAJOR} ld.lld)
   if(GANGLION_LLD)
     target_link_options(ganglion_options INTERFACE --ld-path=${GANGLION_LLD})
   endif()
@@ -59,6 +60,15 @@ elseif(GANGLION_PGO STREQUAL "use" AND EXISTS ${GANGLION_PROFILE} AND CMAKE_BUIL
   # Functions that have changed since are built as if there were no profile, without a warning for each. Not for tests.
   target_compile_options(ganglion_profile INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fprofile-use=${GANGLION_PROFILE}
     -Wno-profile-instr-unprofiled -Wno-profile-instr-out-of-date -Wno-backend-plugin>)
+endif()
+# Link-time optimisation of the program alone (docs/adr/0019-link-time-optimisation.md): its libraries' objects hold both bitcode, which
+# only its link reads, and the machine code that tests link, so that a test is built as fast as without.
+option(GANGLION_LTO "Release builds of the program are optimised at link time (clang with lld)" ON)
+set(GANGLION_LTO_FLAGS "")
+if(GANGLION_LTO AND CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT GANGLION_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang"
+   AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 19 AND GANGLION_LLD)
+  set(GANGLION_LTO_FLAGS -flto=thin -ffat-lto-objects)
+  target_compile_options(ganglion_profile INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${GANGLION_LTO_FLAGS}>)
 endif()
 option(GANGLION_CUDA "Build the CUDA device layer of the local engine (needs the CUDA Toolkit 12.8 or later)" OFF)
 if(GANGLION_CUDA)
