@@ -17,7 +17,7 @@ class WorkerThread {
   // Throws if the TLS files for Redis cannot be used.
   WorkerThread(gateway::Services& services, int access_fd, const net::RedisOptions& redis, net::RedisHooks& redis_hooks)
       : redis_(redis.enabled() ? std::make_unique<net::RedisClient>(io_.get_executor(), redis, redis_hooks) : nullptr),
-        worker_(io_, services, access_fd, redis_.get()),
+        worker_(io_, load_, services, access_fd, redis_.get()),
         work_(io_.get_executor()) {}
   ~WorkerThread() { stop(); }
 
@@ -35,6 +35,7 @@ class WorkerThread {
   }
 
  private:
+  gateway::WorkerLoad load_;  // first: what the context destroys is counted in it
   boost::asio::io_context io_{1};
   std::unique_ptr<net::RedisClient> redis_;  // null: none is configured
   gateway::Worker worker_;

@@ -291,7 +291,9 @@ boost::asio::awaitable<core::Result<void>> BilledCall::settle(Outcome outcome, s
   }
   core::Result<void> durable;
   try {
-    durable = co_await services_.ledger.terminal(intent_, record);
+    const bool alone = spec_.load != nullptr && spec_.load->alone();
+    durable = co_await services_.ledger.terminal(intent_, record,
+                                                 alone ? metering::Commit::in_place : metering::Commit::apart);
   } catch (const std::exception& error) {
     append(record);
     durable = core::fail(ErrorKind::ledger_unavailable, std::string{"usage cannot be recorded: "} + error.what());

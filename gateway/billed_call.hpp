@@ -20,6 +20,7 @@
 #include "gateway/event_run.hpp"
 #include "gateway/runtime.hpp"
 #include "gateway/tape.hpp"
+#include "gateway/worker_load.hpp"
 #include "metering/record.hpp"
 #include "metrics/worker_metrics.hpp"
 
@@ -44,7 +45,8 @@ struct CallSpec {
   core::SteadyTime began;
   ratelimit::Permit permit;
   CallBudget budget;
-  metrics::BillCounters counters;  // of this tenant, model and tier
+  metrics::BillCounters counters;    // of this tenant, model and tier
+  const WorkerLoad* load = nullptr;  // of the worker that it runs on
   // Called when the answer is whole and good, before it is billed and before its last bytes, `rest`, are handed out.
   std::function<boost::asio::awaitable<void>(std::string_view rest)> before_bill;
 };

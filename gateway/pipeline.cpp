@@ -71,9 +71,11 @@ core::Error name_cancel(core::Error error, core::CancelReason reason) {
   }
 }
 
-Worker::Worker(boost::asio::io_context& io, Services& services, int access_fd, net::RedisClient* redis)
+Worker::Worker(boost::asio::io_context& io, WorkerLoad& load, Services& services, int access_fd,
+               net::RedisClient* redis)
     : services_(services),
       io_(io),
+      load_(load),
       leases_(redis != nullptr && services.limiter.shared() ? std::make_unique<Leases>(io, services, *redis) : nullptr),
       keys_(services.cache_seed),
       tiers_(services.tiers.reader(io.get_executor())),
@@ -85,6 +87,7 @@ void Worker::use(std::shared_ptr<const Snapshot> snapshot) {
 }
 
 boost::asio::awaitable<void> Worker::handle(net::Exchange& exchange) {
+  const WorkerLoad::Running running(load_, exchange.received_at());
   Request request(exchange);
   request.error.kind = ErrorKind::kCount;
   request.runtime = runtime_;

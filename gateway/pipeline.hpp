@@ -20,6 +20,7 @@
 #include "gateway/idempotency.hpp"
 #include "gateway/router.hpp"
 #include "gateway/runtime.hpp"
+#include "gateway/worker_load.hpp"
 #include "metrics/worker_metrics.hpp"
 #include "net/exchange.hpp"
 #include "net/redis_client.hpp"
@@ -76,9 +77,10 @@ core::Error name_cancel(core::Error error, core::CancelReason reason);
 
 class Worker {
  public:
-  // `access_fd` < 0: no access log. `redis` may be null. Both and `services` outlive the worker; everything here runs
-  // on `io`'s one thread.
-  Worker(boost::asio::io_context& io, Services& services, int access_fd, net::RedisClient* redis = nullptr);
+  // `access_fd` < 0: no access log. `redis` may be null. Both and `services` outlive the worker, and `load` outlives
+  // `io`; everything here runs on `io`'s one thread.
+  Worker(boost::asio::io_context& io, WorkerLoad& load, Services& services, int access_fd,
+         net::RedisClient* redis = nullptr);
 
   // The configuration for requests from now on; running ones keep theirs. Throws std::invalid_argument.
   void use(std::shared_ptr<const Snapshot> snapshot);
@@ -144,6 +146,7 @@ class Worker {
 
   Services& services_;
   boost::asio::io_context& io_;
+  WorkerLoad& load_;
   // Limits shared with other gateways; null: this process alone.
   struct Leases {
     Leases(boost::asio::io_context& io, Services& services, net::RedisClient& redis)

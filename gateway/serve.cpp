@@ -26,7 +26,8 @@ CallSpec Worker::call_spec(Request& request) {
           .began = request.exchange.received_at(),
           .permit = std::move(request.permit),
           .budget = std::move(request.budget),
-          .counters = metrics_.bills(request.who->tenant, request.model->name, api::name(request.tier))};
+          .counters = metrics_.bills(request.who->tenant, request.model->name, api::name(request.tier)),
+          .load = &load_};
 }
 
 // `head` borrows from `answer`, which must outlive its sending.

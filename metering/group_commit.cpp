@@ -71,16 +71,6 @@ void deliver(std::unique_ptr<GroupCommit::Waiter> list, const core::Result<void>
 
 }  // namespace
 
-bool EndRate::often(std::chrono::steady_clock::time_point now) {
-  const std::chrono::nanoseconds took = now - began_;
-  if (took >= kWindow) {
-    often_ = std::chrono::nanoseconds{kWindow} * ended_ >= kOften * took;
-    ended_ = 0;
-    began_ = now;
-  }
-  return often_;
-}
-
 template <class Handler>
 struct GroupCommit::HandlerWaiter final : Waiter {
   explicit HandlerWaiter(Handler h) : handler(std::move(h)) {}
@@ -155,18 +145,20 @@ void GroupCommit::appended(const std::shared_ptr<LedgerFile>& file, std::uint64_
   if (wake) wake_.notify_one();
 }
 
-// Waits until there is something to sync; false: stopped and nothing left.
+// Waits until there is something to sync and nobody else does; false: stopped and nothing left.
 bool GroupCommit::sleep(std::unique_lock<std::mutex>& lock) {
   while (true) {
-    if (now_) return true;
-    if (stop_) return appended_ > durable();
+    if (!committing_) {
+      if (now_ || mend_due_) return true;
+      if (stop_) return appended_ > durable();
+      if (lazy_due_ && std::chrono::steady_clock::now() >= *lazy_due_) return true;
+    }
     asleep_ = true;
-    if (lazy_due_)
-      wake_.wait_until(lock, *lazy_due_);
+    if (const auto due = lazy_due_; due && !committing_)  // a copy: a worker that syncs resets it
+      wake_.wait_until(lock, *due);
     else
       wake_.wait(lock);
     asleep_ = false;
-    if (lazy_due_ && std::chrono::steady_clock::now() >= *lazy_due_) return true;
   }
 }
 
@@ -211,55 +203,91 @@ void GroupCommit::answer(std::unique_lock<std::mutex>& lock) {
 void GroupCommit::run() {
   std::unique_lock lock(mutex_);
   while (sleep(lock)) {
-    gather(lock);
-    now_ = false;
-    lazy_due_.reset();
-    const std::uint64_t target = appended_;
-    if (failed() || target == durable()) {
-      answer(lock);
-      if (stop_) break;
-      continue;
+    if (!mend_due_) {
+      gather(lock);
+      now_ = false;
+      lazy_due_.reset();
+      if (failed() || appended_ == durable()) {
+        answer(lock);
+        if (stop_) break;
+        continue;
+      }
+      commit(lock);
     }
-    const std::vector<std::shared_ptr<LedgerFile>> files = files_;
-    const std::uint64_t records = std::exchange(records_, 0);
-    const std::uint64_t bytes = std::exchange(bytes_, 0);
+    if (!std::exchange(mend_due_, false)) continue;
+    // After the waiters have their answer: a sick disk may take long.
     lock.unlock();
-    const auto start = std::chrono::steady_clock::now();
-    core::Result<void> synced;
-    for (const auto& file : files) {
-      synced = file->sync();
-      if (!synced) break;
-    }
-    const auto took = std::chrono::steady_clock::now() - start;
+    if (mending_.failed) mending_.failed();
     lock.lock();
-    if (!synced) {
-      // What the kernel did with the pages is unknown and a second fsync would lie: nothing is acknowledged any more
-      // until all of it stands in another file.
-      failure_ = synced.error();
-      failed_.store(true, std::memory_order_release);
-      core::log(core::LogLevel::error, "ledger_sync_failed", {{"error", failure_.message}});
-      hooks_.state_changed(LedgerState::broken, failure_.message);
-    } else {
-      durable_.store(target, std::memory_order_release);
-      commits_.fetch_add(1, std::memory_order_relaxed);
-      // The newest file may have been written to meanwhile; older ones are done.
-      files_.erase(files_.begin(), files_.begin() + static_cast<std::ptrdiff_t>(files.size() - 1));
-      if (appended_ == target) files_.clear();
-    }
-    answer(lock);
-    if (synced) {
-      lock.unlock();
-      hooks_.committed(records, bytes, took);
-      lock.lock();
-    } else {
-      // After the waiters have their answer: a sick disk may take long.
-      lock.unlock();
-      if (mending_.failed) mending_.failed();
-      lock.lock();
-      mend(lock);
-      if (stop_) break;
-    }
+    mend(lock);
+    if (stop_) break;
   }
+}
+
+std::optional<core::Result<void>> GroupCommit::commit_here(std::uint64_t sequence) {
+  // A worker that waits for the disk does nothing else; one that is slow now is left to the thread, which finds out
+  // when it is quick again.
+  constexpr std::chrono::microseconds kQuickSync{500};
+  std::unique_lock lock(mutex_);
+  ends_.count();
+  if (durable() >= sequence) return core::Result<void>{};
+  if (committing_ || gathering_ || now_ || open_intents_ != 0 || failed() || stop_ || last_sync_ > kQuickSync) {
+    const bool wake = asleep_ && !now_;
+    now_ = true;
+    lock.unlock();
+    if (wake) wake_.notify_one();
+    return std::nullopt;
+  }
+  lazy_due_.reset();
+  const bool synced = commit(lock);
+  const bool due = now_ || lazy_due_ || mend_due_ || stop_;
+  core::Result<void> done = synced ? core::Result<void>{} : std::unexpected(failure_);
+  lock.unlock();
+  if (due) wake_.notify_one();
+  return done;
+}
+
+// Syncs all that was appended and answers who waited for it. Called with the lock held; gives it up meanwhile. False:
+// it failed, and the thread has to mend that.
+bool GroupCommit::commit(std::unique_lock<std::mutex>& lock) noexcept {
+  committing_ = true;
+  const std::uint64_t target = appended_;
+  const std::vector<std::shared_ptr<LedgerFile>> files = files_;
+  const std::uint64_t records = std::exchange(records_, 0);
+  const std::uint64_t bytes = std::exchange(bytes_, 0);
+  lock.unlock();
+  const auto start = std::chrono::steady_clock::now();
+  core::Result<void> synced;
+  for (const auto& file : files) {
+    synced = file->sync();
+    if (!synced) break;
+  }
+  const auto took = std::chrono::steady_clock::now() - start;
+  lock.lock();
+  last_sync_ = took;
+  if (!synced) {
+    // What the kernel did with the pages is unknown and a second fsync would lie: nothing is acknowledged any more
+    // until all of it stands in another file.
+    failure_ = synced.error();
+    failed_.store(true, std::memory_order_release);
+    mend_due_ = true;
+    core::log(core::LogLevel::error, "ledger_sync_failed", {{"error", failure_.message}});
+    hooks_.state_changed(LedgerState::broken, failure_.message);
+  } else {
+    durable_.store(target, std::memory_order_release);
+    commits_.fetch_add(1, std::memory_order_relaxed);
+    // The newest file may have been written to meanwhile; older ones are done.
+    files_.erase(files_.begin(), files_.begin() + static_cast<std::ptrdiff_t>(files.size() - 1));
+    if (appended_ == target) files_.clear();
+  }
+  answer(lock);
+  if (synced) {
+    lock.unlock();
+    hooks_.committed(records, bytes, took);
+    lock.lock();
+  }
+  committing_ = false;
+  return synced.has_value();
 }
 
 void GroupCommit::mend(std::unique_lock<std::mutex>& lock) {

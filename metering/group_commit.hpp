@@ -1,6 +1,7 @@
 #pragma once
-// One thread that makes appended records durable: it syncs at once when it is idle, and what is appended meanwhile
-// shares the next sync. Waiters are resumed on their own executors, one post per worker and commit.
+// Makes appended records durable. A thread of its own syncs at once when it is idle, and what is appended meanwhile
+// shares the next sync; waiters are resumed on their own executors, one post per worker and commit. Where a request is
+// alone, its worker may sync by itself, which saves two changes of thread (docs/adr/0018-who-syncs.md).
 
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
@@ -24,6 +25,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/event_rate.hpp"
 #include "metering/ledger.hpp"
 #include "metering/storage.hpp"
 
@@ -35,25 +37,9 @@ enum class Urgency : std::uint8_t {
   now,   // somebody waits
 };
 
-// Whether requests end so often that their records should share a commit: by the rate of the last window. Where 1,000 a
-// second end one by one, chance does not bring twelve into two milliseconds.
-class EndRate {
- public:
-  static constexpr std::chrono::milliseconds kWindow{2};
-  static constexpr std::int64_t kOften = 12;  // ends in a window
-
-  void count() { ++ended_; }
-  bool often(std::chrono::steady_clock::time_point now);
-
- private:
-  std::chrono::steady_clock::time_point began_;
-  std::int64_t ended_ = 0;
-  bool often_ = false;
-};
-
 class GroupCommit {
  public:
-  // Hooks are called on the commit thread. Records up to `durable` are so already.
+  // committed() is called by whoever syncs, one at a time. Records up to `durable` are so already.
   // On the commit thread, after a sync has failed: `failed` once, then `mend` again and again until it has made
   // durable, in other files, all that was appended - nothing is appended meanwhile -, then `mended`.
   struct Mending {
@@ -70,6 +56,11 @@ class GroupCommit {
   // how many requests have begun and not ended, this record counted.
   void appended(const std::shared_ptr<LedgerFile>& file, std::uint64_t sequence, std::uint64_t bytes, Urgency urgency,
                 std::size_t open_intents);
+
+  // Whoever asks now blocks for one sync, and is told how it ended. Nothing: it is not worth it (more than this request
+  // is under way, the disk was slow, another syncs), or cannot be done here; to be awaited then. `sequence` was
+  // appended with Urgency::none.
+  std::optional<core::Result<void>> commit_here(std::uint64_t sequence);
 
   // Ends when `sequence` is durable, or with ledger_unavailable once a sync has failed, or with cancelled.
   boost::asio::awaitable<core::Result<void>> wait(std::uint64_t sequence);
@@ -97,6 +88,7 @@ class GroupCommit {
   struct HandlerWaiter;
 
   void run();
+  bool commit(std::unique_lock<std::mutex>& lock) noexcept;  // out of memory in here ends the process, as on its thread
   bool sleep(std::unique_lock<std::mutex>& lock);
   // Under load, lets the ends of more of the running requests come into the next commit.
   void gather(std::unique_lock<std::mutex>& lock);
@@ -123,11 +115,14 @@ class GroupCommit {
   bool now_ = false;
   std::optional<std::chrono::steady_clock::time_point> lazy_due_;
   bool asleep_ = false;
+  bool committing_ = false;                // by whichever thread
+  bool mend_due_ = false;                  // a sync has failed
+  std::chrono::nanoseconds last_sync_{0};  // how long it took
   bool gathering_ = false;
   std::size_t open_intents_ = 0;
   bool stop_ = false;
   std::size_t last_answered_ = 0;  // waiters of the last commit
-  EndRate ends_;                   // those that are waited for
+  core::EventRate ends_;           // of requests, those that are waited for
   core::Error failure_;
   std::unique_ptr<Waiter> waiters_;  // newest first
   std::thread thread_;

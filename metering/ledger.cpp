@@ -176,8 +176,8 @@ core::Result<void> Ledger::attempt(IntentId id, std::uint32_t number, std::strin
 
 namespace {
 
-boost::asio::awaitable<core::Result<void>> failed(core::Error error) {
-  co_return std::unexpected(std::move(error));
+boost::asio::awaitable<core::Result<void>> told(core::Result<void> done) {
+  co_return done;
 }
 
 // The subject of a dispatched request is the intent's.
@@ -204,20 +204,23 @@ boost::asio::awaitable<core::Result<void>> end_elsewhere(LedgerHeir& heir, std::
 
 }  // namespace
 
-boost::asio::awaitable<core::Result<void>> Ledger::terminal(IntentId id, const Terminal& terminal) {
+boost::asio::awaitable<core::Result<void>> Ledger::terminal(IntentId id, const Terminal& terminal, Commit commit) {
   LedgerHeir* heir = nullptr;
   LedgerWriter* writer = nullptr;
   const auto sequence = impl_->call(
       [&](LedgerWriter& now) {
         writer = &now;
-        return now.terminal(id, terminal, Urgency::now);
+        return now.terminal(id, terminal, commit == Commit::apart ? Urgency::now : Urgency::none);
       },
       [&](LedgerHeir& other) -> core::Result<std::uint64_t> {
         heir = &other;
         return 0;
       });
-  if (!sequence) return failed(sequence.error());
+  if (!sequence) return told(std::unexpected(sequence.error()));
   if (heir != nullptr) return end_elsewhere(*heir, terminal_payload(id.sequence, {}, terminal), impl_->open_elsewhere);
+  if (commit == Commit::in_place) {
+    if (auto done = writer->commit().commit_here(*sequence)) return told(std::move(*done));
+  }
   return writer->commit().wait(*sequence);
 }
 

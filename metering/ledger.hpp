@@ -1,6 +1,7 @@
 #pragma once
 // The append-only ledger: an intent before each dispatch, one terminal record per request, durable before the caller
-// goes on. Written by any worker thread, made durable by the ledger's own thread (group commit). The file format, and
+// goes on. Written by any worker thread, made durable by the ledger's own thread (group commit) or,
+// where a request is alone, by its worker. The file format, and
 // what is promised after a crash, is docs/ledger.md.
 
 #include <boost/asio/any_io_executor.hpp>
@@ -37,7 +38,8 @@ struct RecoveryReport {
   std::chrono::microseconds took{0};
 };
 
-// For metrics and logs. Called on the ledger's thread, or on the thread that found the change; must not block.
+// For metrics and logs. committed() is called by whoever synced, one at a time, state_changed() by whoever found it;
+// neither may block.
 class LedgerHooks {
  public:
   virtual ~LedgerHooks() = default;
@@ -61,6 +63,12 @@ struct LedgerStats {
   std::uint64_t commits = 0;
   std::uint64_t segments = 0;
   bool next_segment_ready = false;  // until it is, the current one grows past its size
+};
+
+// How the end of a request is made durable.
+enum class Commit : std::uint8_t {
+  apart,     // on the ledger's thread
+  in_place,  // on the caller's, which may block for one sync: nothing else waits for it
 };
 
 // What becomes of intents that the last writer left open.
@@ -92,7 +100,8 @@ class Ledger {
   // the caller's executor, or with ledger_unavailable (then the answer must not be completed). Cancelling the wait
   // (core::ErrorKind::cancelled) leaves the record in place. Calling twice for one intent is an error, not a second
   // bill.
-  boost::asio::awaitable<core::Result<void>> terminal(IntentId id, const Terminal& terminal);
+  boost::asio::awaitable<core::Result<void>> terminal(IntentId id, const Terminal& terminal,
+                                                      Commit commit = Commit::apart);
 
   // Ends a dispatched request that costs nothing, without waiting. Durable with the next commit.
   void terminal_async(IntentId id, const Terminal& terminal);

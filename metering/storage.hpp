@@ -1,6 +1,6 @@
 #pragma once
 // The ledger's view of the disk, small enough to fail on purpose in tests. Blocking; called from the ledger's threads
-// and, for write(), from whoever appends.
+// and from whoever appends.
 
 #include <atomic>
 #include <cstdint>

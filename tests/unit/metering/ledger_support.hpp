@@ -55,6 +55,8 @@ class FaultyStorage final : public LedgerStorage {
   std::atomic<bool> sync_fails{false};
   std::atomic<bool> map_fails{false};  // the write buffer cannot be mapped: every append is a write
   std::atomic<int> syncs{0};
+  std::atomic<int> slow_ms{0};  // what a sync takes more
+  std::atomic<std::thread::id> synced_by;
 
   // While held, syncs wait.
   void hold() { set(true); }
@@ -95,8 +97,10 @@ class FaultyStorage final : public LedgerStorage {
       return core::fail(core::ErrorKind::ledger_unavailable, "no space left");
     }
     core::Result<void> sync() override {
+      owner_.synced_by = std::this_thread::get_id();
       owner_.pass();
       ++owner_.syncs;
+      if (const int more = owner_.slow_ms) std::this_thread::sleep_for(std::chrono::milliseconds{more});
       if (owner_.sync_fails) return core::fail(core::ErrorKind::ledger_unavailable, "cannot sync: input/output error");
       return real_->sync();
     }
