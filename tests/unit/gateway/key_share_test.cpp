@@ -130,6 +130,26 @@ TEST_F(KeyShareTest, WhatWasNotBilledRunsElsewhereAndWhatWasNeverDoes) {
   EXPECT_EQ(claim(a).met, Met::lost);
 }
 
+// Two processes of one gateway, while one replaces the other: a request that waited here for the key of the other one.
+TEST_F(KeyShareTest, WhoForgetsAKeyDoesNotFreeIt) {
+  Node old_process(*this, "A");
+  Node new_process(*this, "A");
+  Node b(*this, "B");
+  auto runs = claim(new_process);
+  ASSERT_EQ(runs.met, Met::mine);
+  auto waits = claim(old_process);
+  ASSERT_EQ(waits.met, Met::mine) << "its own table tells it that it runs there";
+  waits.hold.forget();
+  turn(50ms);
+  settle(old_process);
+  EXPECT_NE(claim(b).met, Met::mine) << "it would run twice";
+  turn(kLease + 300ms);
+  EXPECT_NE(claim(b).met, Met::mine) << "silent is not free";
+  runs.hold.done(answer("once"), {});
+  settle(new_process);
+  EXPECT_EQ(claim(b).met, Met::answered);
+}
+
 TEST_F(KeyShareTest, RequestsOfOneGatewayHoldAKeyTogether) {
   Node a(*this, "A");
   Node b(*this, "B");
