@@ -59,6 +59,7 @@ Application::Application(std::shared_ptr<const config::Config> config, ModelLoad
       batch_records_(metrics_.registry().shared().histogram(metrics::Family::ledger_batch_records)),
       ledger_bytes_(metrics_.registry().shared().counter(metrics::Family::ledger_bytes_total)),
       ledger_errors_(metrics_.registry().shared().counter(metrics::Family::ledger_errors_total)),
+      commits_in_place_(metrics_.registry().shared().counter(metrics::Family::ledger_commits_in_place_total)),
       budget_watch_(metrics_.registry()),
       budgets_(clock_, budget_watch_),
       limiter_(config_->limiter, clock_, config_->redis.enabled() && config_->limiter.shared),
@@ -105,10 +106,11 @@ Application::~Application() {
   if (access_fd_ > 2) ::close(access_fd_);
 }
 
-void Application::committed(std::uint64_t records, std::uint64_t bytes, std::chrono::nanoseconds sync) {
-  commit_seconds_.observe(sync);
-  batch_records_.observe_count(records);
-  ledger_bytes_.add(bytes);
+void Application::committed(const metering::CommitFacts& facts) {
+  commit_seconds_.observe(facts.sync);
+  batch_records_.observe_count(facts.records);
+  ledger_bytes_.add(facts.bytes);
+  if (facts.commit == metering::Commit::in_place) commits_in_place_.add();
   committed_at_.store(clock_.steady(), std::memory_order_relaxed);
 }
 

@@ -63,7 +63,7 @@ class Application final : private metering::LedgerHooks {
   std::uint16_t admin_port() const { return admin_port_; }
 
  private:
-  void committed(std::uint64_t records, std::uint64_t bytes, std::chrono::nanoseconds sync) override;
+  void committed(const metering::CommitFacts& facts) override;
   void state_changed(metering::LedgerState state, std::string_view why) override;
 
   core::Result<void> start_all();
@@ -104,7 +104,7 @@ class Application final : private metering::LedgerHooks {
   core::SystemClock clock_;
   metrics::Metrics metrics_;
   metrics::Histogram commit_seconds_, batch_records_;
-  metrics::Counter ledger_bytes_, ledger_errors_;
+  metrics::Counter ledger_bytes_, ledger_errors_, commits_in_place_;
   std::atomic<core::SteadyTime> committed_at_{};  // the last commit
   std::unique_ptr<metering::Ledger> ledger_;
   std::unique_ptr<metering::LedgerKeeper> keeper_;

@@ -212,7 +212,7 @@ void GroupCommit::run() {
         if (stop_) break;
         continue;
       }
-      commit(lock);
+      commit(lock, Commit::apart);
     }
     if (!std::exchange(mend_due_, false)) continue;
     // After the waiters have their answer: a sick disk may take long.
@@ -239,7 +239,7 @@ std::optional<core::Result<void>> GroupCommit::commit_here(std::uint64_t sequenc
     return std::nullopt;
   }
   lazy_due_.reset();
-  const bool synced = commit(lock);
+  const bool synced = commit(lock, Commit::in_place);
   const bool due = now_ || lazy_due_ || mend_due_ || stop_;
   core::Result<void> done = synced ? core::Result<void>{} : std::unexpected(failure_);
   lock.unlock();
@@ -249,7 +249,7 @@ std::optional<core::Result<void>> GroupCommit::commit_here(std::uint64_t sequenc
 
 // Syncs all that was appended and answers who waited for it. Called with the lock held; gives it up meanwhile. False:
 // it failed, and the thread has to mend that.
-bool GroupCommit::commit(std::unique_lock<std::mutex>& lock) noexcept {
+bool GroupCommit::commit(std::unique_lock<std::mutex>& lock, Commit by) noexcept {
   committing_ = true;
   const std::uint64_t target = appended_;
   const std::vector<std::shared_ptr<LedgerFile>> files = files_;
@@ -283,7 +283,7 @@ bool GroupCommit::commit(std::unique_lock<std::mutex>& lock) noexcept {
   answer(lock);
   if (synced) {
     lock.unlock();
-    hooks_.committed(records, bytes, took);
+    hooks_.committed({.records = records, .bytes = bytes, .sync = took, .commit = by});
     lock.lock();
   }
   committing_ = false;

@@ -88,7 +88,8 @@ class GroupCommit {
   struct HandlerWaiter;
 
   void run();
-  bool commit(std::unique_lock<std::mutex>& lock) noexcept;  // out of memory in here ends the process, as on its thread
+  bool commit(std::unique_lock<std::mutex>& lock,
+              Commit by) noexcept;  // out of memory in here ends the process, as on its thread
   bool sleep(std::unique_lock<std::mutex>& lock);
   // Under load, lets the ends of more of the running requests come into the next commit.
   void gather(std::unique_lock<std::mutex>& lock);

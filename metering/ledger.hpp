@@ -38,12 +38,25 @@ struct RecoveryReport {
   std::chrono::microseconds took{0};
 };
 
+// How the end of a request is made durable.
+enum class Commit : std::uint8_t {
+  apart,     // on the ledger's thread
+  in_place,  // on the caller's, which may block for one sync: nothing else waits for it
+};
+
+struct CommitFacts {
+  std::uint64_t records = 0;
+  std::uint64_t bytes = 0;
+  std::chrono::nanoseconds sync{0};
+  Commit commit = Commit::apart;
+};
+
 // For metrics and logs. committed() is called by whoever synced, one at a time, state_changed() by whoever found it;
 // neither may block.
 class LedgerHooks {
  public:
   virtual ~LedgerHooks() = default;
-  virtual void committed(std::uint64_t /*records*/, std::uint64_t /*bytes*/, std::chrono::nanoseconds /*sync*/) {}
+  virtual void committed(const CommitFacts& /*facts*/) {}
   virtual void state_changed(LedgerState /*state*/, std::string_view /*why*/) {}
 };
 
@@ -63,12 +76,6 @@ struct LedgerStats {
   std::uint64_t commits = 0;
   std::uint64_t segments = 0;
   bool next_segment_ready = false;  // until it is, the current one grows past its size
-};
-
-// How the end of a request is made durable.
-enum class Commit : std::uint8_t {
-  apart,     // on the ledger's thread
-  in_place,  // on the caller's, which may block for one sync: nothing else waits for it
 };
 
 // What becomes of intents that the last writer left open.

@@ -251,6 +251,8 @@ constexpr FamilySpec kCatalog[] = {
      {},
      kBatchBuckets,
      "Records made durable by one group commit."},
+    counter(ledger_commits_in_place_total, "ganglion_ledger_commits_in_place_total", "", {},
+            "Commits made by the worker of a request that was alone, and not by the ledger's thread."),
     counter(ledger_errors_total, "ganglion_ledger_errors_total", "", {},
             "Writes or syncs that failed; while they do, billable requests get 503."),
     gauge(ledger_pending_records, "ganglion_ledger_pending_records", "", {}, "Records waiting for their group commit."),

@@ -113,6 +113,7 @@ enum class Family : std::uint16_t {
   ledger_bytes_total,
   ledger_commit_seconds,
   ledger_batch_records,
+  ledger_commits_in_place_total,
   ledger_errors_total,
   ledger_pending_records,
   ledger_oldest_pending_seconds,

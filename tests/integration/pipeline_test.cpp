@@ -53,6 +53,23 @@ TEST(Pipeline, BillsWhatTheProviderReports) {
   EXPECT_GT(records[0].nano_neurons, 0);
 }
 
+// In memory, where no disk is too slow for that.
+TEST(Pipeline, ARequestThatIsAloneIsMadeDurableByItsWorker) {
+  char name[] = "/dev/shm/ganglion-integration-XXXXXX";
+  const char* const directory = ::mkdtemp(name);
+  Answering upstream(http_ok(kAnswer));
+  RunningGateway gateway(provider(upstream->port()) + kNoCache, 1, "127.0.0.1", directory == nullptr ? "" : directory);
+  std::size_t asked = 0;
+  double in_place = 0;
+  while (in_place == 0 && asked < 200) {
+    for (int i = 0; i < 10; ++i, ++asked) EXPECT_EQ(status_of(gateway.chat()), 200);
+    in_place = gateway.metric("ganglion_ledger_commits_in_place_total");
+  }
+  EXPECT_GT(in_place, 0);
+  EXPECT_LE(in_place, gateway.metric("ganglion_ledger_commit_seconds_count"));
+  EXPECT_EQ(gateway.records().size(), asked);
+}
+
 TEST(Pipeline, MetadataIsCarriedIntoTheLedger) {
   Answering upstream(http_ok(kAnswer));
   RunningGateway gateway(provider(upstream->port()) + "gateways: [{name: default, cache: {ttl: 60s}}]\n");

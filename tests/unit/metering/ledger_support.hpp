@@ -140,8 +140,8 @@ class FaultyStorage final : public LedgerStorage {
 
 class RecordingHooks final : public LedgerHooks {
  public:
-  void committed(std::uint64_t records, std::uint64_t /*bytes*/, std::chrono::nanoseconds /*sync*/) override {
-    committed_records += records;
+  void committed(const CommitFacts& facts) override {
+    committed_records += facts.records;
     ++commits;
   }
   void state_changed(LedgerState to, std::string_view /*why*/) override {
