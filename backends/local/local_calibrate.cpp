@@ -93,7 +93,6 @@ class Measurement {
     cost.input_us = fresh->engine_us / fresh->input;
     const auto long_answers = generate({}, kShort, options_.output_tokens, "");
     if (!long_answers) return std::unexpected(long_answers.error());
-    cost.output_us = (long_answers->engine_us - cost.input_us * long_answers->input) / long_answers->output;
     // The same beginning twice: what the second time costs more than its own tokens is due to those found.
     const std::string space = "calibrate-" + std::to_string(++draws_);
     const auto begins = draw(options_.prompt_tokens);
@@ -101,6 +100,10 @@ class Measurement {
     const auto again = first ? generate(begins, kShort, 1, space) : first;
     const auto short_ones = again ? generate({}, kShort, 1, "") : again;
     if (!short_ones) return std::unexpected(short_ones.error());
+    // Prompts are as long in both, so what is left is due to the tokens made more.
+    const double more = long_answers->output - short_ones->output;
+    cost.output_us = more > 0 ? (long_answers->engine_us - short_ones->engine_us) / more
+                              : long_answers->engine_us / long_answers->output - cost.input_us * kShort;
     const double own = short_ones->engine_us / short_ones->input * (again->input - again->cached);
     cost.cached_us = again->cached > 0 ? (again->engine_us - own) / again->cached : cost.input_us;
     return cost;
@@ -154,30 +157,49 @@ class Measurement {
   int draws_ = 0;
 };
 
-double median(std::vector<double> values) {
+double median(const std::vector<TokenCost>& rounds, double TokenCost::* which) {
+  std::vector<double> values;
+  for (const TokenCost& each : rounds) values.push_back(each.*which);
   std::ranges::sort(values);
   return std::max(values[values.size() / 2], 0.0);
 }
 
+// After those that were asked for, while they have told nothing.
+constexpr int kMoreRounds = 8;
+
 }  // namespace
+
+Result<TokenCost> typical_cost(const std::vector<TokenCost>& rounds, bool generates) {
+  TokenCost out = rounds.front();
+  for (const auto which : {&TokenCost::input_us, &TokenCost::cached_us, &TokenCost::output_us}) {
+    out.*which = median(rounds, which);
+  }
+  if (out.input_us > 0 && (!generates || out.output_us > 0)) return out;
+  return core::fail(core::ErrorKind::overloaded,
+                    "a token took no time that could be measured: this machine is busy with other things; try again "
+                    "when it is not, or with more --output-tokens and --rounds");
+}
 
 Result<TokenCost> measure_token_cost(const LocalModel& model, const CalibrateOptions& options) {
   Measurement measurement(model.parts(), options);
   const bool generates = model.kind() == LocalKind::generate;
-  std::vector<double> input, cached, output;
-  for (int round = 0; round < std::max(options.rounds, 1) + 1; ++round) {
-    const auto cost = generates ? measurement.generating() : measurement.embedding();
-    if (!cost) return std::unexpected(cost.error());
-    if (round == 0) continue;  // caches and graphs are warm from here on
-    input.push_back(cost->input_us);
-    cached.push_back(cost->cached_us);
-    output.push_back(cost->output_us);
+  const auto measure = [&]() -> Result<TokenCost> {
+    auto cost = generates ? measurement.generating() : measurement.embedding();
+    if (!cost) return cost;
+    cost->batch = measurement.options().batch;
+    cost->prompt_tokens = measurement.options().prompt_tokens;
+    return cost;
+  };
+  if (auto warm = measure(); !warm) return warm;  // caches and graphs are warm from here on
+  std::vector<TokenCost> rounds;
+  for (int left = std::max(options.rounds, 1) + kMoreRounds; left > 0; --left) {
+    auto cost = measure();
+    if (!cost) return cost;
+    rounds.push_back(*cost);
+    if (left > kMoreRounds + 1) continue;
+    if (auto typical = typical_cost(rounds, generates)) return typical;
   }
-  return TokenCost{.input_us = median(std::move(input)),
-                   .cached_us = median(std::move(cached)),
-                   .output_us = median(std::move(output)),
-                   .batch = measurement.options().batch,
-                   .prompt_tokens = measurement.options().prompt_tokens};
+  return typical_cost(rounds, generates);
 }
 
 }  // namespace ganglion::backends

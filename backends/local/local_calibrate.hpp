@@ -2,6 +2,8 @@
 // What a token costs on this machine: a loaded model is driven as full as asked, and the device's time is divided by
 // the tokens.
 
+#include <vector>
+
 #include "backends/local/local_backend.hpp"
 #include "core/error.hpp"
 
@@ -23,7 +25,11 @@ struct TokenCost {
   int prompt_tokens = 0;
 };
 
-// Blocks; nobody else should use the model meanwhile. Error: that of the first request that failed.
+// Blocks; nobody else should use the model meanwhile. Errors: that of the first request that failed; typical_cost's.
 core::Result<TokenCost> measure_token_cost(const LocalModel& model, const CalibrateOptions& options);
+
+// The medians of `rounds` (at least one). Error: overloaded where a token that is made, or read, would cost nothing, as
+// it comes out of too short a measurement on a busy machine.
+core::Result<TokenCost> typical_cost(const std::vector<TokenCost>& rounds, bool generates);
 
 }  // namespace ganglion::backends

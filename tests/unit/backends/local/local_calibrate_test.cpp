@@ -30,6 +30,25 @@ TEST(LocalCalibrate, EmbeddingModelsHaveInputAlone) {
   EXPECT_EQ(cost->output_us, 0);
 }
 
+// A price of nothing would give every answer away.
+TEST(LocalCalibrate, WhatCouldNotBeMeasuredIsNoPrice) {
+  const auto round = [](double input, double output) { return TokenCost{.input_us = input, .output_us = output}; };
+  const auto good = typical_cost({round(3, -5), round(2, 7), round(9, 8)}, true);
+  ASSERT_TRUE(good);
+  EXPECT_EQ(good->input_us, 3);
+  EXPECT_EQ(good->output_us, 7);
+  for (const auto& [rounds, generates] : {std::pair{std::vector{round(3, -5)}, true},
+                                          {std::vector{round(3, 0)}, true},
+                                          {std::vector{round(-1, 5)}, true},
+                                          {std::vector{round(0, 0)}, false}}) {
+    const auto cost = typical_cost(rounds, generates);
+    ASSERT_FALSE(cost);
+    EXPECT_EQ(cost.error().kind, core::ErrorKind::overloaded);
+    EXPECT_NE(cost.error().message.find("--rounds"), std::string::npos) << cost.error().message;
+  }
+  EXPECT_TRUE(typical_cost({round(3, 0)}, false)) << "an embedding has no output";
+}
+
 TEST(LocalCalibrate, AFailureIsToldAndNotMeasured) {
   auto trouble = std::make_shared<local::Trouble>();
   auto model = load_local_model(tiny("llama3_tiny"), local::failing(trouble));
