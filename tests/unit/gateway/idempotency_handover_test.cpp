@@ -8,6 +8,7 @@
 #include "gateway/idempotency.hpp"
 #include "metrics/metrics.hpp"
 #include "tests/support/coroutine.hpp"
+#include "tests/unit/gateway/idempotency_support.hpp"
 #include "tests/unit/metering/ledger_support.hpp"
 
 namespace ganglion::gateway {
@@ -16,13 +17,6 @@ namespace {
 using namespace std::chrono_literals;
 using idempotency::Digest;
 using Kind = Idempotency::Known::Kind;
-
-Digest key(const std::string& name) {
-  return idempotency::key_digest("t", "k", name);
-}
-Digest body(const std::string& text) {
-  return idempotency::request_digest(api::Endpoint::chat_completions, text);
-}
 
 class IdempotencyHandoverTest : public ::testing::Test {
  protected:

@@ -9,6 +9,7 @@
 #include "metering/ledger_keeper.hpp"
 #include "metrics/metrics.hpp"
 #include "tests/support/coroutine.hpp"
+#include "tests/unit/gateway/idempotency_support.hpp"
 #include "tests/unit/metering/ledger_support.hpp"
 
 namespace ganglion::gateway {
@@ -19,13 +20,6 @@ using idempotency::Digest;
 using ::testing::HasSubstr;
 using Kind = Idempotency::Known::Kind;
 using metering::Outcome;
-
-Digest key(const std::string& name) {
-  return idempotency::key_digest("t", "k", name);
-}
-Digest body(const std::string& text) {
-  return idempotency::request_digest(api::Endpoint::chat_completions, text);
-}
 
 class IdempotencyTest : public ::testing::Test {
  protected:

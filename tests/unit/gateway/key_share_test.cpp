@@ -13,6 +13,7 @@
 #include "net/redis_hooks.hpp"
 #include "tests/support/coroutine.hpp"
 #include "tests/support/redis_server.hpp"
+#include "tests/unit/gateway/idempotency_support.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -21,12 +22,6 @@ using namespace std::chrono_literals;
 using Met = KeyShare::Met;
 using idempotency::Digest;
 
-Digest key(const std::string& name) {
-  return idempotency::key_digest("t", "k", name);
-}
-Digest body(const std::string& text) {
-  return idempotency::request_digest(api::Endpoint::chat_completions, text);
-}
 KeyShare::Answer answer(const std::string& text) {
   return std::make_shared<const idempotency::StoredAnswer>(
       idempotency::StoredAnswer{.status = 201, .content_type = "text/plain", .body = text});
