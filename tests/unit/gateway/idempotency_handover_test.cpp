@@ -52,25 +52,13 @@ class IdempotencyHandoverTest : public ::testing::Test {
   Idempotency::Known look(Idempotency& at, const std::string& name) {
     return at.look(key(name), body("body"), io_.get_executor());
   }
-  void write(Idempotency::Known& known) {
-    test::run_coroutine(io_, [&]() -> boost::asio::awaitable<void> { EXPECT_TRUE(co_await known.claim->write({})); });
-  }
+  void write(Idempotency::Known& known) { write_claim(io_, known); }
   void answer(Idempotency::Known& known, const std::string& text) {
     write(known);
-    test::run_coroutine(io_, [&]() -> boost::asio::awaitable<void> {
-      co_await known.claim->keep(std::make_shared<const idempotency::StoredAnswer>(
-          idempotency::StoredAnswer{.status = 200, .content_type = "text/plain", .body = text}));
-    });
+    keep_answer(io_, known, text);
     known.claim->settle();
   }
-  std::string answer_at(Idempotency& at, const std::string& name) {
-    std::string out = "(none)";
-    test::run_coroutine(io_, [&]() -> boost::asio::awaitable<void> {
-      const auto got = co_await at.answer(key(name), {});
-      if (got && *got) out = (*got)->body;
-    });
-    return out;
-  }
+  std::string answer_at(Idempotency& at, const std::string& name) { return kept_answer(io_, at, name); }
 
   metering::TempDir dir_{true};
   core::ManualClock clock_;

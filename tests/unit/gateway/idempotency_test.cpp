@@ -44,15 +44,8 @@ class IdempotencyTest : public ::testing::Test {
   Idempotency::Known look(const std::string& name, const std::string& text = "body") {
     return keys_->look(key(name), body(text), io_.get_executor());
   }
-  void write(Idempotency::Known& known) {
-    test::run_coroutine(io_, [&]() -> boost::asio::awaitable<void> { EXPECT_TRUE(co_await known.claim->write({})); });
-  }
-  void keep(Idempotency::Known& known, const std::string& text) {
-    test::run_coroutine(io_, [&]() -> boost::asio::awaitable<void> {
-      co_await known.claim->keep(std::make_shared<const idempotency::StoredAnswer>(
-          idempotency::StoredAnswer{.status = 200, .content_type = "text/plain", .body = text}));
-    });
-  }
+  void write(Idempotency::Known& known) { write_claim(io_, known); }
+  void keep(Idempotency::Known& known, const std::string& text) { keep_answer(io_, known, text); }
   // A whole request with this key.
   void serve(const std::string& name, const std::string& text) {
     auto known = claim(name);
@@ -61,14 +54,7 @@ class IdempotencyTest : public ::testing::Test {
     keep(known, text);
     known.claim->settle();
   }
-  std::string answer(const std::string& name) {
-    std::string out = "(none)";
-    test::run_coroutine(io_, [&]() -> boost::asio::awaitable<void> {
-      const auto got = co_await keys_->answer(key(name), {});
-      if (got && *got) out = (*got)->body;
-    });
-    return out;
-  }
+  std::string answer(const std::string& name) { return kept_answer(io_, *keys_, name); }
   void bill(const std::string& id, Outcome outcome, bool costs) {
     metering::Terminal end = metering::finished();
     end.outcome = outcome;
