@@ -257,10 +257,12 @@ Table<backends::LocalModelOptions> local_table() {
                "`w8a8` is `int8` with activations in int8, per token, also in a GPU's steps of more than a few tokens. "
                "`fp8` and `int4` need a GPU.",
                kRestart),
-      entry<T>("kv_type", &T::kv_type, choice({"auto", "int8", "fp8"}),
-               "How keys and values are kept. `int8`, with a scale for each token and head, and `fp8` halve them; "
-               "`fp8` needs a GPU.",
-               kRestart),
+      entry<T>(
+          "kv_type", &T::kv_type, choice({"auto", "fp16", "bf16", "int8", "fp8"}),
+          "How keys and values are kept. `auto`: `fp16`, on a CPU fp32 where weights are fp32. `bf16` has fp16's size, "
+          "fewer digits and no limit at 65,504. `int8`, with a scale for each token and head, and `fp8` halve "
+          "them. `bf16` and `fp8` need a GPU.",
+          kRestart),
       entry<T>("prefix_sharing", &T::prefix_sharing, choice({"tenant", "all", "off"}),
                "Whose requests find computed what an earlier prompt began with: those of the same tenant, all, or "
                "nobody's. `all` lets a tenant tell by the time an answer takes whether another has asked the same.",

@@ -26,12 +26,15 @@ core::Result<local::Quantize> quantize_of(const std::string& name, const std::st
 
 core::Result<local::KvType> kv_type_of(const LocalModelOptions& options) {
   if (options.kv_type == "auto") return local::KvType::automatic;
+  if (options.kv_type == "fp16") return local::KvType::f16;
+  if (options.kv_type == "bf16") return local::KvType::bf16;
   if (options.kv_type == "int8") return local::KvType::i8;
   if (options.kv_type == "fp8") return local::KvType::f8;
-  return core::fail(
-      core::ErrorKind::invalid_value,
-      "model '" + options.name + "': kv_type must be \"auto\", \"int8\" or \"fp8\", not \"" + options.kv_type + "\"",
-      "kv_type");
+  return core::fail(core::ErrorKind::invalid_value,
+                    "model '" + options.name +
+                        "': kv_type must be \"auto\", \"fp16\", \"bf16\", \"int8\" or \"fp8\", not \"" +
+                        options.kv_type + "\"",
+                    "kv_type");
 }
 
 // What the engine says of its device goes to the log: a restart is good news, the rest is not.

@@ -29,7 +29,7 @@ struct LocalModelOptions {
   std::uint32_t replicas = 1;             // engines of this model, each on GPUs of its own where there are any
   std::uint64_t gpu_bytes = 0;            // what it may take of each of its GPUs; 0: what is free
   std::string quantize = "none";          // "none", "int8", "w8a8", and on a GPU "fp8", "int4"
-  std::string kv_type = "auto";           // "auto", "int8", and on a GPU "fp8"
+  std::string kv_type = "auto";           // "auto", "fp16", "int8", and on a GPU "bf16" or "fp8"
   std::string prefix_sharing = "tenant";  // who may use what a prompt's beginning has left: "tenant", "all", "off"
   std::uint32_t threads = 0;              // 0: one per core
   std::uint64_t kv_bytes = 256ULL * 1024 * 1024;

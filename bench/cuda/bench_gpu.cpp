@@ -223,7 +223,17 @@ void product_rates(Bench& b, cuda::Format format) {
 }
 
 const char* kv_name(cuda::KvFormat format) {
-  return format == cuda::KvFormat::bf16 ? "" : format == cuda::KvFormat::fp8 ? " kv8" : " kvi8";
+  switch (format) {
+    case cuda::KvFormat::bf16:
+      return " kvb16";
+    case cuda::KvFormat::fp8:
+      return " kv8";
+    case cuda::KvFormat::int8:
+      return " kvi8";
+    case cuda::KvFormat::fp16:
+      break;
+  }
+  return "";
 }
 
 // Attention alone over a store of random pages.
@@ -231,16 +241,15 @@ void attention_rates(Bench& b, cuda::KvFormat format) {
   constexpr int kHeads = 32, kWidth = 128, kPages = 16384;
   cuda::KvLayout kv{.layers = 1, .kv_heads = kHeads, .head_dim = kWidth, .head_width = kWidth, .format = format};
   kv.page_bytes = cuda::kv_page_bytes(1, kHeads, kWidth, format);
-  const char* name = format == cuda::KvFormat::bf16 ? "bf16" : format == cuda::KvFormat::fp8 ? "fp8 " : "int8";
+  const char* names[] = {"bf16", "fp16", "fp8 ", "int8"};
+  const char* name = names[static_cast<int>(format)];
   const auto store = must(b.arena.take(static_cast<std::size_t>(kPages * kv.page_bytes), "pages"));
   kv.base = store.data();
-  must(cuda::fill_normal({b.stream.get()}, store.data(), cuda::Source::bf16, kPages * kv.page_bytes / 2, 1.0f, 9),
-       "fill");
+  const auto type = cuda::attends_in_half(format) ? cuda::Source::f16 : cuda::Source::bf16;
+  must(cuda::fill_normal({b.stream.get()}, store.data(), type, kPages * kv.page_bytes / 2, 1.0f, 9), "fill");
   const auto query = must(b.arena.take(std::size_t{2048} * kHeads * kWidth * 2, "query")),
              out = must(b.arena.take(std::size_t{2048} * kHeads * kWidth * 2, "out"));
-  must(cuda::fill_normal({b.stream.get()}, query.data(), cuda::Source::bf16, std::int64_t{2048} * kHeads * kWidth, 1.0f,
-                         10),
-       "fill");
+  must(cuda::fill_normal({b.stream.get()}, query.data(), type, std::int64_t{2048} * kHeads * kWidth, 1.0f, 10), "fill");
   const auto ints = [&](const std::vector<std::int32_t>& v) {
     auto buffer = must(b.arena.take(v.size() * 4, "table"));
     must(cudaMemcpy(buffer.data(), v.data(), v.size() * 4, cudaMemcpyHostToDevice), "table");
@@ -588,7 +597,8 @@ int main(int argc, char** argv) {
       if (wants_kernels("products")) product_rates(b, f);
     }
     if (wants_kernels("attention")) {
-      for (auto f : {cuda::KvFormat::bf16, cuda::KvFormat::fp8, cuda::KvFormat::int8}) attention_rates(b, f);
+      using enum cuda::KvFormat;
+      for (const auto f : {bf16, fp16, fp8, int8}) attention_rates(b, f);
     }
     if (wants_kernels("library")) linear_rates(b);
   }
@@ -616,7 +626,7 @@ int main(int argc, char** argv) {
     using cuda::Format, cuda::KvFormat;
     batching({{Format::fp8, KvFormat::fp8, batch, requests, 128, 128, 2048}}, layers);
     batching({{Format::fp8, KvFormat::int8, batch, requests, 128, 128, 2048}}, layers);
-    batching({{Format::bf16, KvFormat::bf16, std::min(batch, 256), requests / 2, 128, 128, 2048}}, layers);
+    batching({{Format::bf16, KvFormat::fp16, std::min(batch, 256), requests / 2, 128, 128, 2048}}, layers);
   }
   if (wants("families")) families_part(read);
   if (wants("prefix")) prefix_part(layers);

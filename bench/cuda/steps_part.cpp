@@ -46,8 +46,8 @@ void steps_part(int layers) {
     bool int8_activations;
   };
   for (const Case& of : {Case{"fp8 ", cuda::Format::fp8, cuda::KvFormat::fp8, false},
-                         Case{"bf16", cuda::Format::bf16, cuda::KvFormat::bf16, false},
-                         Case{"w8a8", cuda::Format::int8, cuda::KvFormat::bf16, true}}) {
+                         Case{"bf16", cuda::Format::bf16, cuda::KvFormat::fp16, false},
+                         Case{"w8a8", cuda::Format::int8, cuda::KvFormat::fp16, true}}) {
     for (const bool own : {false, true}) {
       auto d = must(CudaDecoder::random(c,
                                         {.format = of.format,

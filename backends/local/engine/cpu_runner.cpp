@@ -92,8 +92,12 @@ class CpuRunner final : public Runner {
 
 Result<std::unique_ptr<Runner>> make_cpu_runner(Checkpoint checkpoint, const ModelConfig& config,
                                                 const EngineOptions& options) {
-  if (options.kv_type == KvType::f8) {
-    return core::fail(ErrorKind::unsupported, "a KV store in fp8 needs a GPU; int8 does not", "kv_type");
+  if (options.kv_type == KvType::f8 || options.kv_type == KvType::bf16) {
+    const bool narrow = options.kv_type == KvType::f8;
+    return core::fail(
+        ErrorKind::unsupported,
+        std::string("a KV store in ") + (narrow ? "fp8 needs a GPU; int8" : "bf16 needs a GPU; fp16") + " does not",
+        "kv_type");
   }
   auto runner = std::make_unique<CpuRunner>(options);
   if (auto loaded = runner->load(std::move(checkpoint), config); !loaded) return std::unexpected(loaded.error());

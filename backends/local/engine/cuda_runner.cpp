@@ -34,7 +34,16 @@ cuda::Format format_of(Quantize quantize) {
 }
 
 cuda::KvFormat kv_format_of(KvType type) {
-  return type == KvType::f8 ? cuda::KvFormat::fp8 : type == KvType::i8 ? cuda::KvFormat::int8 : cuda::KvFormat::bf16;
+  switch (type) {
+    case KvType::bf16:
+      return cuda::KvFormat::bf16;
+    case KvType::i8:
+      return cuda::KvFormat::int8;
+    case KvType::f8:
+      return cuda::KvFormat::fp8;
+    default:
+      return cuda::KvFormat::fp16;
+  }
 }
 
 CudaDecoder::SampleSpec spec_of(const Runner::Sampling& s) {

@@ -17,9 +17,10 @@ enum class Quantize : std::uint8_t {
 };
 
 enum class KvType : std::uint8_t {
-  automatic,  // f32 for fp32 weights that are not quantised, else f16; on a GPU bf16
-  f32,
+  automatic,  // f32 for fp32 weights that are not quantised, else f16; on a GPU f16
+  f32,        // CPU
   f16,
+  bf16,  // GPU: for values past fp16's 65,504, which f16 would cut there
   i8,  // int8, a scale for each token and head
   f8,  // GPU: e4m3, without scales
 };

@@ -69,7 +69,7 @@ GpuNeed need_of(const ModelConfig& c, const EngineOptions& options) {
   need.first = size(vocabulary * (options.quantize == Quantize::none ? (c.tie_embeddings ? 0 : 2) : 1)) +
                static_cast<std::uint64_t>(options.batch_max * c.vocab_size * 4);  // and a step's logits
   need.each = size(vocabulary * 2) + kLibraries +
-              static_cast<std::uint64_t>(rows * (c.hidden_size * 10 + query * 6 + keys * 4 + c.intermediate_size * 7));
+              static_cast<std::uint64_t>(rows * (c.hidden_size * 10 + query * 8 + keys * 8 + c.intermediate_size * 7));
   need.declared = options.gpu_bytes;
   for (int ways = 1; ways <= kGpusMax; ways *= 2) {
     if (ways > 1 && !can_be_cut(c, options)) break;

@@ -47,7 +47,8 @@ class Decoder {
   // again.
   core::Result<void> forward(KvStore& kv, std::span<const DecoderSlice> slices, float* logits,
                              const std::atomic<bool>* give_up = nullptr);
-  // For tests: called before each layer with the residual stream, `rows` rows of hidden_size.
+  // For tests: called before each layer and behind the last one (as layer number layers) with the residual stream,
+  // `rows` rows of hidden_size.
   using Tap = void (*)(void* context, int layer, const float* hidden, int rows);
   void set_tap(Tap tap, void* context) { tap_ = tap, tap_context_ = context; }
 

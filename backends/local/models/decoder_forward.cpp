@@ -30,6 +30,7 @@ Result<void> Decoder::forward(KvStore& kv, std::span<const DecoderSlice> slices,
     if (tap_ != nullptr) tap_(tap_context_, static_cast<int>(i), hidden_, rows_);
     ok = attention(kv, layers_[i], static_cast<int>(i)) && feed_forward(layers_[i], static_cast<int>(i));
   }
+  if (ok && tap_ != nullptr) tap_(tap_context_, static_cast<int>(layers_.size()), hidden_, rows_);
   ok = ok && head(slices, logits);
   if (!ok) return core::fail(ErrorKind::internal, "no memory for a step's packed activations");
   return {};

@@ -4,6 +4,7 @@
 #include "backends/local/kernels/cuda/common.cuh"
 #include "backends/local/kernels/cuda/general.hpp"
 #include "backends/local/kernels/cuda/launch.cuh"
+#include "backends/local/kernels/cuda/row_parts.cuh"
 
 namespace ganglion::local::cuda {
 namespace {
@@ -54,13 +55,12 @@ __global__ void __launch_bounds__(kThreads) up_kernel(Adapt a) {
   const float* from = a.middle + (static_cast<std::int64_t>(row) * kAdapterPartsMax + blockIdx.y) * kAdapterRankMax;
   if (threadIdx.x < part->rank) middle[threadIdx.x] = from[threadIdx.x];
   __syncthreads();
-  bf16* y = static_cast<bf16*>(a.y) + static_cast<std::int64_t>(row) * a.y_stride;
+  const std::int64_t y = static_cast<std::int64_t>(row) * a.y_stride + part->first;
   for (int r = threadIdx.x; r < part->rows; r += kThreads) {
     const auto* w = static_cast<const bf16*>(part->b) + static_cast<std::int64_t>(r) * part->rank;
     float sum = 0;
     for (int k = 0; k < part->rank; ++k) sum += __bfloat162float(w[k]) * middle[k];
-    bf16& to = y[r / 8 * 8 * part->spread + r % 8 + part->first];
-    to = __float2bfloat16(__bfloat162float(to) + sum);
+    add_to(a.y, y + r / 8 * 8 * part->spread + r % 8, sum, a.wide);
   }
 }
 

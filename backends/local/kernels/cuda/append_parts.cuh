@@ -23,6 +23,11 @@ __device__ __forceinline__ float keep_scale(const KvLayout& kv, char* tile, int 
   return __fdividef(1.0f, scale);
 }
 
+// Two neighbouring elements of 16 bits, of a query or of what pages hold.
+__device__ __forceinline__ std::uint32_t pack_wide(bool half, float x, float y) {
+  return half ? pack_half(cut_to_half(x), cut_to_half(y)) : pack(x, y);
+}
+
 // `inverse`: 1 / scale, where there are scales.
 __device__ __forceinline__ void store2(const KvLayout& kv, char* tile, int at, float x, float y, float inverse) {
   if (kv.format == KvFormat::int8) {
@@ -32,22 +37,27 @@ __device__ __forceinline__ void store2(const KvLayout& kv, char* tile, int at, f
     const auto high = __nv_cvt_float_to_fp8(y, __NV_SATFINITE, __NV_E4M3);
     *reinterpret_cast<unsigned short*>(tile + at) = static_cast<unsigned short>(low | high << 8);
   } else {
-    *reinterpret_cast<std::uint32_t*>(tile + 2 * at) = pack(x, y);
+    *reinterpret_cast<std::uint32_t*>(tile + 2 * at) = pack_wide(kv.format == KvFormat::fp16, x, y);
   }
 }
 
 // One warp and one head of a row: normalised where the model has it, rotated, and brought to its place: a query to
-// `query`, [head_width], a key or a value to its page. `head`: of the queries, then keys, then values.
-__device__ __forceinline__ void append_head(const RotateAppend& r, int row, int head, int position, bf16* query) {
+// `query`, [head_width] in the type of attends_in_half(), a key or a value to its page. `head`: of the queries, then
+// keys, then values.
+__device__ __forceinline__ void append_head(const RotateAppend& r, int row, int head, int position,
+                                            std::uint16_t* query) {
   const int lane = threadIdx.x % 32;
   // Lane i holds elements 2i and 2i + 1 of both halves of the head: what is rotated together.
   const int dim = r.kv.head_dim, half = dim / 2, i = 2 * lane;
-  const bf16* from = static_cast<const bf16*>(r.qkv) + static_cast<std::int64_t>(row) * r.stride + head * dim;
+  const std::int64_t from = static_cast<std::int64_t>(row) * r.stride + head * dim;
+  const auto two = [&](int at) {
+    if (r.wide) return __ldcg(reinterpret_cast<const float2*>(static_cast<const float*>(r.qkv) + from + at));
+    return unpack(__ldcg(reinterpret_cast<const unsigned*>(static_cast<const bf16*>(r.qkv) + from + at)));
+  };
   const bool is_query = head < r.heads, is_value = head >= r.heads + r.kv.kv_heads, mine = i < half;
   float2 a = {0, 0}, b = {0, 0};
   if (mine) {
-    a = unpack(__ldcg(reinterpret_cast<const unsigned*>(from + i)));
-    b = unpack(__ldcg(reinterpret_cast<const unsigned*>(from + half + i)));
+    a = two(i), b = two(half + i);
   }
   const float* norm = is_query ? r.q_norm : is_value ? nullptr : r.k_norm;
   if (norm != nullptr) {
@@ -67,11 +77,12 @@ __device__ __forceinline__ void append_head(const RotateAppend& r, int row, int 
   }
   if (is_query) {
     if (mine) {
-      *reinterpret_cast<std::uint32_t*>(query + i) = pack(a.x, a.y);
-      *reinterpret_cast<std::uint32_t*>(query + half + i) = pack(b.x, b.y);
+      const bool in_half = attends_in_half(r.kv.format);
+      *reinterpret_cast<std::uint32_t*>(query + i) = pack_wide(in_half, a.x, a.y);
+      *reinterpret_cast<std::uint32_t*>(query + half + i) = pack_wide(in_half, b.x, b.y);
     }
 #pragma unroll 1
-    for (int k = dim + lane; k < r.kv.head_width; k += 32) query[k] = __float2bfloat16(0.0f);
+    for (int k = dim + lane; k < r.kv.head_width; k += 32) query[k] = 0;
     return;
   }
   const std::int32_t page = r.pages[row];  // there before the step's first kernel, too

@@ -15,8 +15,8 @@ __global__ void __launch_bounds__(kWarps * 32) append_kernel(RotateAppend r) {
   const int position = r.positions[row];  // there before the step's first kernel
   wait_for_previous();
   if (head >= r.heads + 2 * r.kv.kv_heads || position < 0) return;
-  bf16* query = static_cast<bf16*>(r.query) + (static_cast<std::int64_t>(row) * r.heads + head) * r.kv.head_width;
-  append_head(r, row, head, position, query);
+  const std::int64_t at = (static_cast<std::int64_t>(row) * r.heads + head) * r.kv.head_width;
+  append_head(r, row, head, position, static_cast<std::uint16_t*>(r.query) + at);
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(DecodeAttention a) 
   const int share = (end - first + a.splits - 1) / a.splits, from = first + static_cast<int>(blockIdx.x) * share;
   const int lane = threadIdx.x % 32, column = lane / 4, behind = Few ? column / part.heads : 0;
   const auto* query =
-      static_cast<const bf16*>(a.query) +
+      static_cast<const std::uint16_t*>(a.query) +  // bf16 or fp16
       (static_cast<std::int64_t>(part.row + behind) * a.heads + head + column - behind * part.heads) * Width +
       8 * (lane % 4);
   const std::int32_t* table = a.page_table + (Few ? a.tiles[blockIdx.z].page_from : a.page_from[blockIdx.z]);
@@ -89,6 +89,8 @@ cudaError_t attend_decode(Queue queue, const DecodeAttention& a) {
   switch (a.kv.format) {
     case KvFormat::bf16:
       return decode_of<KvFormat::bf16>(queue, a);
+    case KvFormat::fp16:
+      return decode_of<KvFormat::fp16>(queue, a);
     case KvFormat::fp8:
       return decode_of<KvFormat::fp8>(queue, a);
     case KvFormat::int8:

@@ -4,6 +4,7 @@
 
 #include "backends/local/kernels/cuda/common.cuh"
 #include "backends/local/kernels/cuda/kernels.hpp"
+#include "backends/local/kernels/cuda/page_values.cuh"
 
 namespace ganglion::local::cuda {
 
@@ -11,8 +12,8 @@ constexpr int kColumns = 8;  // of a fragment
 constexpr float kLog2e = 1.4426950408889634f;
 
 // Eight consecutive elements as they lie in memory; zero where the token does not count, since what lies there may be
-// anything.
-template <KvFormat F>
+// anything. pairs(): in the type that attention multiplies in.
+template <KvFormat F, int Bytes = kv_value_bytes(F)>
 struct Eight {
   uint2 v;
   __device__ __forceinline__ void load(const char* at, bool valid) {
@@ -20,13 +21,12 @@ struct Eight {
     if (valid) v = *reinterpret_cast<const uint2*>(at);
   }
   __device__ __forceinline__ void pairs(std::uint32_t (&out)[4]) const {
-    constexpr bool kInt8 = F == KvFormat::int8;
-    out[0] = bf16_of_byte<0, kInt8>(v.x), out[1] = bf16_of_byte<1, kInt8>(v.x);
-    out[2] = bf16_of_byte<0, kInt8>(v.y), out[3] = bf16_of_byte<1, kInt8>(v.y);
+    out[0] = pair_of<F, 0>(v.x), out[1] = pair_of<F, 1>(v.x);
+    out[2] = pair_of<F, 0>(v.y), out[3] = pair_of<F, 1>(v.y);
   }
 };
-template <>
-struct Eight<KvFormat::bf16> {
+template <KvFormat F>
+struct Eight<F, 2> {
   uint4 v;
   __device__ __forceinline__ void load(const char* at, bool valid) {
     v = {0, 0, 0, 0};
@@ -100,15 +100,16 @@ struct Merged {
 // element 8 * (lane % 4) on. Lean: `first_page` is table[first + warp], if there is such a page.
 template <int Width, KvFormat F, bool Few, Pace P>
 __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Part& part, const std::int32_t* table,
-                                             const bf16* query, int first, int last, int length, const Merged& merged,
+                                             const void* query, int first, int last, int length, const Merged& merged,
                                              std::int32_t first_page = 0) {
   constexpr int kChunks = Width / 32;  // of 32 elements
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int columns = part.columns(), warps = merged.warps;
+  constexpr bool kHalf = attends_in_half(F);
   std::uint32_t q[kChunks][4];
   const auto load_query = [&](int c) {
-    Eight<KvFormat::bf16> eight;
-    eight.load(reinterpret_cast<const char*>(query + 32 * c), g < columns);
+    Eight<KvFormat::bf16> eight;  // or fp16: two bytes either way
+    eight.load(static_cast<const char*>(query) + 64 * c, g < columns);
     eight.pairs(q[c]);
   };
 #pragma unroll
@@ -154,8 +155,8 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
       if (P == Pace::lean) load_query(c);
       std::uint32_t k0[4], k1[4];
       share.k0[c].pairs(k0), share.k1[c].pairs(k1);
-      mma(s, k0[0], k1[0], k0[1], k1[1], q[c][0], q[c][1]);
-      mma(s, k0[2], k1[2], k0[3], k1[3], q[c][2], q[c][3]);
+      mma_as<kHalf>(s, k0[0], k1[0], k0[1], k1[1], q[c][0], q[c][1]);
+      mma_as<kHalf>(s, k0[2], k1[2], k0[3], k1[3], q[c][2], q[c][3]);
     }
     if constexpr (P == Pace::lean) share.load_values(tile + values_after, g, t, valid(token), valid(token + 8));
     // s: tokens g and g + 8 (rows) of heads 2t and 2t + 1.
@@ -181,7 +182,7 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
     if constexpr (share.kScaled) {
       p[0] *= share.v_scale[0], p[1] *= share.v_scale[0], p[2] *= share.v_scale[1], p[3] *= share.v_scale[1];
     }
-    const std::uint32_t p0 = transpose8x8(pack(p[0], p[1])), p1 = transpose8x8(pack(p[2], p[3]));
+    const std::uint32_t p0 = transpose8x8(pack_as<kHalf>(p[0], p[1])), p1 = transpose8x8(pack_as<kHalf>(p[2], p[3]));
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
       std::uint32_t v0[4], v1[4];
@@ -190,8 +191,8 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
       for (int j = 0; j < 2; ++j) {
         float(&o)[4] = out[2 * c + j];
         o[0] *= fade[0], o[1] *= fade[1], o[2] *= fade[0], o[3] *= fade[1];
-        mma(o, transpose8x8(v0[2 * j]), transpose8x8(v0[2 * j + 1]), transpose8x8(v1[2 * j]),
-            transpose8x8(v1[2 * j + 1]), p0, p1);
+        mma_as<kHalf>(o, transpose8x8(v0[2 * j]), transpose8x8(v0[2 * j + 1]), transpose8x8(v1[2 * j]),
+                      transpose8x8(v1[2 * j + 1]), p0, p1);
       }
     }
   }

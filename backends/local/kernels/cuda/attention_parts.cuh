@@ -34,7 +34,7 @@ template <int Width>
 struct Query {
   static constexpr bool kHeld = Width <= 128;
   std::uint32_t held[kHeld ? Width / 32 : 1][2][4];
-  const bf16* rows[2];
+  const std::uint16_t* rows[2];  // bf16 or fp16
 
   __device__ __forceinline__ void load(int c, std::uint32_t (&q)[2][4]) const {
 #pragma unroll
@@ -68,8 +68,8 @@ struct State {
 };
 
 // One stage: scores of 16 rows against 64 keys, softmax, and the sums over the values. `position`: the last key that
-// row g sees, and row g + 8 eight more; not causal: that all rows see.
-template <int Width, bool Causal = true>
+// row g sees, and row g + 8 eight more; not causal: that all rows see. Half: queries, keys and values are fp16.
+template <int Width, bool Causal = true, bool Half = false>
 __device__ __forceinline__ void attend_stage(State<Width>& s, const uint4* k, const uint4* v, int first, int position,
                                              int low_distance, bool mask, Scores scores) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -83,8 +83,8 @@ __device__ __forceinline__ void attend_stage(State<Width>& s, const uint4* k, co
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n) {
       const uint4 b = k[key_place<Width>(8 * n + g, 4 * c + t)];
-      mma(p[n], q[0][0], q[1][0], q[0][1], q[1][1], b.x, b.y);
-      mma(p[n], q[0][2], q[1][2], q[0][3], q[1][3], b.z, b.w);
+      mma_as<Half>(p[n], q[0][0], q[1][0], q[0][1], q[1][1], b.x, b.y);
+      mma_as<Half>(p[n], q[0][2], q[1][2], q[0][3], q[1][3], b.z, b.w);
     }
   }
   float best[2] = {s.top[0], s.top[1]};
@@ -123,15 +123,16 @@ __device__ __forceinline__ void attend_stage(State<Width>& s, const uint4* k, co
   }
 #pragma unroll
   for (int j = 0; j < kKeys / 16; ++j) {
-    const std::uint32_t a0 = pack(p[2 * j][0], p[2 * j][1]), a1 = pack(p[2 * j][2], p[2 * j][3]),
-                        a2 = pack(p[2 * j + 1][0], p[2 * j + 1][1]), a3 = pack(p[2 * j + 1][2], p[2 * j + 1][3]);
+    const auto &left = p[2 * j], &right = p[2 * j + 1];
+    const std::uint32_t a0 = pack_as<Half>(left[0], left[1]), a1 = pack_as<Half>(left[2], left[3]),
+                        a2 = pack_as<Half>(right[0], right[1]), a3 = pack_as<Half>(right[2], right[3]);
     const int token = 16 * j + lane % 16;
 #pragma unroll
     for (int d = 0; d < Width / 8; d += 2) {
       std::uint32_t b[4];
       load_matrix_transposed(b, v + value_place<Width>(token, d + lane / 16));
-      mma(s.out[d], a0, a1, a2, a3, b[0], b[1]);
-      mma(s.out[d + 1], a0, a1, a2, a3, b[2], b[3]);
+      mma_as<Half>(s.out[d], a0, a1, a2, a3, b[0], b[1]);
+      mma_as<Half>(s.out[d + 1], a0, a1, a2, a3, b[2], b[3]);
     }
   }
 }

@@ -1,19 +1,20 @@
 // Attention of prompt chunks, causal, over the sequences' pages (which hold the chunk's own keys already, and those of
 // everything before it). A block has 64 query rows of one head; keys and values stream through shared memory 64 tokens
-// at a time, two stages deep; scores and sums stay in registers (online softmax). bf16 tensor cores, fp32 sums.
+// at a time, two stages deep; scores and sums stay in registers (online softmax). Tensor cores in bf16 or fp16, fp32
+// sums.
 
 #include "backends/local/kernels/cuda/attention_parts.cuh"
 #include "backends/local/kernels/cuda/launch.cuh"
+#include "backends/local/kernels/cuda/page_values.cuh"
 
 namespace ganglion::local::cuda {
 namespace {
 
-// Eight bytes of a token's head as bf16, with the token's scale where it has one.
-template <bool Int8>
+// Eight bytes of a token's head in the type that attention multiplies in, with the token's scale where it has one.
+template <KvFormat F>
 __device__ __forceinline__ uint4 widened(uint2 x, float scale) {
-  uint4 y = {bf16_of_byte<0, Int8>(x.x), bf16_of_byte<1, Int8>(x.x), bf16_of_byte<0, Int8>(x.y),
-             bf16_of_byte<1, Int8>(x.y)};
-  if constexpr (Int8) {
+  uint4 y = {pair_of<F, 0>(x.x), pair_of<F, 1>(x.x), pair_of<F, 0>(x.y), pair_of<F, 1>(x.y)};
+  if constexpr (F == KvFormat::int8) {
     for (std::uint32_t* two : {&y.x, &y.y, &y.z, &y.w}) {
       const float2 v = unpack(*two);
       *two = pack(v.x * scale, v.y * scale);
@@ -34,20 +35,19 @@ __device__ __forceinline__ void load_stage(const PrefillAttention& a, const std:
     const char* from = tile + ((at % kPageTokens) * Width + chunk * 8) * kv_value_bytes(F);
     uint4* to_k = k + key_place<Width>(token, chunk);
     uint4* to_v = v + value_place<Width>(token, chunk);
-    if constexpr (F != KvFormat::bf16) {
-      constexpr bool kInt8 = F == KvFormat::int8;
+    if constexpr (kv_value_bytes(F) == 1) {
       uint2 x = {0, 0}, y = {0, 0};
       float x_scale = 0, y_scale = 0;
       if (valid) {
         x = *reinterpret_cast<const uint2*>(from), y = *reinterpret_cast<const uint2*>(from + values_after);
-        if constexpr (kInt8) {
+        if constexpr (F == KvFormat::int8) {
           const char* scale = tile + kPageTokens * Width + (at % kPageTokens) * 4;
           x_scale = *reinterpret_cast<const float*>(scale);
           y_scale = *reinterpret_cast<const float*>(scale + values_after);
         }
       }
-      *to_k = widened<kInt8>(x, x_scale);
-      *to_v = widened<kInt8>(y, y_scale);
+      *to_k = widened<F>(x, x_scale);
+      *to_v = widened<F>(y, y_scale);
     } else {
       copy_async(shared_address(to_k), from, valid ? 16 : 0);
       copy_async(shared_address(to_v), from + values_after, valid ? 16 : 0);
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kAttendWarps * 32, Width == 256   ? 1
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = min(warp * 16 + g + 8 * r, tile.rows - 1);
-    s.q.rows[r] = static_cast<const bf16*>(a.query) +
+    s.q.rows[r] = static_cast<const std::uint16_t*>(a.query) +
                   (static_cast<std::int64_t>(tile.row + row) * a.heads + head) * Width + 8 * t;
   }
   if constexpr (Query<Width>::kHeld) {
@@ -101,7 +101,8 @@ __global__ void __launch_bounds__(kAttendWarps * 32, Width == 256   ? 1
     }
     __syncthreads();
     const bool mask = first + kKeys > tile.position + 1 || first < end - distance;
-    attend_stage<Width>(s, here, here + kStage, first, tile.position + warp * 16 + g, distance, mask, scores);
+    attend_stage<Width, true, attends_in_half(F)>(s, here, here + kStage, first, tile.position + warp * 16 + g,
+                                                  distance, mask, scores);
     __syncthreads();
   }
 #pragma unroll
@@ -158,6 +159,8 @@ cudaError_t attend_prefill(Queue queue, const PrefillAttention& a) {
   switch (a.kv.format) {
     case KvFormat::bf16:
       return prefill_of<KvFormat::bf16>(queue, a);
+    case KvFormat::fp16:
+      return prefill_of<KvFormat::fp16>(queue, a);
     case KvFormat::fp8:
       return prefill_of<KvFormat::fp8>(queue, a);
     case KvFormat::int8:

@@ -47,6 +47,12 @@ __device__ __forceinline__ void mma_half(float (&c)[4], std::uint32_t a0, std::u
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+template <bool Half>
+__device__ __forceinline__ void mma_as(float (&c)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
+                                       std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
+  Half ? mma_half(c, a0, a1, a2, a3, b0, b1) : mma(c, a0, a1, a2, a3, b0, b1);
+}
+
 // Transposes an 8x8 tile of 16-bit elements: lane (g, t) holds row g, columns 2t and 2t+1, before and after.
 __device__ __forceinline__ std::uint32_t transpose8x8(std::uint32_t x) {
   std::uint32_t y;
@@ -66,6 +72,19 @@ __device__ __forceinline__ uint4 load_stream(const void* p) {
 __device__ __forceinline__ std::uint32_t pack(float low, float high) {
   const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const std::uint32_t*>(&v);
+}
+__device__ __forceinline__ std::uint32_t pack_half(float low, float high) {
+  const __half2 v = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&v);
+}
+template <bool Half>
+__device__ __forceinline__ std::uint32_t pack_as(float low, float high) {
+  return Half ? pack_half(low, high) : pack(low, high);
+}
+// No further from zero than fp16 goes; what is not a number stays that.
+__device__ __forceinline__ float cut_to_half(float v) {
+  constexpr float kMost = 65504.0f;
+  return fabsf(v) > kMost ? copysignf(kMost, v) : v;
 }
 __device__ __forceinline__ float2 unpack(std::uint32_t v) {
   return {__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u)};
@@ -97,10 +116,21 @@ __device__ __forceinline__ std::uint32_t bf16_of_fp8(std::uint32_t w) {
   return mul2((x & 0x80008000u) | ((x & 0x7f007f00u) >> 4), 0x7b807b80u);
 }
 
-// Two of the four bytes of `w`, e4m3 or signed, as bf16.
-template <int Pair, bool Int8>
-__device__ __forceinline__ std::uint32_t bf16_of_byte(std::uint32_t w) {
-  return Int8 ? bf16_of_int8<Pair>(w) : bf16_of_fp8<Pair>(w);
+// The same as fp16, exactly: one instruction, or where there is none, 2^-8 times the value and that undone.
+template <int Pair>
+__device__ __forceinline__ std::uint32_t half_of_fp8(std::uint32_t w) {
+  std::uint32_t out = 0;
+#if __CUDA_ARCH__ >= 890
+  asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.rn.f16x2.e4m3x2 %0, low;}"
+      : "=r"(out)
+      : "r"(Pair == 0 ? w : w >> 16));
+#else
+  const std::uint32_t x = __byte_perm(w, 0, Pair == 0 ? 0x1404 : 0x3424);
+  const std::uint32_t less = (x & 0x80008000u) | ((x & 0x7f007f00u) >> 1), much = 0x5c005c00u;  // 256
+  const __half2 v = __hmul2(*reinterpret_cast<const __half2*>(&less), *reinterpret_cast<const __half2*>(&much));
+  out = *reinterpret_cast<const std::uint32_t*>(&v);
+#endif
+  return out;
 }
 
 // Nibbles J and J + 4 of `w`, less 8, as bf16.

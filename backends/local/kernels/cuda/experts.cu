@@ -158,8 +158,8 @@ cudaError_t grouped_of(Queue queue, const GroupedProduct& p) {
   return launch(queue, grouped_kernel<F>, grid, kWarps * 32, 0, p);
 }
 
-__global__ void __launch_bounds__(kThreads)
-    combine_kernel(const bf16* x, int x_stride, const float* weights, int used, int width, bf16* out, int out_stride) {
+__global__ void __launch_bounds__(kThreads) combine_kernel(const bf16* x, int x_stride, const float* weights, int used,
+                                                           int width, void* out, int out_stride, bool wide) {
   let_next_start();
   wait_for_previous();
   const int row = blockIdx.x;
@@ -169,7 +169,12 @@ __global__ void __launch_bounds__(kThreads)
       const std::int64_t slot = static_cast<std::int64_t>(row) * used + j;
       if (weights[slot] != 0) v += weights[slot] * __bfloat162float(x[slot * x_stride + i]);
     }
-    out[static_cast<std::int64_t>(row) * out_stride + i] = __float2bfloat16(v);
+    const std::int64_t at = static_cast<std::int64_t>(row) * out_stride + i;
+    if (wide) {
+      static_cast<float*>(out)[at] = v;
+    } else {
+      static_cast<bf16*>(out)[at] = __float2bfloat16(v);
+    }
   }
 }
 
@@ -204,9 +209,9 @@ cudaError_t grouped_stream(Queue queue, const GroupedProduct& p) {
 }
 
 cudaError_t combine(Queue queue, const void* x, int x_stride, const float* weights, int used, int width, int rows,
-                    void* out, int out_stride) {
+                    void* out, int out_stride, bool wide) {
   return launch(queue, combine_kernel, static_cast<unsigned>(rows), kThreads, 0, static_cast<const bf16*>(x), x_stride,
-                weights, used, width, static_cast<bf16*>(out), out_stride);
+                weights, used, width, out, out_stride, wide);
 }
 
 }  // namespace ganglion::local::cuda

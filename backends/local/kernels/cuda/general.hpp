@@ -15,7 +15,8 @@ struct NormWeights {
 // hidden += after(add); hidden = sum(hidden), where those norms are; out = next(hidden), or hidden itself.
 struct Settle {
   float* hidden = nullptr;             // fp32 [rows][width]
-  const void* add = nullptr;           // bf16 [rows][add_stride] or null
+  const void* add = nullptr;           // [rows][add_stride] or null; bf16, or fp32
+  bool add_wide = false;               // fp32
   const std::int32_t* pick = nullptr;  // null, or the rows of hidden that are meant (`add` must be null)
   int add_stride = 0, width = 0, rows = 0;
   NormWeights after, sum, next;
@@ -100,9 +101,10 @@ cudaError_t grouped_product(Queue, const GroupedProduct&);
 cudaError_t grouped_stream(Queue, const GroupedProduct&);
 cudaError_t grouped_tiles(Queue, const GroupedProduct&);
 
-// out[row] = sum over j of weights[row * used + j] * x[row * used + j], bf16; what weighs nothing is not looked at.
+// out[row] = sum over j of weights[row * used + j] * x[row * used + j]; what weighs nothing is not looked at. x is
+// bf16, out too or `wide`: fp32.
 cudaError_t combine(Queue, const void* x, int x_stride, const float* weights, int used, int width, int rows, void* out,
-                    int out_stride);
+                    int out_stride, bool wide);
 
 // ---- adapters ----
 
@@ -124,6 +126,7 @@ struct Adapt {
   int x_stride = 0;
   void* y = nullptr;
   int y_stride = 0;
+  bool wide = false;        // y is fp32
   float* middle = nullptr;  // [rows][kAdapterPartsMax][kAdapterRankMax]
 };
 cudaError_t adapt(Queue, const Adapt&);

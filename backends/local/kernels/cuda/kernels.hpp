@@ -150,7 +150,8 @@ cudaError_t embed(Queue, const Embed&);
 
 struct Normalise {
   float* hidden = nullptr;    // fp32 [rows][width]; gets `add`
-  const void* add = nullptr;  // bf16 [rows][add_stride] or null
+  const void* add = nullptr;  // [rows][add_stride] or null; bf16, or fp32
+  bool add_wide = false;      // fp32
   int add_stride = 0, width = 0, rows = 0;
   const std::int32_t* pick = nullptr;  // null, or the rows of hidden to normalise (`add` must be null)
   const float* weight = nullptr;
@@ -191,16 +192,22 @@ struct Rescale {
 cudaError_t rescale(Queue, const Rescale&);
 
 // y[row][c] += bias[c] for c in [0, width), y bf16.
-cudaError_t add_bias(Queue, const void* bias, int width, int rows, void* y, int y_stride);
+cudaError_t add_bias(Queue, const void* bias, int width, int rows, void* y, int y_stride, bool wide);  // y fp32
 
 // ---- attention ----
 
 // Keys and values in pages of kPageTokens tokens of all layers: page -> layer -> keys, values -> kv head -> tile. A
-// tile is [token][head_dim padded to 32, 64, 96, 128 or 256] in bf16, in e4m3 without scales, or in int8, where the
-// tokens' scales follow, float[kPageTokens]: max |x| / 127 of the token's head.
-enum class KvFormat : std::uint8_t { bf16, fp8, int8 };
+// tile is [token][head_dim padded to 32, 64, 96, 128 or 256] in bf16, in fp16, in e4m3 without scales, or in int8,
+// where the tokens' scales follow, float[kPageTokens]: max |x| / 127 of the token's head. What is too large for fp16 or
+// e4m3 becomes the largest number of these.
+enum class KvFormat : std::uint8_t { bf16, fp16, fp8, int8 };
 constexpr int kv_value_bytes(KvFormat f) {
-  return f == KvFormat::bf16 ? 2 : 1;
+  return f == KvFormat::bf16 || f == KvFormat::fp16 ? 2 : 1;
+}
+// Whether queries beside pages of the format, and attention's products, are fp16: they hold every e4m3 exactly and keep
+// three bits more than bf16, which they are elsewhere. (int8's scales would leave fp16's range.)
+constexpr bool attends_in_half(KvFormat f) {
+  return f == KvFormat::fp16 || f == KvFormat::fp8;
 }
 constexpr std::int64_t kv_tile_bytes(int width, KvFormat f) {
   return std::int64_t{kPageTokens} * (width * kv_value_bytes(f) + (f == KvFormat::int8 ? 4 : 0));
@@ -224,7 +231,8 @@ constexpr std::int64_t kv_page_bytes(int layers, int kv_heads, int width, KvForm
 }
 
 struct RotateAppend {
-  const void* qkv = nullptr;  // bf16 [rows][stride]: queries, keys, values
+  const void* qkv = nullptr;  // [rows][stride]: queries, keys, values; bf16, or fp32
+  bool wide = false;          // fp32
   int stride = 0, rows = 0, heads = 0, layer = 0;
   KvLayout kv;
   const float* cos = nullptr;
@@ -234,7 +242,7 @@ struct RotateAppend {
   float eps = 0;
   const std::int32_t* positions = nullptr;  // of each row; negative: nothing is written
   const std::int32_t* pages = nullptr;      // page of each row's token; negative: only its query is wanted
-  void* query = nullptr;                    // bf16 [rows][heads][head_width]
+  void* query = nullptr;                    // [rows][heads][head_width] in bf16 or fp16: attends_in_half()
 };
 cudaError_t rotate_append(Queue, const RotateAppend&);
 
@@ -247,7 +255,7 @@ struct PrefillTile {
 
 // The sequences of a step that compute one token each; or, with `tiles`, a few each.
 struct DecodeAttention {
-  const void* query = nullptr;  // bf16 [rows][heads][head_width]
+  const void* query = nullptr;  // [rows][heads][head_width] in bf16 or fp16: attends_in_half()
   KvLayout kv;
   int layer = 0, heads = 0, rows = 0, window = 0;  // window 0: all
   float scale = 0;

@@ -7,6 +7,26 @@
 
 namespace ganglion::local::cuda {
 
+// Rows in bf16, or `wide`: in fp32. Element `at`; and elements 4i to 4i + 3.
+__device__ __forceinline__ float element_of(const void* x, std::int64_t at, bool wide) {
+  return wide ? static_cast<const float*>(x)[at] : __bfloat162float(static_cast<const bf16*>(x)[at]);
+}
+__device__ __forceinline__ float4 four_of(const void* x, std::int64_t i, bool wide) {
+  if (wide) return static_cast<const float4*>(x)[i];
+  const uint2 v = static_cast<const uint2*>(x)[i];
+  const float2 low = unpack(v.x), high = unpack(v.y);
+  return {low.x, low.y, high.x, high.y};
+}
+// Adds to element `at`.
+__device__ __forceinline__ void add_to(void* y, std::int64_t at, float v, bool wide) {
+  if (wide) {
+    static_cast<float*>(y)[at] += v;
+  } else {
+    bf16& to = static_cast<bf16*>(y)[at];
+    to = __float2bfloat16(__bfloat162float(to) + v);
+  }
+}
+
 constexpr int kRowThreads = 256;
 constexpr float kFp8Max = 448.0f;
 

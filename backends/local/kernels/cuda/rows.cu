@@ -33,16 +33,14 @@ __global__ void __launch_bounds__(kThreads) normalise_kernel(Normalise n) {
   wait_for_previous();
   const int index = blockIdx.x, source = n.pick != nullptr ? n.pick[index] : index;
   float* hidden = n.hidden + static_cast<std::int64_t>(source) * n.width;
-  const auto* add =
-      n.add == nullptr ? nullptr : static_cast<const bf16*>(n.add) + static_cast<std::int64_t>(index) * n.add_stride;
+  const std::int64_t add = static_cast<std::int64_t>(index) * n.add_stride;
   float squares = 0;
   if (n.width % 4 == 0) {
     for (int i = threadIdx.x; i < n.width / 4; i += kThreads) {
       float4 v = reinterpret_cast<const float4*>(hidden)[i];
-      if (add != nullptr) {
-        const uint2 a = reinterpret_cast<const uint2*>(add)[i];
-        const float2 a0 = unpack(a.x), a1 = unpack(a.y);
-        v.x += a0.x, v.y += a0.y, v.z += a1.x, v.w += a1.y;
+      if (n.add != nullptr) {
+        const float4 a = four_of(n.add, add / 4 + i, n.add_wide);
+        v.x += a.x, v.y += a.y, v.z += a.z, v.w += a.w;
         reinterpret_cast<float4*>(hidden)[i] = v;
       }
       reinterpret_cast<float4*>(row)[i] = v;
@@ -51,7 +49,7 @@ __global__ void __launch_bounds__(kThreads) normalise_kernel(Normalise n) {
   } else {
     for (int i = threadIdx.x; i < n.width; i += kThreads) {
       float v = hidden[i];
-      if (add != nullptr) hidden[i] = v += __bfloat162float(add[i]);
+      if (n.add != nullptr) hidden[i] = v += element_of(n.add, add + i, n.add_wide);
       row[i] = v;
       squares += v * v;
     }
@@ -140,12 +138,11 @@ __global__ void __launch_bounds__(kThreads)
   write_row(row, width, top, out, out_stride, scales, index, int8);
 }
 
-__global__ void __launch_bounds__(kThreads) bias_kernel(const bf16* bias, int width, bf16* y, int stride) {
+__global__ void __launch_bounds__(kThreads) bias_kernel(const bf16* bias, int width, void* y, int stride, bool wide) {
   let_next_start();
   wait_for_previous();
   for (int i = threadIdx.x; i < width; i += kThreads) {
-    bf16& to = y[static_cast<std::int64_t>(blockIdx.x) * stride + i];
-    to = __float2bfloat16(__bfloat162float(to) + __bfloat162float(bias[i]));
+    add_to(y, static_cast<std::int64_t>(blockIdx.x) * stride + i, __bfloat162float(bias[i]), wide);
   }
 }
 
@@ -199,9 +196,9 @@ cudaError_t quantise_rows(Queue queue, const void* x, int stride, int width, int
                 stride, width, out, out_stride, scales, int8);
 }
 
-cudaError_t add_bias(Queue queue, const void* bias, int width, int rows, void* y, int y_stride) {
-  return launch(queue, bias_kernel, static_cast<unsigned>(rows), kThreads, 0, static_cast<const bf16*>(bias), width,
-                static_cast<bf16*>(y), y_stride);
+cudaError_t add_bias(Queue queue, const void* bias, int width, int rows, void* y, int y_stride, bool wide) {
+  return launch(queue, bias_kernel, static_cast<unsigned>(rows), kThreads, 0, static_cast<const bf16*>(bias), width, y,
+                y_stride, wide);
 }
 
 cudaError_t rescale(Queue queue, const Rescale& s) {

@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(Settle s) {
   const int index = blockIdx.x, source = s.pick != nullptr ? s.pick[index] : index;
   float* hidden = s.hidden + static_cast<std::int64_t>(source) * s.width;
   if (s.add != nullptr) {
-    const auto* add = static_cast<const bf16*>(s.add) + static_cast<std::int64_t>(index) * s.add_stride;
-    for (int i = threadIdx.x; i < s.width; i += kThreads) row[i] = __bfloat162float(add[i]);
+    const std::int64_t add = static_cast<std::int64_t>(index) * s.add_stride;
+    for (int i = threadIdx.x; i < s.width; i += kThreads) row[i] = element_of(s.add, add + i, s.add_wide);
     if (s.after.weight != nullptr) norm_row(row, s.width, s.after, s.eps, reduce);
     for (int i = threadIdx.x; i < s.width; i += kThreads) row[i] += hidden[i];
     if (s.sum.weight != nullptr) norm_row(row, s.width, s.sum, s.eps, reduce);
@@ -173,18 +173,17 @@ __global__ void __launch_bounds__(kThreads)
     less += __half2float(static_cast<const __half*>(w.scales)[at]) *
             __half2float(static_cast<const __half*>(w.zeros)[at]) * sums[g];
   }
-  const std::int64_t at = static_cast<std::int64_t>(row) * y_stride + r;
-  if (wide) {
-    static_cast<float*>(y)[at] -= less;
-  } else {
-    bf16& to = static_cast<bf16*>(y)[at];
-    to = __float2bfloat16(__bfloat162float(to) - less);
-  }
+  add_to(y, static_cast<std::int64_t>(row) * y_stride + r, -less, wide);
 }
 
 // ---- heads ----
 
 constexpr int kWarps = 8, kHeadMax = 256;
+
+// fp16 or bf16.
+__device__ __forceinline__ std::uint16_t wide_of(bool half, float v) {
+  return static_cast<std::uint16_t>(pack_wide(half, v, 0.0f));
+}
 
 // `inverse`: 1 / scale, where there are scales.
 __device__ __forceinline__ void store_kv(const KvLayout& kv, char* tile, int at, float v, float inverse) {
@@ -193,7 +192,7 @@ __device__ __forceinline__ void store_kv(const KvLayout& kv, char* tile, int at,
   } else if (kv.format == KvFormat::fp8) {
     reinterpret_cast<unsigned char*>(tile)[at] = fp8_of(v);
   } else {
-    reinterpret_cast<bf16*>(tile)[at] = __float2bfloat16(v);
+    reinterpret_cast<std::uint16_t*>(tile)[at] = wide_of(kv.format == KvFormat::fp16, v);
   }
 }
 
@@ -206,13 +205,13 @@ __global__ void __launch_bounds__(kWarps * 32) append_general_kernel(RotateAppen
   if (head >= r.heads + 2 * r.kv.kv_heads || position < 0) return;
   float* x = heads[threadIdx.x / 32];
   const int dim = r.kv.head_dim, width = r.kv.head_width;
-  const bf16* from = static_cast<const bf16*>(r.qkv) + static_cast<std::int64_t>(row) * r.stride + head * dim;
+  const std::int64_t from = static_cast<std::int64_t>(row) * r.stride + head * dim;
   const bool is_query = head < r.heads, is_value = head >= r.heads + r.kv.kv_heads;
   if (!is_query && r.pages[row] < 0) return;
   const float* norm = is_query ? r.q_norm : is_value ? nullptr : r.k_norm;
   float squares = 0;
   for (int i = lane; i < width; i += 32) {
-    const float v = i < dim ? __bfloat162float(from[i]) : 0.0f;
+    const float v = i < dim ? element_of(r.qkv, from + i, r.wide) : 0.0f;
     x[i] = v;
     squares += v * v;
   }
@@ -231,8 +230,8 @@ __global__ void __launch_bounds__(kWarps * 32) append_general_kernel(RotateAppen
     __syncwarp();
   }
   if (is_query) {
-    bf16* to = static_cast<bf16*>(r.query) + (static_cast<std::int64_t>(row) * r.heads + head) * width;
-    for (int i = lane; i < width; i += 32) to[i] = __float2bfloat16(x[i]);
+    auto* to = static_cast<std::uint16_t*>(r.query) + (static_cast<std::int64_t>(row) * r.heads + head) * width;
+    for (int i = lane; i < width; i += 32) to[i] = wide_of(attends_in_half(r.kv.format), x[i]);
     return;
   }
   const int kv_head = is_value ? head - r.heads - r.kv.kv_heads : head - r.heads;

@@ -81,7 +81,7 @@ __device__ __forceinline__ void attend_unit(const DecodeStep& s, const StepLayer
   const Merged merged{reinterpret_cast<float*>(shared_base() + small.places.x), small.tops, small.totals, u.heads,
                       max(1, min(min(kWarps, room), u.to - u.from))};
   if (warp < merged.warps) {
-    const bf16* query = small.queries + lane / 4 * Width + 8 * (lane % 4);
+    const std::uint16_t* query = small.queries + lane / 4 * Width + 8 * (lane % 4);
     attend_pages<Width, F, false, Pace::lean>(a, part, table, query, u.from, u.to, u.length, merged, page);
   }
   consumers_sync();
@@ -114,6 +114,8 @@ __device__ __noinline__ void attend(const DecodeStep& s, const StepLayer& layer,
   switch (s.kv.format) {
     case KvFormat::bf16:
       return attend_all<Width, KvFormat::bf16>(s, layer, index, small);
+    case KvFormat::fp16:
+      return attend_all<Width, KvFormat::fp16>(s, layer, index, small);
     case KvFormat::fp8:
       return attend_all<Width, KvFormat::fp8>(s, layer, index, small);
     case KvFormat::int8:

@@ -87,9 +87,9 @@ struct Small {
   float cos[kStepRowsMax * 64], sin[kStepRowsMax * 64];
   std::int32_t positions[kStepRowsMax], row_pages[kStepRowsMax], page_from[kStepRowsMax];
   float tops[kWarps * 8], totals[kWarps * 8];
-  alignas(16) bf16 queries[8 * 128];
-  Unit unit;   // the block's first, where all layers see as far back as the first one
-  int window;  // of the first layer
+  alignas(16) std::uint16_t queries[8 * 128];  // bf16 or fp16: attends_in_half()
+  Unit unit;                                   // the block's first, where all layers see as far back as the first one
+  int window;                                  // of the first layer
   bool last_block;
 };
 

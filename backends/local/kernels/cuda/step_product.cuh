@@ -68,17 +68,6 @@ __device__ __forceinline__ Weights load_shared(const char* at, const __half* sca
   return out;
 }
 
-// Two e4m3 bytes as fp16, exactly.
-template <int Pair>
-__device__ __forceinline__ std::uint32_t half_of_fp8(std::uint32_t w) {
-  std::uint32_t out = 0;
-#if __CUDA_ARCH__ >= 900
-  asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.rn.f16x2.e4m3x2 %0, low;}"
-      : "=r"(out)
-      : "r"(Pair == 0 ? w : w >> 16));
-#endif
-  return out;
-}
 __device__ __forceinline__ void multiply_fp8_half(const Weights& w, const std::uint32_t* x, float (&acc)[4]) {
   const std::uint32_t low[4] = {w.low.x, w.low.y, w.low.z, w.low.w};
   const std::uint32_t high[4] = {w.high.x, w.high.y, w.high.z, w.high.w};

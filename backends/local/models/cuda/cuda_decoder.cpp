@@ -170,6 +170,9 @@ Result<void> CudaDecoder::reserve_rows() {
          .head_width = width,
          .format = options_.kv};
   kv_.page_bytes = cuda::kv_page_bytes(kv_.layers, kv_.kv_heads, width, kv_.format);
+  wide_qkv_ = kv_.format == cuda::KvFormat::fp16 &&
+              std::ranges::all_of(weights_.layers, [](const auto& l) { return l.qkv.format == cuda::Format::bf16; });
+  wide_added_ = wide_qkv_ && options_.group == nullptr;
   const int widest = std::max({width_stride_, heads_stride_, inner_stride_});
   // What no product and no library reads is unpacked first; experts never are. Our own product of 8 bits shares sums.
   std::size_t unpacked = 0, sums = 0;
@@ -200,12 +203,12 @@ Result<void> CudaDecoder::reserve_rows() {
   const Want wants[] = {
       {hidden_, rows * of(config_.hidden_size) * 4},
       {normed_, rows * of(width_stride_) * 2},
-      {qkv_, rows * of(layer.qkv.rows) * 2},
+      {qkv_, rows * of(layer.qkv.rows) * (wide_qkv_ ? 4 : 2)},
       {query_, rows * of(config_.heads * width) * 2},
       {attended_, rows * of(heads_stride_) * 2},
       {gate_up_, config_.experts > 0 ? 1 : rows * of(layer.gate_up.rows) * 2},
       {gated_, config_.experts > 0 ? 1 : rows * of(inner_stride_) * 2},
-      {added_, rows * of(layer.out.rows) * 2},
+      {added_, rows * of(layer.out.rows) * (wide_added_ ? 4 : 2)},
       {squares_, of(cuda::kFusedRowsMax) * of(layer.out.rows)},
       {cos_, rows * of(dim / 2) * 4},
       {sin_, rows * of(dim / 2) * 4},
@@ -401,7 +404,7 @@ Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
     }
   }
   shape.context = context_class(shape.context);
-  shape.graph = (pure || shape.mixed) && options_.graphs && shape.sampled;
+  shape.graph = (pure || shape.mixed) && options_.graphs && shape.sampled && !tap_;
   if (shape.graph) pad(shape);
   return shape;
 }

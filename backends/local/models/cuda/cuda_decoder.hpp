@@ -7,6 +7,7 @@
 // the streaming products and those of 8 by 8 bits take, cuBLASLt. Steps of decode tokens alone, and small ones
 // with short prompt chunks, are replayed from captured graphs.
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -36,7 +37,7 @@ struct CudaOptions {
   // kSmallRowsMax).
   bool int8_activations = false;
   std::size_t sums_bytes = std::size_t{64} << 20;  // for what such products sum up, as many rows at a time
-  cuda::KvFormat kv = cuda::KvFormat::bf16;
+  cuda::KvFormat kv = cuda::KvFormat::fp16;
   int rows_max = 2048;  // tokens in one step
   int batch_max = 64;   // sequences in one step
   int samples_max = 0;  // tokens sampled in one step, if that may be more than sequences
@@ -99,6 +100,12 @@ class CudaDecoder {
   // The last step's logits where nothing was sampled, one row for each slice that asked; for tests.
   core::Result<std::vector<float>> logits();
 
+  // For tests: called before each layer and behind the last one (as layer number layers) with the residual stream,
+  // fp32 [rows][hidden_size], one-token slices' rows first. While there is one, steps are neither replayed from graphs
+  // nor one kernel, and submit() waits for every layer. Empty: none.
+  using Tap = std::function<void(int layer, std::span<const float> hidden)>;
+  void set_tap(Tap tap) { tap_ = std::move(tap); }
+
   // For measurements: whether steps may be one kernel, from the next one on.
   void set_whole(bool whole) {
     options_.whole = whole;
@@ -117,7 +124,8 @@ class CudaDecoder {
   std::int64_t context_max() const { return context_max_; }
   std::size_t weight_bytes() const { return weights_.step_bytes; }
   std::size_t device_bytes() const { return arena_.held(); }
-  double last_step_ms() const;  // of the device, once collected
+  std::int64_t eight_bit_products() const { return eight_bit_products_; }  // queued so far, of our own kernel
+  double last_step_ms() const;                                             // of the device, once collected
   std::span<const Blas::Tuned> tuned() const { return blas_->tuned(); }
 
  private:
@@ -149,6 +157,8 @@ class CudaDecoder {
   core::Result<void> layers(const Shape& shape);
   core::Result<void> attention(const CudaLayer& layer, int index, const Shape& shape);
   core::Result<void> finish(const Shape& shape);
+  // Shows the tap what hidden_ holds once the work queued so far is done.
+  core::Result<void> show(int layer, const Shape& shape);
   // Families that are not llama's kind, and steps with adapters.
   core::Result<void> reserve_general();
   core::Result<void> embed_general(const Shape& shape);
@@ -157,7 +167,7 @@ class CudaDecoder {
   core::Result<void> general_experts(const CudaLayer& layer, const Shape& shape);
   core::Result<void> general_head(const Shape& shape);
   core::Result<void> adapt(const Shape& shape, int layer, LoraPlace place, const void* x, int x_stride, void* y,
-                           int y_stride);
+                           int y_stride, bool wide);
   // y = w x for rows past the fused kernels. `wide`: fp32.
   core::Result<void> multiply(const cuda::Matrix& w, const void* x, int x_stride, int rows, void* y, int y_stride,
                               bool wide);
@@ -200,6 +210,10 @@ class CudaDecoder {
   bool general_ = false;       // the model is not llama's kind
   bool adapted_step_ = false;  // the step at hand has adapters, which read activations as bf16
   cuda::KvLayout kv_;
+  // Queries, keys and values come out of their product as fp32, so that fp16 pages are their only rounding, and so does
+  // what is added to the residual stream: a third of what logits of bf16 weights are off by is theirs. With narrower
+  // weights it is nothing beside those. A group of devices sums up in bf16.
+  bool wide_qkv_ = false, wide_added_ = false;
   DeviceBuffer pages_;
   std::int64_t page_count_ = 0;
 
@@ -222,6 +236,8 @@ class CudaDecoder {
   std::vector<int> result_count_;                          // likewise, how many
   int table_used_ = 0, adjust_used_ = 0, masks_used_ = 0;  // masks: rows
   bool pending_ = false;
+  std::int64_t eight_bit_products_ = 0;
+  Tap tap_;
 
   struct Captured {
     int uses = 0;

@@ -110,7 +110,7 @@ Result<void> CudaDecoder::embed_general(const Shape& shape) {
 }
 
 Result<void> CudaDecoder::adapt(const Shape& shape, int layer, LoraPlace place, const void* x, int x_stride, void* y,
-                                int y_stride) {
+                                int y_stride, bool wide) {
   if (!shape.adapted || adapters_.parts(layer, place) == nullptr) return {};
   const cuda::Adapt a{.parts = adapters_.parts(layer, place),
                       .adapters = device_->adapters,
@@ -119,6 +119,7 @@ Result<void> CudaDecoder::adapt(const Shape& shape, int layer, LoraPlace place, 
                       .x_stride = x_stride,
                       .y = y,
                       .y_stride = y_stride,
+                      .wide = wide,
                       .middle = adapter_middle_.as<float>()};
   return check(cuda::adapt(queue(), a), "adapters");
 }
@@ -128,7 +129,8 @@ Result<void> CudaDecoder::general_inner(const CudaLayer& layer, int index, const
   const int rows = shape.rows;
   auto ok = multiply(layer.gate_up, normed_.data(), width_stride_, rows, gate_up_.data(), layer.gate_up.rows, false);
   if (ok) {
-    ok = adapt(shape, index, LoraPlace::gate_up, normed_.data(), width_stride_, gate_up_.data(), layer.gate_up.rows);
+    ok = adapt(shape, index, LoraPlace::gate_up, normed_.data(), width_stride_, gate_up_.data(), layer.gate_up.rows,
+               false);
   }
   cuda::Gate gate{.gate_up = gate_up_.data(),
                   .in_stride = layer.gate_up.rows,
@@ -138,8 +140,9 @@ Result<void> CudaDecoder::general_inner(const CudaLayer& layer, int index, const
                   .out_stride = inner_stride_};
   narrow_for(layer.down, rows, gate);
   if (ok) ok = check(cuda::activate(queue(), activate_of(config_), gate), "the activation");
-  if (ok) ok = multiply(layer.down, gated_.data(), inner_stride_, rows, added_.data(), layer.out.rows, false);
-  if (ok) ok = adapt(shape, index, LoraPlace::down, gated_.data(), inner_stride_, added_.data(), layer.out.rows);
+  if (ok) ok = multiply(layer.down, gated_.data(), inner_stride_, rows, added_.data(), layer.out.rows, wide_added_);
+  if (ok)
+    ok = adapt(shape, index, LoraPlace::down, gated_.data(), inner_stride_, added_.data(), layer.out.rows, wide_added_);
   return ok;
 }
 
@@ -182,7 +185,7 @@ Result<void> CudaDecoder::general_experts(const CudaLayer& layer, const Shape& s
   if (ok) ok = check(cuda::grouped_product(queue(), product), "experts");
   if (!ok) return ok;
   return check(cuda::combine(queue(), expert_out_.data(), product.y_stride, choice_weights_.as<float>(), used,
-                             to_int(config_.hidden_size), rows, added_.data(), layer.out.rows),
+                             to_int(config_.hidden_size), rows, added_.data(), layer.out.rows, wide_added_),
                "experts");
 }
 
@@ -192,6 +195,7 @@ Result<void> CudaDecoder::general_layers(const Shape& shape) {
                           const cuda::NormWeights& next, const Matrix* consumer) {
     cuda::Settle s{.hidden = hidden_.as<float>(),
                    .add = add,
+                   .add_wide = wide_added_,
                    .add_stride = weights_.layers.front().out.rows,
                    .width = width,
                    .rows = rows,
@@ -208,12 +212,16 @@ Result<void> CudaDecoder::general_layers(const Shape& shape) {
   for (std::size_t i = 0; i < weights_.layers.size() && ok; ++i) {
     const CudaLayer& layer = weights_.layers[i];
     const int index = static_cast<int>(i);
-    ok = multiply(layer.qkv, normed_.data(), width_stride_, rows, qkv_.data(), layer.qkv.rows, false);
-    if (ok) ok = adapt(shape, index, LoraPlace::qkv, normed_.data(), width_stride_, qkv_.data(), layer.qkv.rows);
+    ok = show(index, shape);
+    if (ok) ok = multiply(layer.qkv, normed_.data(), width_stride_, rows, qkv_.data(), layer.qkv.rows, wide_qkv_);
+    if (ok)
+      ok = adapt(shape, index, LoraPlace::qkv, normed_.data(), width_stride_, qkv_.data(), layer.qkv.rows, wide_qkv_);
     if (ok) ok = attention(layer, index, shape);
     if (ok) ok = narrow(layer.out, attended_.data(), heads_stride_, rows);
-    if (ok) ok = multiply(layer.out, attended_.data(), heads_stride_, rows, added_.data(), layer.out.rows, false);
-    if (ok) ok = adapt(shape, index, LoraPlace::out, attended_.data(), heads_stride_, added_.data(), layer.out.rows);
+    if (ok) ok = multiply(layer.out, attended_.data(), heads_stride_, rows, added_.data(), layer.out.rows, wide_added_);
+    if (ok)
+      ok = adapt(shape, index, LoraPlace::out, attended_.data(), heads_stride_, added_.data(), layer.out.rows,
+                 wide_added_);
     const bool routed = config_.experts > 0;
     if (ok) {
       ok = settle(added_.data(), layer.after_attention, layer.sum_attention, layer.before_mlp,
@@ -227,6 +235,7 @@ Result<void> CudaDecoder::general_layers(const Shape& shape) {
                   last ? nullptr : &weights_.layers[i + 1].qkv);
     }
   }
+  if (ok) ok = show(to_int(config_.layers), shape);
   return ok && shape.samples > 0 ? general_head(shape) : ok;
 }
 

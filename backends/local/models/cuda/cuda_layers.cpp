@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
+#include <tuple>
 
 #include "backends/local/models/cuda/cuda_step.hpp"
 
@@ -61,6 +63,7 @@ Result<void> CudaDecoder::attention(const CudaLayer& layer, int index, const Sha
   const bool local = layer.local_rope, rotates = config_.rotated() > 0;
   const int heads = to_int(config_.heads);
   const cuda::RotateAppend append{.qkv = qkv_.data(),
+                                  .wide = wide_qkv_,
                                   .stride = layer.qkv.rows,
                                   .rows = shape.rows,
                                   .heads = heads,
@@ -168,7 +171,9 @@ Result<void> CudaDecoder::fused_layers(const Shape& shape) {
     const CudaLayer& layer = weights_.layers[i];
     cuda::Product qkv = product(layer.qkv, normed_.data(), width_stride_, true);
     qkv.y = qkv_.data(), qkv.y_stride = layer.qkv.rows, qkv.y_cols = layer.qkv.rows;
-    ok = stream(qkv);
+    if (wide_qkv_) qkv.epilogue = Epilogue::store_f32;
+    ok = show(static_cast<int>(i), shape);
+    if (ok) ok = stream(qkv);
     if (ok) ok = attention(layer, static_cast<int>(i), shape);
     if (ok) ok = residual(product(layer.out, attended_.data(), heads_stride_, false), layer.post_norm);
     if (!ok) break;
@@ -180,6 +185,7 @@ Result<void> CudaDecoder::fused_layers(const Shape& shape) {
     const float* next = last ? weights_.final_norm : weights_.layers[i + 1].input_norm;
     if (ok) ok = residual(product(layer.down, gated_.data(), inner_stride_, false), next);
   }
+  if (ok) ok = show(to_int(config_.layers), shape);
   if (!ok || shape.samples == 0) return ok;
   cuda::Product head = product(weights_.head, normed_.data(), width_stride_, true);
   head.epilogue = Epilogue::store_f32;
@@ -282,10 +288,12 @@ Blas::Call CudaDecoder::product_call(const Matrix& w, const void* x, int rows, v
 }
 
 // The library's estimate of its own ways is off where rows are few, for integers most (a batch of 512 in w8a8: 24.9 ms
-// a step, 22.6 with the tried ones): it is asked for them, and they are tried.
+// a step, 22.6 with the tried ones): it is asked for them, and they are tried. Layers may be of different formats, each
+// of which has its own products.
 Result<void> CudaDecoder::tune() {
   if (!options_.tune) return {};
   Result<void> ok;
+  std::set<std::tuple<Blas::Input, int, int, int, int, bool>> tried;
   const auto tune = [&](const Matrix& w, const DeviceBuffer& x, void* y, bool wide, int rows_most) {
     if (std::int64_t{w.rows} * w.cols < options_.tuned_weights_min) return;
     for (int rows = 16; rows <= std::min(rows_most, kTunedRowsMax) && ok; rows += rows < 64 ? 16 : 64) {
@@ -295,16 +303,17 @@ Result<void> CudaDecoder::tune() {
       const Blas::Call call =
           sums ? sums_call(w, 0, rows, wide ? y : sums_.data()) : product_call(w, x.data(), rows, y, w.rows, wide);
       if (call.m != rows) continue;  // the same as for more
+      if (!tried.emplace(call.input, call.m, call.n, call.k, call.y_stride, call.wide).second) continue;
       ok = blas_->tune(stream_.get(), call);
       if (!ok && ok.error().kind == core::ErrorKind::unsupported) ok = {};  // said when it is needed, if ever
     }
   };
-  const CudaLayer& layer = weights_.layers.front();
-  tune(layer.qkv, normed_, qkv_.data(), false, rows_cap_);
-  tune(layer.out, attended_, added_.data(), false, rows_cap_);
-  if (config_.experts == 0) {
+  for (const CudaLayer& layer : weights_.layers) {
+    tune(layer.qkv, normed_, qkv_.data(), wide_qkv_, rows_cap_);
+    tune(layer.out, attended_, added_.data(), wide_added_, rows_cap_);
+    if (config_.experts > 0) continue;
     tune(layer.gate_up, normed_, gate_up_.data(), false, rows_cap_);
-    tune(layer.down, gated_, added_.data(), false, rows_cap_);
+    tune(layer.down, gated_, added_.data(), wide_added_, rows_cap_);
   }
   const int samples = sample_rows(std::max(options_.batch_max, options_.samples_max));
   if (leads()) tune(weights_.head, normed_, logits_.data(), true, std::min(samples, rows_cap_));
@@ -341,6 +350,7 @@ Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride,
                                   .wide = wide,
                                   .partial = eight_partial_.as<float>(),
                                   .arrived = eight_arrived_.as<std::uint32_t>()};
+    ++eight_bit_products_;
     return check(cuda::eight_bit_product(queue(), p, multiprocessors_), "a projection");
   }
   if (w.format == Format::int8 && eight_bit(w, rows)) return multiply_int8(w, rows, y, y_stride, wide);
@@ -350,7 +360,7 @@ Result<void> CudaDecoder::multiply(const Matrix& w, const void* x, int x_stride,
   }
   if (auto ok = blas_->multiply(stream_.get(), call); !ok) return ok;
   if (w.bias == nullptr) return {};
-  return check(cuda::add_bias(queue(), w.bias, w.rows, rows, y, y_stride), "a bias");
+  return check(cuda::add_bias(queue(), w.bias, w.rows, rows, y, y_stride, wide), "a bias");
 }
 
 Result<void> CudaDecoder::sum_up(int rows) {
@@ -365,6 +375,7 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
   const auto normalise = [&](const void* add, const float* weight, const Matrix& consumer) {
     cuda::Normalise n{.hidden = hidden_.as<float>(),
                       .add = add,
+                      .add_wide = wide_added_,
                       .add_stride = weights_.layers.front().out.rows,
                       .width = width,
                       .rows = rows,
@@ -378,10 +389,11 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
   auto ok = normalise(nullptr, weights_.layers.front().input_norm, weights_.layers.front().qkv);
   for (std::size_t i = 0; i < weights_.layers.size() && ok; ++i) {
     const CudaLayer& layer = weights_.layers[i];
-    ok = multiply(layer.qkv, normed_.data(), width_stride_, rows, qkv_.data(), layer.qkv.rows, false);
+    ok = show(static_cast<int>(i), shape);
+    if (ok) ok = multiply(layer.qkv, normed_.data(), width_stride_, rows, qkv_.data(), layer.qkv.rows, wide_qkv_);
     if (ok) ok = attention(layer, static_cast<int>(i), shape);
     if (ok) ok = narrow(layer.out, attended_.data(), heads_stride_, rows);
-    if (ok) ok = multiply(layer.out, attended_.data(), heads_stride_, rows, added_.data(), layer.out.rows, false);
+    if (ok) ok = multiply(layer.out, attended_.data(), heads_stride_, rows, added_.data(), layer.out.rows, wide_added_);
     if (ok) ok = sum_up(rows);
     if (ok) ok = normalise(added_.data(), layer.post_norm, layer.gate_up);
     if (ok)
@@ -394,12 +406,13 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
                     .out_stride = inner_stride_};
     narrow_for(layer.down, rows, gate);
     if (ok) ok = check(cuda::gate(queue(), gate), "the gated activation");
-    if (ok) ok = multiply(layer.down, gated_.data(), inner_stride_, rows, added_.data(), layer.down.rows, false);
+    if (ok) ok = multiply(layer.down, gated_.data(), inner_stride_, rows, added_.data(), layer.down.rows, wide_added_);
     if (ok) ok = sum_up(rows);
     const bool last = i + 1 == weights_.layers.size();
     const float* next = last ? weights_.final_norm : weights_.layers[i + 1].input_norm;
     if (ok) ok = normalise(added_.data(), next, last ? weights_.head : weights_.layers[i + 1].qkv);
   }
+  if (ok) ok = show(to_int(config_.layers), shape);
   if (!ok || shape.samples == 0 || !leads()) return ok;
   // Only the rows that are sampled from go through the head.
   cuda::Normalise chosen{.hidden = hidden_.as<float>(),
@@ -415,6 +428,19 @@ Result<void> CudaDecoder::layers(const Shape& shape) {
   if (!ok) return ok;
   return multiply(weights_.head, normed_.data(), width_stride_, shape.samples, logits_.data(), weights_.head.rows,
                   true);
+}
+
+// In every path hidden_ has the sums so far between layers: the residual epilogue adds into it, and so do the
+// normalisation and settle() that stand at a layer's end.
+Result<void> CudaDecoder::show(int layer, const Shape& shape) {
+  if (!tap_) return {};
+  std::vector<float> hidden(static_cast<std::size_t>(shape.rows) * static_cast<std::size_t>(config_.hidden_size));
+  auto ok = check(cudaMemcpyAsync(hidden.data(), hidden_.data(), hidden.size() * sizeof(float), cudaMemcpyDeviceToHost,
+                                  stream_.get()),
+                  "reading a layer's input");
+  if (ok) ok = check(cudaStreamSynchronize(stream_.get()), "reading a layer's input");
+  if (ok) tap_(layer, hidden);
+  return ok;
 }
 
 Result<void> CudaDecoder::finish(const Shape& shape) {

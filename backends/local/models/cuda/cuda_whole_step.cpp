@@ -91,7 +91,7 @@ cuda::DecodeStep CudaDecoder::whole_step(const Shape& shape) {
 
 bool CudaDecoder::takes_whole(const Shape& shape) {
   const int context_max = cuda::step_context_max(weights_.layers.front().qkv.format);
-  if (!steps_whole() || shape.context > context_max || shape.tiles > 0 || shape.few > 0) return false;
+  if (!steps_whole() || tap_ || shape.context > context_max || shape.tiles > 0 || shape.few > 0) return false;
   return shape.decode == shape.rows && cuda::decode_step_fits(whole_step(shape));
 }
 

@@ -193,7 +193,9 @@ TEST(LocalModelLoad, NamesWhatIsWrong) {
 
 TEST(LocalModelLoad, KeysAndValuesAreOfAKindThatTheModelAndDeviceHave) {
   LocalModelOptions options = tiny("llama3_tiny");
-  for (const auto& [type, says] : {std::pair{"int7", "\"auto\", \"int8\" or \"fp8\""}, {"fp8", "needs a GPU"}}) {
+  for (const auto& [type, says] : {std::pair{"int7", "\"auto\", \"fp16\", \"bf16\", \"int8\" or \"fp8\""},
+                                   {"fp8", "needs a GPU"},
+                                   {"bf16", "bf16 needs a GPU; fp16 does not"}}) {
     options.kv_type = type;
     const auto model = load_local_model(options);
     ASSERT_FALSE(model) << type;

@@ -55,6 +55,25 @@ class CudaHarness {
   std::int32_t next_page_ = 0;
 };
 
+// Worst relative error of the logits over all stored rows.
+inline double worst_of(CudaHarness& harness, const std::string& goldens, int adapter = -1) {
+  double worst = 0;
+  for (const GoldenCase& c : read_goldens(goldens)) {
+    auto s = harness.sequence(static_cast<int>(c.prompt.size()), c.long_positions);
+    s.adapter = adapter;
+    int done = 0;
+    for (std::size_t i = 0; i < c.positions.size(); ++i) {
+      const int upto = c.positions[i] + 1;
+      if (upto == done) continue;
+      const auto logits = harness.append(
+          s, std::span(c.prompt).subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(upto - done)));
+      done = upto;
+      worst = std::max(worst, relative_l2(logits, c.logits[i]));
+    }
+  }
+  return worst;
+}
+
 inline bool no_gpu() {
   return !find_devices();
 }

@@ -32,6 +32,7 @@ INSTANTIATE_TEST_SUITE_P(Models, WholeStep,
                                          WholeCase{"gptq_tiny", cuda::Format::bf16, kBf16},
                                          WholeCase{"demo-chat", cuda::Format::int8, cuda::KvFormat::int8},
                                          WholeCase{"demo-chat", cuda::Format::fp8, cuda::KvFormat::fp8},
+                                         WholeCase{"demo-chat", cuda::Format::int8, cuda::KvFormat::fp16},
                                          WholeCase{"demo-chat", cuda::Format::fp8, kBf16},
                                          WholeCase{"demo-chat", cuda::Format::int4, cuda::KvFormat::int8},
                                          WholeCase{"demo-chat", cuda::Format::int4, kBf16}));

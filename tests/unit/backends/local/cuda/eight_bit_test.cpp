@@ -253,9 +253,10 @@ TEST_F(EightBitTest, AModelsLogitsAreAsTrueAsTheLibrarys) {
       const double off = relative_l2(ours, fine), library_off = relative_l2(theirs, fine);
       std::printf("%s, %d tokens: %.1e off, the library's %.1e\n", int8 ? "w8a8" : "fp8", tokens, off, library_off);
       EXPECT_LT(off, 1.25 * library_off);
-      EXPECT_GT(off, 0.3 * library_off);                         // or activations were not rounded
-      if (!int8) EXPECT_NE(ours, logits(*library, tokens / 2));  // or it was the library's product all along
+      EXPECT_GT(off, 0.3 * library_off);  // or activations were not rounded
     }
+    EXPECT_GT(own->eight_bit_products(), 0);
+    EXPECT_EQ(library->eight_bit_products(), 0);
   }
 }
 

@@ -39,18 +39,19 @@ TEST_F(GeneralTest, SettlesWithEveryKindAndPlaceOfNorm) {
     const auto w = normal(size, 1.0f), b = normal(size, 1.0f);
     const auto weight = up(w), bias = up(b);
     const Row weights(w.begin(), w.end()), biases(b.begin(), b.end());
-    for (int which = 0; which < 16; ++which) {
-      const bool has_after = which & 1, has_sum = which & 2, has_next = which & 4, layer = which & 8;
+    for (int which = 0; which < 32; ++which) {
+      const bool has_after = which & 1, has_sum = which & 2, has_next = which & 4, layer = which & 8, wide = which & 16;
       const cuda::NormWeights norm{weight.as<float>(), layer ? bias.as<float>() : nullptr};
       const auto normed = [&](const Row& x) {
         return layer ? reference::layer_norm(x, weights, biases, 1e-5) : reference::rms_norm(x, weights, 1e-5);
       };
-      const auto h = normal(size * rows, 2.0f), a = rounded(size * rows, 1.0f);
-      const auto hidden = up(h), add = up(to_bf16(a));
+      const auto h = normal(size * rows, 2.0f), a = wide ? normal(size * rows, 1.0f) : rounded(size * rows, 1.0f);
+      const auto hidden = up(h), add = wide ? up(a) : up(to_bf16(a));
       const int stride = static_cast<int>(cuda::padded(width, 128));
       const auto out = room(static_cast<std::size_t>(rows * stride) * 2);
       run(cuda::settle(queue(), {.hidden = hidden.as<float>(),
                                  .add = add.data(),
+                                 .add_wide = wide,
                                  .add_stride = width,
                                  .width = width,
                                  .rows = rows,
@@ -160,7 +161,7 @@ TEST_F(GeneralTest, ExpertsAgreeWithEachRowAlone) {
       const auto x_at = up(to_bf16(x)), logits_at = up(logits), positions_at = up(positions), chosen = room(slots * 4),
                  weights = room(slots * 4), lists = room(static_cast<std::size_t>(experts * capacity) * 4),
                  counts = room(experts * 4), y = room(slots * each * 2),
-                 out = room(static_cast<std::size_t>(rows * each) * 2);
+                 out = room(static_cast<std::size_t>(rows * each) * 4);
       run(cuda::route(queue(), {.logits = logits_at.as<float>(),
                                 .stride = 16,
                                 .experts = experts,
@@ -187,7 +188,8 @@ TEST_F(GeneralTest, ExpertsAgreeWithEachRowAlone) {
         cudaMemset(y.data(), 0xff, y.size());
         cudaDeviceSynchronize();
         run(tiles ? cuda::grouped_tiles(queue(), product) : cuda::grouped_stream(queue(), product));
-        run(cuda::combine(queue(), y.data(), each, weights.as<float>(), used, each, rows, out.data(), each));
+        const bool wide = tiles;
+        run(cuda::combine(queue(), y.data(), each, weights.as<float>(), used, each, rows, out.data(), each, wide));
         std::vector<double> want;
         for (int r = 0; r < rows; ++r) {
           const float* route = logits.data() + r * 16;
@@ -210,7 +212,9 @@ TEST_F(GeneralTest, ExpertsAgreeWithEachRowAlone) {
             want.push_back(v);
           }
         }
-        EXPECT_LT(relative_l2(bf16_rows(out.data(), rows, each, each), want), 8e-3)
+        const auto got = wide ? down<float>(out.data(), static_cast<std::size_t>(rows * each))
+                              : bf16_rows(out.data(), rows, each, each);
+        EXPECT_LT(relative_l2(got, want), 8e-3)
             << static_cast<int>(format) << " " << rows << (tiles ? " in tiles" : "");
       }
     }
@@ -234,16 +238,8 @@ TEST_F(GeneralTest, AdaptersAddToTheirOwnRowsOnly) {
   }
   const std::vector<std::int32_t> adapters{0, -1, 1, 0, -1, -1, 1, 1, 0};
   const auto y = rounded(rows * y_cols, 1.0f);
-  const auto parts_at = up(parts), adapters_at = up(adapters), x_at = up(to_bf16(x)), y_at = up(to_bf16(y)),
+  const auto parts_at = up(parts), adapters_at = up(adapters), x_at = up(to_bf16(x)),
              middle = room(static_cast<std::size_t>(rows * cuda::kAdapterPartsMax * cuda::kAdapterRankMax) * 4);
-  run(cuda::adapt(queue(), {.parts = parts_at.as<cuda::AdapterPart>(),
-                            .adapters = adapters_at.as<std::int32_t>(),
-                            .rows = rows,
-                            .x = x_at.data(),
-                            .x_stride = stride,
-                            .y = y_at.data(),
-                            .y_stride = y_cols,
-                            .middle = middle.as<float>()}));
   std::vector<double> want(y.begin(), y.end());
   for (int r = 0; r < rows; ++r) {
     const int adapter = adapters[static_cast<std::size_t>(r)];
@@ -261,10 +257,23 @@ TEST_F(GeneralTest, AdaptersAddToTheirOwnRowsOnly) {
       want[static_cast<std::size_t>(r * y_cols + column)] += v;
     }
   }
-  const auto got = bf16_rows(y_at.data(), rows, y_cols, y_cols);
-  EXPECT_LT(relative_l2(got, want), 4e-3);
-  for (int i = 0; i < y_cols; ++i)
-    EXPECT_EQ(got[static_cast<std::size_t>(y_cols + i)], y[static_cast<std::size_t>(y_cols + i)]);
+  for (const bool wide : {false, true}) {
+    const auto y_at = wide ? up(y) : up(to_bf16(y));
+    run(cuda::adapt(queue(), {.parts = parts_at.as<cuda::AdapterPart>(),
+                              .adapters = adapters_at.as<std::int32_t>(),
+                              .rows = rows,
+                              .x = x_at.data(),
+                              .x_stride = stride,
+                              .y = y_at.data(),
+                              .y_stride = y_cols,
+                              .wide = wide,
+                              .middle = middle.as<float>()}));
+    const auto got = wide ? down<float>(y_at.data(), static_cast<std::size_t>(rows * y_cols))
+                          : bf16_rows(y_at.data(), rows, y_cols, y_cols);
+    EXPECT_LT(relative_l2(got, want), wide ? 1e-5 : 4e-3);
+    for (int i = 0; i < y_cols; ++i)
+      EXPECT_EQ(got[static_cast<std::size_t>(y_cols + i)], y[static_cast<std::size_t>(y_cols + i)]);
+  }
 }
 
 }  // namespace

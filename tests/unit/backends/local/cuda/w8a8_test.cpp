@@ -141,6 +141,7 @@ TEST_F(W8A8Test, TriedWaysGiveTheSameIntegers) {
                         .y_stride = kColumns};
   const auto product = [&] {
     EXPECT_TRUE((*blas)->multiply(stream.get(), call));
+    EXPECT_EQ(cudaStreamSynchronize(stream.get()), cudaSuccess);
     return down<std::int32_t>(y_at.data(), std::size_t{kRows} * kColumns);
   };
   const auto before = product();

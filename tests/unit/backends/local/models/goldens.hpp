@@ -16,6 +16,15 @@
 
 namespace ganglion::local {
 
+// The tiny models that have not been quantised: every family of decoders and every type of weights.
+inline constexpr const char* kGoldenModels[] = {"llama2_tiny",     "llama3_tiny", "mistral_tiny",      "qwen2_tiny",
+                                                "qwen3_tiny",      "llama_fp16",  "llama_bf16",        "llama_sharded",
+                                                "llama_old_files", "gemma2_tiny", "gemma3_tiny",       "opt_tiny",
+                                                "opt_post_tiny",   "phi3_tiny",   "phi3_partial_tiny", "mixtral_tiny"};
+// Those of them whose goldens hold what enters every layer.
+inline constexpr const char* kLayerGoldenModels[] = {"gemma2_tiny", "gemma3_tiny",       "opt_tiny",    "opt_post_tiny",
+                                                     "phi3_tiny",   "phi3_partial_tiny", "mixtral_tiny"};
+
 inline std::string data_dir(const std::string& model) {
   if (model.starts_with('/')) return model;
   return std::string(GANGLION_SOURCE_DIR) + "/tests/data/local/" + model;
