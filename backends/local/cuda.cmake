@@ -35,6 +35,7 @@ ganglion_library(local_cuda SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_decoder.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_general.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_layers.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_products.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_ranks.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_whole_step.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models/cuda/cuda_weights.cpp

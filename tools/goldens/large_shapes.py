@@ -107,6 +107,10 @@ def main():
     torch.set_float32_matmul_precision("highest")
     transformers.logging.set_verbosity_error()
     out, wanted = sys.argv[1], sys.argv[2:]
+    unknown = set(wanted) - set(families())
+    if unknown:
+        sys.exit(f"no such families: {', '.join(sorted(unknown))}; there are {', '.join(families())}")
+    failed = False
     for name, (cls, config) in families().items():
         if wanted and name not in wanted:
             continue
@@ -115,7 +119,9 @@ def main():
         except Exception:
             print("FAILED", name)
             traceback.print_exc()
+            failed = True
         torch.cuda.empty_cache()
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ __device__ __forceinline__ float keep_scale(const KvLayout& kv, char* tile, int 
 }
 
 // Two neighbouring elements of 16 bits, of a query or of what pages hold.
-__device__ __forceinline__ std::uint32_t pack_wide(bool half, float x, float y) {
+__device__ __forceinline__ std::uint32_t pack_sixteen(bool half, float x, float y) {
   return half ? pack_half(cut_to_half(x), cut_to_half(y)) : pack(x, y);
 }
 
@@ -37,7 +37,7 @@ __device__ __forceinline__ void store2(const KvLayout& kv, char* tile, int at, f
     const auto high = __nv_cvt_float_to_fp8(y, __NV_SATFINITE, __NV_E4M3);
     *reinterpret_cast<unsigned short*>(tile + at) = static_cast<unsigned short>(low | high << 8);
   } else {
-    *reinterpret_cast<std::uint32_t*>(tile + 2 * at) = pack_wide(kv.format == KvFormat::fp16, x, y);
+    *reinterpret_cast<std::uint32_t*>(tile + 2 * at) = pack_sixteen(kv.format == KvFormat::fp16, x, y);
   }
 }
 
@@ -78,8 +78,8 @@ __device__ __forceinline__ void append_head(const RotateAppend& r, int row, int 
   if (is_query) {
     if (mine) {
       const bool in_half = attends_in_half(r.kv.format);
-      *reinterpret_cast<std::uint32_t*>(query + i) = pack_wide(in_half, a.x, a.y);
-      *reinterpret_cast<std::uint32_t*>(query + half + i) = pack_wide(in_half, b.x, b.y);
+      *reinterpret_cast<std::uint32_t*>(query + i) = pack_sixteen(in_half, a.x, a.y);
+      *reinterpret_cast<std::uint32_t*>(query + half + i) = pack_sixteen(in_half, b.x, b.y);
     }
 #pragma unroll 1
     for (int k = dim + lane; k < r.kv.head_width; k += 32) query[k] = 0;

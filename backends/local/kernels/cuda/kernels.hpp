@@ -191,8 +191,8 @@ struct Rescale {
 };
 cudaError_t rescale(Queue, const Rescale&);
 
-// y[row][c] += bias[c] for c in [0, width), y bf16.
-cudaError_t add_bias(Queue, const void* bias, int width, int rows, void* y, int y_stride, bool wide);  // y fp32
+// y[row][c] += bias[c] for c in [0, width), y bf16 or, when `wide`, fp32.
+cudaError_t add_bias(Queue, const void* bias, int width, int rows, void* y, int y_stride, bool wide);
 
 // ---- attention ----
 

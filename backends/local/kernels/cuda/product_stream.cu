@@ -58,7 +58,7 @@ struct Ring {
   __device__ __forceinline__ void begin() const {
     for (int i = 0; i < stages; ++i) {
       barrier_init(full + 8 * i, kProducers);
-      barrier_init(empty + 8 * i, kWarps);
+      barrier_init(empty + 8 * i, kWarps * kArrivals);
     }
     barriers_begin();
   }
@@ -188,8 +188,7 @@ __global__ void __launch_bounds__(kThreads, 1) stream_kernel(Product p, int stag
             multiply_tile<F>(w, x[s], acc);
           }
         }
-        __syncwarp();
-        if (lane == 0) barrier_arrive(ring.empty + 8 * slot);
+        warp_arrive(ring.empty + 8 * slot);
         if (++slot == stages) slot = 0, parity ^= 1;
       }
     }
@@ -350,8 +349,7 @@ __global__ void __launch_bounds__(kThreads, 2) light_kernel(Product p, int stage
       barrier_wait(ring.full + 8 * slot, parity);
       Weights w;
       if (step < steps) w = load_shared<F>(shared + slot * kLightStage<F>, warp, p.w.group);
-      __syncwarp();
-      if (lane == 0) barrier_arrive(ring.empty + 8 * slot);
+      warp_arrive(ring.empty + 8 * slot);
       if (++slot == stages) slot = 0, parity ^= 1;
       if (step < steps) multiply_shared<F>(w, mine + s * (kWarps * kStepColumns<F> * 2), acc);
     }

@@ -27,6 +27,18 @@ __device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 #endif
 }
+// Arrivals of a warp that is through with what it read or wrote in shared memory: lane 0's behind a __syncwarp(), which
+// orders all lanes' accesses before it. compute-sanitizer's racecheck follows a barrier lane by lane and needs all of
+// them.
+#ifdef GANGLION_ALL_LANES_ARRIVE
+constexpr int kArrivals = 32;
+#else
+constexpr int kArrivals = 1;
+#endif
+__device__ __forceinline__ void warp_arrive(std::uint32_t barrier) {
+  if constexpr (kArrivals == 1) __syncwarp();
+  if (kArrivals > 1 || threadIdx.x % 32 == 0) barrier_arrive(barrier);
+}
 // Whether the phase of that parity is over; waits for it a little.
 __device__ __forceinline__ bool barrier_passed(std::uint32_t barrier, int parity) {
   std::uint32_t done = 1;

@@ -181,8 +181,8 @@ __global__ void __launch_bounds__(kThreads)
 constexpr int kWarps = 8, kHeadMax = 256;
 
 // fp16 or bf16.
-__device__ __forceinline__ std::uint16_t wide_of(bool half, float v) {
-  return static_cast<std::uint16_t>(pack_wide(half, v, 0.0f));
+__device__ __forceinline__ std::uint16_t sixteen_of(bool half, float v) {
+  return static_cast<std::uint16_t>(pack_sixteen(half, v, 0.0f));
 }
 
 // `inverse`: 1 / scale, where there are scales.
@@ -192,7 +192,7 @@ __device__ __forceinline__ void store_kv(const KvLayout& kv, char* tile, int at,
   } else if (kv.format == KvFormat::fp8) {
     reinterpret_cast<unsigned char*>(tile)[at] = fp8_of(v);
   } else {
-    reinterpret_cast<std::uint16_t*>(tile)[at] = wide_of(kv.format == KvFormat::fp16, v);
+    reinterpret_cast<std::uint16_t*>(tile)[at] = sixteen_of(kv.format == KvFormat::fp16, v);
   }
 }
 
@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(kWarps * 32) append_general_kernel(RotateAppen
   }
   if (is_query) {
     auto* to = static_cast<std::uint16_t*>(r.query) + (static_cast<std::int64_t>(row) * r.heads + head) * width;
-    for (int i = lane; i < width; i += 32) to[i] = wide_of(attends_in_half(r.kv.format), x[i]);
+    for (int i = lane; i < width; i += 32) to[i] = sixteen_of(attends_in_half(r.kv.format), x[i]);
     return;
   }
   const int kv_head = is_value ? head - r.heads - r.kv.kv_heads : head - r.heads;

@@ -64,17 +64,33 @@ __device__ __noinline__ void fetch_x(const StepLayer* layer, int m, bool first, 
   const Product p = product_of(small.step, layer, m, first);
   char* x = shared_base() + small.places.x;
   const int cols = p.w.cols, eights = cols / 8, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int turns = (eights + kConsumers - 1) / kConsumers, all = p.rows * turns;
-  const auto at = [&](int turn) {
-    const int row = turns == 1 ? turn : turn / turns, i = (turn - row * turns) * kConsumers + threadIdx.x;
-    if (turn >= all || i >= eights) return uint4{0, 0, 0, 0};
-    return __ldcg(reinterpret_cast<const uint4*>(static_cast<const bf16*>(p.x) +
-                                                 static_cast<std::int64_t>(row) * p.x_stride + i * 8));
+  const int whole = (eights + kConsumers - 1) / kConsumers * kConsumers;  // all lanes of a warp take every turn
+  struct Turn {
+    int row, i;
   };
+  const auto advance = [&](Turn& turn) {
+    turn.i += kConsumers;
+    if (turn.i >= whole) turn = {turn.row + 1, static_cast<int>(threadIdx.x)};
+  };
+  Turn next{0, static_cast<int>(threadIdx.x)}, now = next;
+  const auto ask = [&] {
+    uint4 v = {0, 0, 0, 0};
+    if (next.row < p.rows && next.i < eights) {
+      v = __ldcg(reinterpret_cast<const uint4*>(static_cast<const bf16*>(p.x) +
+                                                static_cast<std::int64_t>(next.row) * p.x_stride + next.i * 8));
+    }
+    advance(next);
+    return v;
+  };
+  // What runs once a product is not in the instruction cache: the loads stand one behind another, as they must to be on
+  // their way together, and what follows them is there once.
   constexpr int kAtOnce = 3;
   uint4 v[kAtOnce];
+  const auto ask_all = [&] {
 #pragma unroll
-  for (int j = 0; j < kAtOnce; ++j) v[j] = at(j);
+    for (uint4& one : v) one = ask();
+  };
+  ask_all();
   const bool norms = p.squares != nullptr && warp < p.rows;
   float squares = 0;
   if (norms) {
@@ -91,16 +107,16 @@ __device__ __noinline__ void fetch_x(const StepLayer* layer, int m, bool first, 
     if (lane == 0) small.inverse[warp] = squares;
   }
   if (!kPlanes<F> && p.squares != nullptr) consumers_sync();
-  for (int first = 0; first < all; first += kAtOnce) {
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const int turn = first + j;
-      if (turn >= all) break;
-      const int row = turns == 1 ? turn : turn / turns, i = (turn - row * turns) * kConsumers + threadIdx.x;
-      const float factor = kPlanes<F> || p.squares == nullptr ? kLess : small.inverse[row];
-      place_x<F>(v[j], x, p.rows, cols, i < eights ? row : p.rows, i * 8, factor);
-      v[j] = at(turn + kAtOnce);
+  while (true) {
+#pragma unroll 1
+    for (int j = 0; j < kAtOnce && now.row < p.rows; ++j) {
+      const uint4 eight = j == 0 ? v[0] : j == 1 ? v[1] : v[2];
+      const float factor = kPlanes<F> || p.squares == nullptr ? kLess : small.inverse[now.row];
+      place_x<F>(eight, x, p.rows, cols, now.i < eights ? now.row : p.rows, now.i * 8, factor);
+      advance(now);
     }
+    if (now.row >= p.rows) break;
+    ask_all();
   }
   consumers_sync();
 }

@@ -53,7 +53,14 @@ __device__ __forceinline__ void run_consumer(const DecodeStep& s, const StepLaye
         meet();
       }
       fetch_x<F>(&layers[i], m, i == 0, small);
-      word = consume<F, kDepth<F>>(word, small, Share(s.matrices[m], is_residual(m)));
+      const Share share(s.matrices[m], is_residual(m));
+      if constexpr (F == Format::int4) {
+        if (s.rows == 1) {
+          word = consume_row<F>(word, small, share);
+          continue;
+        }
+      }
+      word = consume<F, kDepth<F>>(word, small, share);
     }
   }
   if (s.head.data != nullptr) {

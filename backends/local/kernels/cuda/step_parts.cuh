@@ -33,14 +33,6 @@ template <Format F>
 constexpr int kDepth = F == Format::int4 ? 2 : 1;
 constexpr int kStagesMax = 12, kStagesMin = 3;
 constexpr int kSumBuffers = 4;
-// Of a warp that is through with what it read or wrote in shared memory: lane 0 behind a __syncwarp(), which orders all
-// lanes' accesses before its arrival. compute-sanitizer's racecheck follows a barrier lane by lane and needs all of
-// them.
-#ifdef GANGLION_ALL_LANES_ARRIVE
-constexpr int kArrivals = 32;
-#else
-constexpr int kArrivals = 1;
-#endif
 // Bytes of a block's ring that may be on their way at once. What is asked for beyond that comes no sooner, and makes
 // everything else that goes through the second-level cache wait behind it: the barrier over all blocks most of all.
 constexpr int kAskedBytes = 70 * 1024;
@@ -109,11 +101,6 @@ __device__ __forceinline__ void grid_wait(const std::uint32_t* counter, std::uin
     if (seen >= target) return;
   }
   __trap();
-}
-// A whole warp arrives.
-__device__ __forceinline__ void warp_arrive(std::uint32_t barrier) {
-  if constexpr (kArrivals == 1) __syncwarp();
-  if (kArrivals > 1 || threadIdx.x % 32 == 0) barrier_arrive(barrier);
 }
 // All warps that consume.
 __device__ __forceinline__ void consumers_sync() {

@@ -227,6 +227,97 @@ __device__ __noinline__ unsigned consume(unsigned word, Small& small, Share shar
   return place.word();
 }
 
+// The same for int4 weights and one row, which leaves six of a tensor-core product's eight columns free: the four
+// pieces of 64 columns that a warp has of a stage get two columns each, and lane t has the sums of piece t in the end.
+// So what makes floats of integers and scales them, more than the products themselves, is done once a stage and not
+// four times.
+template <Format F>
+__device__ __noinline__ unsigned consume_row(unsigned word, Small& small, Share share) {
+  static_assert(F == Format::int4);
+  constexpr int D = kDepth<F>, kPieces = 2 * D, kSteps = D * kWarps;
+  static_assert(kPieces == 4);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int steps = static_cast<int>(matrix_bytes(F, 1, share.cols)) / kStepBytes, stages = small.places.stages;
+  const int stage_bytes = small.places.stage_bytes;
+  float* sums = reinterpret_cast<float*>(shared_base() + small.places.sums) + warp * kRowBlock + g;
+  const std::uint32_t full_at = shared_address(small.full), empty_at = shared_address(small.empty);
+  Place place(word);
+  const auto column_of = [&](int piece) {  // in a row's first stage
+    return (piece / 2 * kWarps + warp) * kStepColumns<F> + piece % 2 * kScaleBlock;
+  };
+  // Lanes of column g bring piece g / 2 of the plane g % 2 and zeros for the other pieces.
+  const char* x = shared_base() + small.places.x;
+  const char* x_from = x + g % 2 * (share.cols + kRowPad) + column_of(g / 2) + 16 * t;
+  const float* x_scales = reinterpret_cast<const float*>(x + 2 * (share.cols + kRowPad)) + column_of(t) / kScaleBlock;
+  const char* mine = shared_base() + g * Stage<D>::kPitch + warp * kStepBytes + t * 16;
+  const auto* scales =
+      reinterpret_cast<const __half*>(shared_base() + Stage<D>::kScales) + column_of(t) / share.group * kRowBlock + g;
+  const bool one_stage = steps <= kSteps;  // the same activations for every row block
+  uint4 b[kPieces] = {};
+  float x_scale = 0;
+  for (int panel = share.first; panel < share.panels; panel += gridDim.x) {
+    float acc[2] = {0, 0};
+    for (int first = 0; first < steps; first += kSteps) {
+      const bool counts = first + t / 2 * kWarps + warp < steps;  // the lane's piece is within the row
+      if (!one_stage || panel == share.first) {
+        uint4 v = {0, 0, 0, 0};
+        if (first + g / 4 * kWarps + warp < steps) {
+          v = *reinterpret_cast<const uint4*>(x_from + first * kStepColumns<F>);
+        }
+#pragma unroll
+        for (int j = 0; j < kPieces; ++j) {  // not b[g / 2] = v: an index that is not known puts b in local memory
+          const bool own = g / 2 == j;
+          b[j] = {own ? v.x : 0, own ? v.y : 0, own ? v.z : 0, own ? v.w : 0};
+        }
+        if (counts) x_scale = x_scales[first * (kStepColumns<F> / kScaleBlock)];
+      }
+      barrier_wait(full_at + 8 * place.slot, place.parity);
+      const int stage = place.slot * stage_bytes;
+      uint4 low[D] = {}, high[D] = {};
+#pragma unroll
+      for (int d = 0; d < D; ++d) {
+        if (kArrivals > 1 && first + d * kWarps + warp >= steps) break;  // racecheck sees what lies there
+        const char* at = mine + stage + d * kWarps * kStepBytes;
+        low[d] = *reinterpret_cast<const uint4*>(at);
+        high[d] = *reinterpret_cast<const uint4*>(at + 8 * Stage<D>::kPitch);
+      }
+      float factor[2] = {0, 0};
+      if (counts) {
+        factor[0] = x_scale * __half2float(scales[stage / 2]);
+        factor[1] = x_scale * __half2float(scales[stage / 2 + 8]);
+      }
+      warp_arrive(empty_at + 8 * place.slot);
+      place.next_stage(stages);
+      int c[D][4] = {};
+#pragma unroll
+      for (int d = 0; d < D; ++d) {
+        if (first + d * kWarps + warp >= steps) break;  // past the row's end: what lies there is older
+        const std::uint32_t us[4] = {low[d].x, low[d].y, low[d].z, low[d].w};
+        const std::uint32_t vs[4] = {high[d].x, high[d].y, high[d].z, high[d].w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const uint4 eight = b[2 * d + i / 2];
+          mma_int8(c[d], int8_of_int4<false>(us[i]), int8_of_int4<false>(vs[i]), int8_of_int4<true>(us[i]),
+                   int8_of_int4<true>(vs[i]), i % 2 == 0 ? eight.x : eight.z, i % 2 == 0 ? eight.y : eight.w);
+        }
+      }
+      acc[0] += factor[0] * plane_sum(c[0][0] + c[1][0], c[0][1] + c[1][1]);
+      acc[1] += factor[1] * plane_sum(c[0][2] + c[1][2], c[0][3] + c[1][3]);
+    }
+#pragma unroll
+    for (float& sum : acc) {
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    }
+    barrier_wait(shared_address(small.sums_empty) + 8 * place.buffer, place.sums_parity ^ 1);
+    float* out = sums + place.buffer * (kWarps * kRowBlock);
+    if (t == 0) out[0] = acc[0], out[8] = acc[1];
+    warp_arrive(shared_address(small.sums_full) + 8 * place.buffer);
+    place.next_sums();
+  }
+  return place.word();
+}
+
 // The finishing warp, for product m of `layer` (null: the head). `inverse` is of the activations' root mean squares.
 template <Format F>
 __device__ __noinline__ unsigned finish_all(unsigned word, const StepLayer* layer, int m, bool first,

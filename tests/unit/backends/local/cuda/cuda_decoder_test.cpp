@@ -245,6 +245,7 @@ TEST(CudaLora, SeveralAdaptersShareAStep) {
 TEST(LargeShapes, LogitsAreAsCloseToFloatAsTheFormatAllows) {
   const char* root = std::getenv("GANGLION_GOLDENS");
   if (root == nullptr || no_gpu()) GTEST_SKIP() << "GANGLION_GOLDENS is not set";
+  int compared = 0;
   for (const auto& folder : std::filesystem::directory_iterator(root)) {
     const std::string dir = folder.path().string(), name = folder.path().filename().string();
     std::ifstream file(dir + "/goldens.json");
@@ -255,7 +256,11 @@ TEST(LargeShapes, LogitsAreAsCloseToFloatAsTheFormatAllows) {
          {std::tuple{cuda::Format::bf16, outliers ? 0.75 * theirs : 1e-2, false, kFp16},
           {cuda::Format::bf16, theirs, false, kBf16},
           {cuda::Format::int8, 0.1, false, kFp16},
-          {cuda::Format::int8, routed ? 1.5 : outliers ? 0.3 : 0.2, true, kFp16},
+          {cuda::Format::int8,
+           routed     ? 1.5
+           : outliers ? 0.3
+                      : 0.2,
+           true, kFp16},
           {cuda::Format::fp8, routed ? 1.5 : 0.3, false, kFp16},
           {cuda::Format::int4, routed ? 1.5 : 0.7, false, kFp16}}) {
       const auto began = std::chrono::steady_clock::now();
@@ -273,8 +278,10 @@ TEST(LargeShapes, LogitsAreAsCloseToFloatAsTheFormatAllows) {
           gigabytes, took.count(), gigabytes / took.count());
       std::fflush(stdout);
       EXPECT_LT(worst, most) << name << " format " << static_cast<int>(format);
+      ++compared;
     }
   }
+  EXPECT_GT(compared, 0) << root << " is empty";
 }
 
 // A trained model: every position's logits of a conversation, against the CPU decoder in float32.

@@ -17,13 +17,11 @@ class CudaHarness {
       ADD_FAILURE() << dir;
       return;
     }
-    auto made = CudaDecoder::load(*checkpoint, *config, options);
-    if (!made) {
-      ADD_FAILURE() << made.error().message;
-      return;
-    }
-    decoder = std::move(*made);
-    EXPECT_TRUE(decoder->reserve_pages(kPages));
+    take(CudaDecoder::load(*checkpoint, *config, options));
+  }
+  // Random weights.
+  CudaHarness(const ModelConfig& config, const CudaOptions& options, std::uint64_t seed) {
+    take(CudaDecoder::random(config, options, seed));
   }
   struct Sequence {
     std::vector<std::int32_t> pages;
@@ -52,6 +50,14 @@ class CudaHarness {
   std::unique_ptr<CudaDecoder> decoder;
 
  private:
+  void take(core::Result<std::unique_ptr<CudaDecoder>> made) {
+    if (!made) {
+      ADD_FAILURE() << made.error().message;
+      return;
+    }
+    decoder = std::move(*made);
+    EXPECT_TRUE(decoder->reserve_pages(kPages));
+  }
   std::int32_t next_page_ = 0;
 };
 

@@ -129,7 +129,7 @@ class EightBitTest : public DeviceTest {
         }
         // e4m3: what the tensor cores drop of 128 terms at a time; int8: nothing. Then fp32's and bf16's rounding.
         const double allowed =
-            (c.int8 ? 0.0 : size * 0x1p-10) + std::fabs(want) * (kWide ? 0x1p-21 : 0x1p-8) + (c.biased ? 1e-6 : 0.0);
+            (c.int8 ? 0.0 : size * 0x1.8p-10) + std::fabs(want) * (kWide ? 0x1p-21 : 0x1p-8) + (c.biased ? 1e-6 : 0.0);
         ASSERT_LE(std::fabs(v - want), allowed)
             << (c.int8 ? "int8 " : "e4m3 ") << c.rows << " x " << c.columns << " x " << c.inner << " on " << c.blocks
             << ", row " << r << " column " << column << ": " << v << ", not " << want;

@@ -153,6 +153,7 @@ TEST_F(W8A8Test, TriedWaysGiveTheSameIntegers) {
   EXPECT_GT(tuned.best_ms, 0);
   EXPECT_LE(tuned.best_ms, tuned.first_ms);
   ASSERT_EQ(cudaMemset(y_at.data(), 0, std::size_t{kRows} * kColumns * 4), cudaSuccess);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);  // the stream would not wait for it
   EXPECT_EQ(product(), before);
 }
 

@@ -44,7 +44,7 @@ TEST(Placement, ModelsAreSizedByTheirShapes) {
   options.quantize = Quantize::int4;
   EXPECT_NEAR(in_gib(llama_7b(), 1), 5.3, 0.7);
   options.quantize = Quantize::none;
-  // A page of the 7B model is 8 MiB in bf16; each of 64 lacks half of that in 8 bits, but for int8's scales.
+  // A page of the 7B model is 8 MiB in 16 bits; each of 64 lacks half of that in 8 bits, but for int8's scales.
   const auto whole = need_of(llama_7b(), options).cut;
   options.kv_type = KvType::f8;
   EXPECT_EQ(whole - need_of(llama_7b(), options).cut, 64u * (4u << 20));

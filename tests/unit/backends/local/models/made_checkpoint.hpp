@@ -58,6 +58,9 @@ inline const std::vector<MixedModel>& mixed_models() {
       {"PlainAttentionBesideFp8", {"fp8_channel_tiny"}, ".self_attn."},
       {"PlainInnerBesideFp8", {"fp8_static_tiny"}, ".mlp."},
       {"PlainKeysInOneMatrixWithFp8", {"fp8_channel_tiny"}, ".k_proj"},  // which is bf16 then
+      {"PlainAttentionBesideInt8", {"w8a8_tiny"}, ".self_attn."},
+      {"PlainAttentionBesideInt4", {"gptq_tiny"}, ".self_attn."},
+      {"PlainAttentionBesideInt4WithZeroPoints", {"awq_tiny"}, ".self_attn."},
       {"PlainThenInt8", {"w8a8_tiny"}, ".layers.0."},
       {"Int8ThenPlain", {"w8a8_tiny"}, ".layers.1."},
       {"PlainThenInt4", {"gptq_tiny"}, ".layers.0."},
