@@ -18,7 +18,7 @@ bool decode_step_fits(const DecodeStep& s) {
     if (m.format != f || m.zeros != nullptr || m.group != s.matrices[0].group) return false;
   }
   const int width = s.kv.head_width;
-  if (s.rows < 1 || s.rows > step_rows_max(f) || s.layer_count < 1 || s.layer_count > kStepLayersMax) return false;
+  if (s.rows < 1 || s.rows > kStepRowsMax || s.layer_count < 1 || s.layer_count > kStepLayersMax) return false;
   if (width != 32 && width != 64 && width != 128) return false;
   if (s.head.data != nullptr && s.head.format != step_head_format(f)) return false;
   switch (f) {

@@ -7,14 +7,28 @@
 namespace ganglion::local::cuda {
 
 inline constexpr int kStepRowsMax = 4;
-// Measured: up to so many rows one kernel is faster than many. Activations of more rows leave less of shared memory to
-// the ring; bf16 gains nothing at one row, since launches are the smaller a part the more bytes there are.
-constexpr int step_rows_max(Format f) {
-  return f == Format::int4 || f == Format::fp8 ? kStepRowsMax : f == Format::int8 ? 2 : 0;
-}
-// Likewise: beyond, attention wants more blocks than there are.
-constexpr int step_context_max(Format f) {
-  return f == Format::int4 ? 4096 : 2048;
+// Up to so many rows, and so many tokens of the longest sequence, one kernel is faster than many. Measured on an H200
+// and, with the slower memory, on an H100 (bench/results/gpu.md): activations of more rows leave less of shared memory
+// to the ring, and longer contexts want more blocks for attention than there are. Where memory is slower, what many
+// kernels lose between them counts less. bf16 gains nothing at one row: launches are the smaller a part the more bytes
+// there are.
+struct StepLimits {
+  int rows, context;
+};
+constexpr double kFastMemory = 4000;  // GB/s by the device's own word: an H100 has 3,350, an H200 4,920
+constexpr StepLimits step_limits(Format f, double memory_gb) {
+  const bool fast = memory_gb >= kFastMemory;
+  switch (f) {
+    case Format::int4:
+      return {kStepRowsMax, fast ? 4096 : 2048};
+    case Format::fp8:
+      return {fast ? kStepRowsMax : 2, fast ? 2048 : 512};
+    case Format::int8:
+      return {2, fast ? 2048 : 512};
+    case Format::bf16:
+      break;
+  }
+  return {0, 0};
 }
 inline constexpr int kStepLayersMax = 96;
 enum StepMatrix : int { kQkv, kOut, kGateUp, kDown, kStepMatrices };

@@ -133,6 +133,12 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpo
   d.multiprocessors_ = properties.multiProcessorCount;
   d.capability_ = 10 * properties.major + properties.minor;
   d.overlap_ = d.capability_ >= 90;
+  int kilohertz = 0, bits = 0;  // both edges of the clock count
+  ok = check(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, options.device),
+             "reading the memory's clock");
+  if (ok) ok = check(cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, options.device), "and its width");
+  if (!ok) return std::unexpected(ok.error());
+  d.memory_gb_ = 2e-6 * kilohertz * bits / 8;
   auto stream = make_stream();
   auto begun = make_event(true, false), ended = make_event(true, options.sleep);
   if (!stream || !begun || !ended) return core::fail(ErrorKind::overloaded, "the GPU cannot make a stream");

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -44,6 +45,7 @@ struct CudaOptions {
   int context_max = 0;  // tokens of one sequence; 0: the model's
   bool graphs = true;
   bool whole = true;                                // decode steps of few sequences in one kernel, where that can be
+  std::optional<cuda::StepLimits> whole_limits;     // for measurements: in place of step_limits()
   bool tune = true;                                 // try the library's ways to multiply few rows at load
   int eight_bit_rows_max = cuda::kEightBitRowsMax;  // past them products of 8 by 8 bits are the library's
   std::int64_t tuned_weights_min = std::int64_t{1} << 20;  // of a matrix; a smaller one is read in no time
@@ -199,6 +201,7 @@ class CudaDecoder {
   ModelConfig config_;
   CudaOptions options_;
   int multiprocessors_ = 0, capability_ = 0;
+  double memory_gb_ = 0;  // a second, by the device's own word
   std::int64_t context_max_ = 0;
   bool overlap_ = false;
   Arena arena_;

@@ -8,6 +8,7 @@
 namespace ganglion::local {
 
 using core::Result;
+using cuda::Format;
 
 namespace {
 
@@ -90,8 +91,10 @@ cuda::DecodeStep CudaDecoder::whole_step(const Shape& shape) {
 }
 
 bool CudaDecoder::takes_whole(const Shape& shape) {
-  const int context_max = cuda::step_context_max(weights_.layers.front().qkv.format);
-  if (!steps_whole() || tap_ || shape.context > context_max || shape.tiles > 0 || shape.few > 0) return false;
+  const Format format = weights_.layers.front().qkv.format;
+  const cuda::StepLimits most = options_.whole_limits.value_or(cuda::step_limits(format, memory_gb_));
+  if (!steps_whole() || tap_ || shape.rows > most.rows || shape.context > most.context) return false;
+  if (shape.tiles > 0 || shape.few > 0) return false;
   return shape.decode == shape.rows && cuda::decode_step_fits(whole_step(shape));
 }
 

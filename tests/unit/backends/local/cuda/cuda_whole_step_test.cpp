@@ -23,6 +23,7 @@ class WholeStep : public testing::TestWithParam<WholeCase> {
 };
 
 constexpr auto kBf16 = cuda::KvFormat::bf16;
+constexpr cuda::StepLimits kNoLimits{cuda::kStepRowsMax, 4096};  // wherever it fits, faster or not
 INSTANTIATE_TEST_SUITE_P(Models, WholeStep,
                          testing::Values(WholeCase{"llama3_tiny", cuda::Format::int4, kBf16},
                                          WholeCase{"llama2_tiny", cuda::Format::int8, kBf16},
@@ -55,7 +56,7 @@ std::vector<float> next_logits(CudaHarness& harness, const std::vector<CudaHarne
 
 TEST_P(WholeStep, AgreesWithManyKernelsAndWithItself) {
   const WholeCase c = GetParam();
-  CudaHarness harness(dir(), {.format = c.format, .kv = c.kv});
+  CudaHarness harness(dir(), {.format = c.format, .kv = c.kv, .whole_limits = kNoLimits});
   ASSERT_NE(harness.decoder, nullptr);
   if (!harness.decoder->steps_whole()) GTEST_SKIP() << "compute capability 9.0 only";
   const auto vocab = harness.decoder->vocab_size();
@@ -101,7 +102,7 @@ TEST_P(WideWholeStep, AgreesWithManyKernels) {
   config.vocab_size = 1'000, config.hidden_size = c.hidden, config.layers = 1, config.heads = c.hidden / 128;
   config.kv_heads = config.heads / 2, config.head_dim = 128, config.intermediate_size = c.inner;
   config.max_position = 512;
-  CudaHarness harness(config, {.format = c.format, .int4_group = c.group}, 5);
+  CudaHarness harness(config, {.format = c.format, .int4_group = c.group, .whole_limits = kNoLimits}, 5);
   ASSERT_NE(harness.decoder, nullptr);
   if (!harness.decoder->steps_whole()) GTEST_SKIP() << "compute capability 9.0 only";
   std::vector<CudaHarness::Sequence> sequences;
@@ -111,7 +112,7 @@ TEST_P(WideWholeStep, AgreesWithManyKernels) {
     for (int i = 0; i < length; ++i) prompt.push_back(i * 37 % 1'000);
     harness.append(sequences.back(), prompt);
   }
-  for (int rows = 1; rows <= cuda::step_rows_max(c.format); ++rows) {
+  for (int rows = 1; rows <= cuda::kStepRowsMax; ++rows) {
     harness.decoder->set_whole(true);
     const auto once = next_logits(harness, sequences, rows), again = next_logits(harness, sequences, rows);
     harness.decoder->set_whole(false);
@@ -124,7 +125,8 @@ TEST_P(WideWholeStep, AgreesWithManyKernels) {
 
 TEST(WholeStepLong, AttendsInParts) {
   if (no_gpu()) GTEST_SKIP() << "no GPU";
-  CudaHarness harness(std::string(GANGLION_SOURCE_DIR) + "/models/demo-chat", {.format = cuda::Format::int4});
+  CudaHarness harness(std::string(GANGLION_SOURCE_DIR) + "/models/demo-chat",
+                      {.format = cuda::Format::int4, .whole_limits = kNoLimits});
   ASSERT_NE(harness.decoder, nullptr);
   if (!harness.decoder->steps_whole()) GTEST_SKIP() << "compute capability 9.0 only";
   const int length = static_cast<int>(std::min<std::int64_t>(harness.decoder->context_max() - 2, 1800));
@@ -136,6 +138,18 @@ TEST(WholeStepLong, AttendsInParts) {
   harness.decoder->set_whole(false);
   EXPECT_EQ(once, again);
   EXPECT_LT(relative_l2(once, next_logits(harness, sequences, 1)), 2e-2);
+}
+
+// Needs no device.
+TEST(WholeStepLimits, FollowTheMemory) {
+  constexpr double kH100 = 3'350, kH200 = 4'920;
+  EXPECT_EQ(cuda::step_limits(cuda::Format::bf16, kH200).rows, 0);
+  for (const auto format : {cuda::Format::int8, cuda::Format::fp8, cuda::Format::int4}) {
+    const auto slow = cuda::step_limits(format, kH100), fast = cuda::step_limits(format, kH200);
+    EXPECT_GE(slow.rows, 1) << static_cast<int>(format);
+    EXPECT_LE(slow.rows, fast.rows) << static_cast<int>(format);
+    EXPECT_LT(slow.context, fast.context) << static_cast<int>(format);
+  }
 }
 
 TEST(WholeStepRight, OneDecoderADevice) {
