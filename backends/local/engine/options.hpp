@@ -21,8 +21,8 @@ enum class KvType : std::uint8_t {
   f32,        // CPU
   f16,
   bf16,  // GPU: for values past fp16's 65,504, which f16 would cut there
-  i8,  // int8, a scale for each token and head
-  f8,  // GPU: e4m3, without scales
+  i8,    // int8, a scale for each token and head
+  f8,    // GPU: e4m3, without scales
 };
 
 // Tokens of one step on a GPU, at least: enough to fill it.
