@@ -20,10 +20,6 @@ constexpr int kFewColumnsMax = 128;  // query heads times rows of a chunk that s
 constexpr int kMixedRowsMax = 128;   // of a step with prompt chunks that is replayed from a graph
 constexpr std::size_t kGraphsMax = 256;
 
-int to_int(std::int64_t v) {
-  return static_cast<int>(v);
-}
-
 // Steps of decode tokens alone are padded to one of these sizes, so that few graphs serve them all.
 int bucket_of(int rows) {
   if (rows <= 2) return rows;

@@ -14,10 +14,6 @@ using cuda::Matrix;
 
 namespace {
 
-int to_int(std::int64_t v) {
-  return static_cast<int>(v);
-}
-
 cuda::Activate activate_of(const ModelConfig& config) {
   switch (config.activation) {
     case Activation::gelu_tanh:

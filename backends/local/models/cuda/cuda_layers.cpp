@@ -10,14 +10,6 @@ using core::Result;
 using cuda::Epilogue;
 using cuda::Matrix;
 
-namespace {
-
-int to_int(std::int64_t v) {
-  return static_cast<int>(v);
-}
-
-}  // namespace
-
 Result<void> CudaDecoder::enqueue(const Shape& shape) {
   if (general_ || weights_.long_frequencies != nullptr) {
     auto ok = embed_general(shape);

@@ -17,10 +17,6 @@ using cuda::Matrix;
 
 namespace {
 
-int to_int(std::int64_t v) {
-  return static_cast<int>(v);
-}
-
 constexpr int kInt8RowsMax = 32'768;  // a kernel's blocks are a row each
 constexpr int kTunedRowsMax = 512;    // with more, the library's choice is within a few percent
 

@@ -23,10 +23,6 @@ namespace {
 constexpr std::size_t kStageBytes = std::size_t{64} << 20;
 constexpr int kThreadsMax = 8;
 
-int to_int(std::int64_t v) {
-  return static_cast<int>(v);
-}
-
 Result<cuda::Source> source_of(const TensorView& tensor) {
   switch (tensor.dtype) {
     case Dtype::f32:

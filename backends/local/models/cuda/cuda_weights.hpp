@@ -19,6 +19,11 @@
 
 namespace ganglion::local {
 
+// Of a model's sizes, which kernels take as int.
+inline int to_int(std::int64_t v) {
+  return static_cast<int>(v);
+}
+
 struct CudaLayer {
   cuda::Matrix qkv, out;
   cuda::Matrix gate_up, down;  // of all experts, one after the other, where there are any

@@ -52,7 +52,6 @@ Result<void> CudaDecoder::reserve_whole() {
 }
 
 cuda::DecodeStep CudaDecoder::whole_step(const Shape& shape) {
-  const auto to_int = [](std::int64_t v) { return static_cast<int>(v); };
   const CudaLayer& layer = weights_.layers.front();
   cuda::DecodeStep s{.layers = whole_layers_.as<cuda::StepLayer>(),
                      .layer_count = to_int(config_.layers),
