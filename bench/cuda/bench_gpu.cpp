@@ -431,11 +431,9 @@ void rings(Bench& b, cuda::Format format, int layers) {
 
 // A step as one kernel and as many, in turns.
 void whole_steps(Bench& b, cuda::Format format, int layers) {
-  const auto limits = format == cuda::Format::bf16 ? cuda::step_limits(format, 0)
-                                                   : cuda::StepLimits{cuda::kStepRowsMax, 4096};  // to find them
   auto d = must(CudaDecoder::random(
-      llama_2_7b(layers), {.format = format, .rows_max = 512, .batch_max = 8, .whole_limits = limits, .sleep = false},
-      7));
+      llama_2_7b(layers),
+      {.format = format, .rows_max = 512, .batch_max = 8, .whole_limits = cuda::kNoStepLimits, .sleep = false}, 7));
   must(d->reserve_pages(600));
   for (const bool whole : {true, false, true}) {
     d->set_whole(whole);

@@ -15,6 +15,7 @@ inline constexpr int kStepRowsMax = 4;
 struct StepLimits {
   int rows, context;
 };
+constexpr StepLimits kNoStepLimits{kStepRowsMax, 4096};  // wherever it fits, faster or not
 constexpr double kFastMemory = 4000;  // GB/s by the device's own word: an H100 has 3,350, an H200 4,920
 constexpr StepLimits step_limits(Format f, double memory_gb) {
   const bool fast = memory_gb >= kFastMemory;

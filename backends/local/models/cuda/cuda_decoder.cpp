@@ -132,7 +132,9 @@ Result<std::unique_ptr<CudaDecoder>> CudaDecoder::make(const Checkpoint* checkpo
   int kilohertz = 0, bits = 0;  // both edges of the clock count
   ok = check(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, options.device),
              "reading the memory's clock");
-  if (ok) ok = check(cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, options.device), "and its width");
+  if (ok)
+    ok = check(cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, options.device),
+               "reading the memory's width");
   if (!ok) return std::unexpected(ok.error());
   d.memory_gb_ = 2e-6 * kilohertz * bits / 8;
   auto stream = make_stream();

@@ -23,7 +23,6 @@ class WholeStep : public testing::TestWithParam<WholeCase> {
 };
 
 constexpr auto kBf16 = cuda::KvFormat::bf16;
-constexpr cuda::StepLimits kNoLimits{cuda::kStepRowsMax, 4096};  // wherever it fits, faster or not
 INSTANTIATE_TEST_SUITE_P(Models, WholeStep,
                          testing::Values(WholeCase{"llama3_tiny", cuda::Format::int4, kBf16},
                                          WholeCase{"llama2_tiny", cuda::Format::int8, kBf16},
@@ -56,7 +55,7 @@ std::vector<float> next_logits(CudaHarness& harness, const std::vector<CudaHarne
 
 TEST_P(WholeStep, AgreesWithManyKernelsAndWithItself) {
   const WholeCase c = GetParam();
-  CudaHarness harness(dir(), {.format = c.format, .kv = c.kv, .whole_limits = kNoLimits});
+  CudaHarness harness(dir(), {.format = c.format, .kv = c.kv, .whole_limits = cuda::kNoStepLimits});
   ASSERT_NE(harness.decoder, nullptr);
   if (!harness.decoder->steps_whole()) GTEST_SKIP() << "compute capability 9.0 only";
   const auto vocab = harness.decoder->vocab_size();
@@ -102,7 +101,7 @@ TEST_P(WideWholeStep, AgreesWithManyKernels) {
   config.vocab_size = 1'000, config.hidden_size = c.hidden, config.layers = 1, config.heads = c.hidden / 128;
   config.kv_heads = config.heads / 2, config.head_dim = 128, config.intermediate_size = c.inner;
   config.max_position = 512;
-  CudaHarness harness(config, {.format = c.format, .int4_group = c.group, .whole_limits = kNoLimits}, 5);
+  CudaHarness harness(config, {.format = c.format, .int4_group = c.group, .whole_limits = cuda::kNoStepLimits}, 5);
   ASSERT_NE(harness.decoder, nullptr);
   if (!harness.decoder->steps_whole()) GTEST_SKIP() << "compute capability 9.0 only";
   std::vector<CudaHarness::Sequence> sequences;
@@ -126,7 +125,7 @@ TEST_P(WideWholeStep, AgreesWithManyKernels) {
 TEST(WholeStepLong, AttendsInParts) {
   if (no_gpu()) GTEST_SKIP() << "no GPU";
   CudaHarness harness(std::string(GANGLION_SOURCE_DIR) + "/models/demo-chat",
-                      {.format = cuda::Format::int4, .whole_limits = kNoLimits});
+                      {.format = cuda::Format::int4, .whole_limits = cuda::kNoStepLimits});
   ASSERT_NE(harness.decoder, nullptr);
   if (!harness.decoder->steps_whole()) GTEST_SKIP() << "compute capability 9.0 only";
   const int length = static_cast<int>(std::min<std::int64_t>(harness.decoder->context_max() - 2, 1800));
