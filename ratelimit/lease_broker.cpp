@@ -36,21 +36,23 @@ LeaseBroker::LeaseBroker(asio::any_io_executor executor, Limiter& limiter, Lease
     : executor_(std::move(executor)), limiter_(limiter), store_(store), metrics_(metrics) {}
 
 std::optional<core::Result<Permit>> LeaseBroker::try_admit(const LimiterHandle& handle, const Estimate& estimate) {
-  if (!ready(handle, estimate)) return std::nullopt;
+  const Costs costs = detail::costs_of(estimate);
+  if (look(handle, costs) == Look::wait) return std::nullopt;
   auto permit = limiter_.admit(handle, estimate);
-  // Another thread may have spent what lay here between the look and the decision: that is no refusal.
-  if (!permit && !ready(handle, estimate)) return std::nullopt;
+  if (permit) return permit;
+  // Another thread may have spent what lay here between the look and the decision, and more may have come since: that
+  // is no refusal.
+  const Look again = look(handle, costs);
+  if (again == Look::wait) return std::nullopt;
+  if (again == Look::covered) permit = limiter_.admit(handle, estimate);
   return permit;
 }
 
-bool LeaseBroker::ready(const LimiterHandle& handle, const Estimate& estimate) {
-  if (handle.group_ == nullptr) return true;
-  const Costs costs = detail::costs_of(estimate);
-  bool decide = true;
-  for (const SetPtr& set : handle.group_->sets) {
-    if (look(set, costs) == Look::wait) decide = false;
-  }
-  return decide;
+LeaseBroker::Look LeaseBroker::look(const LimiterHandle& handle, const Costs& costs) {
+  if (handle.group_ == nullptr) return Look::decide;
+  Look furthest = Look::covered;
+  for (const SetPtr& set : handle.group_->sets) furthest = std::max(furthest, look(set, costs));
+  return furthest;
 }
 
 LeaseBroker::Look LeaseBroker::look(const SetPtr& set, const Costs& costs) {
@@ -80,7 +82,11 @@ LeaseBroker::Look LeaseBroker::look(const SetPtr& set, const Costs& costs) {
       oldest = std::min(oldest, lease.heard_at());
     }
     // A refusal says when to come again. What is owed is charged first, and an old view renewed, so that this is true.
-    if (!covered && (!hopeless || owing || now - oldest > kStaleView)) verdict = Look::wait;
+    if (covered) {
+      verdict = Look::covered;
+    } else if (!hopeless || owing || now - oldest > kStaleView) {
+      verdict = Look::wait;
+    }
     ask = covered && low;
   }
   if (!ask || shared.asking) return verdict;

@@ -38,10 +38,12 @@ class LeaseBroker {
   friend class LeaseKeeper;
   using SetPtr = std::shared_ptr<detail::BucketSet>;
   using Costs = std::array<std::uint64_t, kLeaseKinds>;
-  enum class Look : std::uint8_t { decide, wait };
+  // covered: what the request costs lies here; decide: it does not, and waiting would not change that, or the local
+  // share decides.
+  enum class Look : std::uint8_t { covered, decide, wait };
 
-  // True: the limiter can decide.
-  bool ready(const LimiterHandle& handle, const Estimate& estimate);
+  // Of all sets: the furthest in that order.
+  Look look(const LimiterHandle& handle, const Costs& costs);
   Look look(const SetPtr& set, const Costs& costs);
   boost::asio::awaitable<void> wait_for(SetPtr set, Costs costs);
   // With the set's lock held; the exchange itself begins when it is released.
