@@ -30,7 +30,7 @@ __device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
 // Arrivals of a warp that is through with what it read or wrote in shared memory: lane 0's behind a __syncwarp(), which
 // orders all lanes' accesses before it. compute-sanitizer's racecheck follows a barrier lane by lane and needs all of
 // them.
-#ifdef GANGLION_ALL_LANES_ARRIVE
+#ifdef GANGLION_CHECKED
 constexpr int kArrivals = 32;
 #else
 constexpr int kArrivals = 1;
