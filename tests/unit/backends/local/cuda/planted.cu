@@ -1,10 +1,12 @@
+// One launch each, on one block; see the header.
+
 #include "tests/unit/backends/local/cuda/planted.hpp"
 
 namespace ganglion::local::cuda {
 namespace {
 
 __global__ void race_kernel(int* out) {
-  __shared__ volatile int words[256];
+  __shared__ int words[256];
   words[threadIdx.x] = static_cast<int>(threadIdx.x);
   out[threadIdx.x] = words[(threadIdx.x + 128) % 256];
 }
