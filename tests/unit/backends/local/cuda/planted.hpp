@@ -1,6 +1,6 @@
 #pragma once
-// Mistakes on purpose, one for each of compute-sanitizer's tools: that a tool reports the one that is its own shows
-// that its silence about everything else means something.
+// Mistakes on purpose, one for each of compute-sanitizer's tools that scripts/gpu-check runs: that a tool reports the
+// one that is its own shows that its silence about everything else means something.
 
 #include <cuda_runtime_api.h>
 
