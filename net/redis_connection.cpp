@@ -11,6 +11,8 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "net/self_connect.hpp"
+
 namespace ganglion::net::redis {
 
 namespace asio = boost::asio;
@@ -107,7 +109,7 @@ asio::awaitable<bool> Connection::connect(const tcp::endpoint& endpoint, SteadyT
   const auto [error] = co_await socket->async_connect(endpoint, asio::as_tuple(asio::use_awaitable));
   timer_.cancel();
   connecting_.reset();
-  if (error || !socket->is_open()) co_return false;
+  if (error || !socket->is_open() || was_connected_to_itself(*socket, endpoint)) co_return false;
   stream_.emplace(std::move(*socket));
   co_return true;
 }

@@ -5,6 +5,7 @@
 
 #include "net/address_rule.hpp"
 #include "net/descriptors.hpp"
+#include "net/self_connect.hpp"
 #include "net/upstream_pool.hpp"
 
 namespace ganglion::net {
@@ -131,7 +132,9 @@ asio::awaitable<core::Result<void>> UpstreamConnection::connect_to(const asio::i
   }
   const auto [error] = co_await connecting_->async_connect(endpoint, asio::as_tuple(asio::use_awaitable));
   if (stopped_ != Stop::none) co_return std::unexpected(stopped_error());
-  if (error) co_return core::fail(ErrorKind::upstream_connect, "the upstream refused the connection");
+  if (error || was_connected_to_itself(*connecting_, endpoint)) {
+    co_return core::fail(ErrorKind::upstream_connect, "the upstream refused the connection");
+  }
   stream_.emplace(std::move(*connecting_));
   stream_->listen_for_hangup(this);
   connecting_.reset();

@@ -44,6 +44,7 @@ class RedisServer {
 
   std::string directory_;
   std::uint16_t port_ = 0;
+  int held_ = -1;  // keeps the port ours while the server is down
   bool tls_ = false;
   pid_t pid_ = -1;
 };
