@@ -24,33 +24,32 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// Bound and never listening: the kernel gives the port to nobody who asks for any, also while the server is down, and
-// the server may bind to it by name, since both allow the address to be used again.
-int hold_port(std::uint16_t port) {
+struct HeldPort {
+  int fd;
+  std::uint16_t number;
+};
+
+// Of 127.0.0.1, bound and never listening: the kernel gives it to nobody who asks for any, and a server may still bind
+// to it by number, since both allow the address to be used again.
+HeldPort hold_port() {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int yes = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return fd;
-  ::close(fd);
-  return -1;
-}
-
-}  // namespace
-
-std::uint16_t free_port() {
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof address;
   ::bind(fd, reinterpret_cast<sockaddr*>(&address), size);
   ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  ::close(fd);
-  return ntohs(address.sin_port);
+  return {fd, ntohs(address.sin_port)};
+}
+
+}  // namespace
+
+std::uint16_t free_port() {
+  const HeldPort port = hold_port();
+  ::close(port.fd);
+  return port.number;
 }
 
 RedisServer::RedisServer(std::string config, const std::string& tls_directory) : tls_(!tls_directory.empty()) {
@@ -58,10 +57,11 @@ RedisServer::RedisServer(std::string config, const std::string& tls_directory) :
   directory_ = ::mkdtemp(name);
   for (int attempt = 0; attempt < 5; ++attempt) {
     // A cluster's bus listens 10,000 above, which must be a port too.
-    do port_ = free_port();
-    while (port_ > 55'000);
-    held_ = hold_port(port_);
-    if (held_ < 0) continue;
+    do {
+      ::close(held_);
+      const HeldPort port = hold_port();
+      held_ = port.fd, port_ = port.number;
+    } while (port_ > 55'000);
     std::ofstream file(directory_ + "/redis.conf");
     file << "bind 127.0.0.1\nprotected-mode no\nsave \"\"\nappendonly no\ndaemonize no\nlogfile \"\"\ndir "
          << directory_ << "\n";
@@ -76,9 +76,8 @@ RedisServer::RedisServer(std::string config, const std::string& tls_directory) :
     launch();
     if (wait_ready({})) return;
     kill();
-    ::close(held_);
-    held_ = -1;
   }
+  ::close(held_);
   throw std::runtime_error("redis-server does not start");
 }
 

@@ -15,11 +15,14 @@
 #include <thread>
 
 #include "net/redis_client.hpp"
+#include "tests/support/raw_socket.hpp"
 #include "tests/unit/net/redis_fixture.hpp"
 #include "tests/unit/net/upstream_fixture.hpp"
 
 namespace ganglion::net {
 namespace {
+
+using ganglion::test::RawSocket;
 
 constexpr std::uint16_t kPort = 40'000;
 
@@ -39,28 +42,18 @@ bool enter_network_of_one_port() {
   return up && set;
 }
 
-int loopback_socket(int type) {
-  return ::socket(AF_INET, type | SOCK_CLOEXEC, 0);
+bool connects_to_itself() {
+  RawSocket socket = RawSocket::connect(kPort);
+  const bool connected = socket.valid();
+  socket.reset();
+  return connected;
 }
-sockaddr_in at_port() {
+bool port_is_free() {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in at{};
   at.sin_family = AF_INET;
   at.sin_port = htons(kPort);
   at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return at;
-}
-bool connects_to_itself() {
-  const int fd = loopback_socket(SOCK_STREAM);
-  const sockaddr_in at = at_port();
-  const bool connected = ::connect(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0;
-  const linger now{1, 0};
-  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-  ::close(fd);
-  return connected;
-}
-bool port_is_free() {
-  const int fd = loopback_socket(SOCK_STREAM);
-  const sockaddr_in at = at_port();
   const bool bound = ::bind(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0;
   ::close(fd);
   return bound;

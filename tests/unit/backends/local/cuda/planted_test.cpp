@@ -15,7 +15,7 @@ TEST_F(PlantedMistake, IsForTheSanitizerToFind) {
   const char* named = std::getenv("GANGLION_PLANTED");
   if (named == nullptr) GTEST_SKIP() << "for scripts/gpu-check sanitize";
   const std::string_view tool = named;
-  constexpr std::size_t kWords = 300;  // of the allocator's 512 bytes and more, so that nobody else's memory is meant
+  constexpr std::size_t kWords = 300;  // end within the allocator's 512 bytes: the word behind is nobody's
   int *words = nullptr, *out = nullptr;
   ASSERT_EQ(cudaMalloc(&words, kWords * sizeof(int)), cudaSuccess);
   ASSERT_EQ(cudaMalloc(&out, kWords * sizeof(int)), cudaSuccess);
