@@ -3,7 +3,9 @@ add_library(bench_gpu_ladder STATIC ${CMAKE_CURRENT_LIST_DIR}/ladder.cu)
 set_target_properties(bench_gpu_ladder PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON)
 target_include_directories(bench_gpu_ladder PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../..)
 target_compile_options(bench_gpu_ladder PRIVATE ${GANGLION_CUDA_OPTIONS})
-add_executable(bench_gpu ${CMAKE_CURRENT_LIST_DIR}/bench_gpu.cpp ${CMAKE_CURRENT_LIST_DIR}/engine_part.cpp
+add_executable(bench_gpu ${CMAKE_CURRENT_LIST_DIR}/bench_gpu.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/decoder_part.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/engine_part.cpp
   ${CMAKE_CURRENT_LIST_DIR}/eight_bit_part.cpp
   ${CMAKE_CURRENT_LIST_DIR}/families_part.cpp
   ${CMAKE_CURRENT_LIST_DIR}/models_part.cpp

@@ -1,10 +1,30 @@
 #pragma once
-// Parts of the GPU benchmark that need the engine: what a prompt costs of which most is found computed, and what making
-// text beside the next step is worth.
+// Parts of the GPU benchmark that need the engine.
 
+#include <vector>
+
+#include "backends/local/kernels/cuda/kernels.hpp"
+
+// What the card gives: matrix products, in TFLOP/s.
+struct Rates {
+  double bf16_tflop, fp8_tflop;
+};
+using Formats = std::vector<ganglion::local::cuda::Format>;
+
+// decoder_part.cpp: steps of decoding, with the ring of the streaming products as usual or of `ring` stages; the same
+// with several rings; a step as one kernel and as many; prompts; continuous batching. `read_gb`: what the memory gives,
+// in GB/s.
+void decode_part(double read_gb, int layers, int ring, const Formats& formats);
+void rings_part(double read_gb, int layers, const Formats& formats);
+void whole_part(double read_gb, int layers, const Formats& formats);
+void prefill_part(Rates most, int layers);
+void batch_part(int layers, int batch, int requests);
+
+// engine_part.cpp: what a prompt costs of which most is found computed, and what making text beside the next step is
+// worth.
 void prefix_part(int layers);
 void overlap_part(const char* model_dir);
-// Steps of families that take the separate kernels; `read_gb`: what the memory gives, in GB/s.
+// families_part.cpp: steps of families that take the separate kernels.
 void families_part(double read_gb);
 
 // models_part.cpp: the encoder at BGE-base's shapes; a decoder over two GPUs beside one.

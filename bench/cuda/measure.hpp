@@ -1,5 +1,6 @@
 #pragma once
-// What all parts of the GPU benchmark share: errors that end the program, medians, a step's time, and the 7 B shape.
+// What all parts of the GPU benchmark share: errors that end the program, medians, a step's time, formats' names, and
+// the 7 B shape.
 
 #include <cuda_runtime_api.h>
 
@@ -72,6 +73,24 @@ inline ModelConfig llama_2_7b(int layers) {
   c.vocab_size = 32'000, c.hidden_size = 4'096, c.layers = layers, c.heads = c.kv_heads = 32, c.head_dim = 128;
   c.intermediate_size = 11'008, c.max_position = 4'096;
   return c;
+}
+
+inline const char* name_of(cuda::Format f) {
+  constexpr const char* kNames[] = {"bf16", "int8", "fp8", "int4"};
+  return kNames[static_cast<int>(f)];
+}
+inline const char* kv_name(cuda::KvFormat format) {
+  switch (format) {
+    case cuda::KvFormat::bf16:
+      return " kvb16";
+    case cuda::KvFormat::fp8:
+      return " kv8";
+    case cuda::KvFormat::int8:
+      return " kvi8";
+    case cuda::KvFormat::fp16:
+      break;
+  }
+  return "";
 }
 
 }  // namespace ganglion::local::bench
