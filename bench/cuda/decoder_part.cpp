@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -134,7 +133,7 @@ void prefill(Rates most, Format format, int layers, bool w8a8 = false) {
 
 struct BatchCase {
   Format format;
-  cuda::KvFormat kv;
+  KvFormat kv;
   int batch, requests, prompt, output, step_tokens;
 };
 
@@ -160,7 +159,7 @@ void continuous(CudaDecoder& d, const BatchCase& c, std::int64_t pages) {
   const double cpu = cpu_seconds();
   std::int64_t produced = 0, steps = 0;
   double device = 0, host = 0;
-  std::vector<double> first, per_token;
+  std::vector<double> first;
   while (!scheduler.empty()) {
     const auto plan_begin = std::chrono::steady_clock::now();
     const auto work = scheduler.plan();
