@@ -17,7 +17,7 @@ import time
 
 import report
 from crowds import (KIB, MIB, Broken, Crowd, Firehose, Gateway, Mock, Probe, Stalls, ask, chat, connect, cpu_s, fds, feed, greedy_inputs,
-                    idle_p99, must, peak, post, read_answer, reset_peak, rss, serving)
+                    idle_p99, must, peak, post, read_answer, reset_peak, rss, serving, taken)
 
 
 def slow(name, count, gateway, first, drip, limit_s, receive_buffer=0, drip_every=0.5, status=408):
@@ -148,7 +148,7 @@ def overload(_):
                  more="admission: {max_in_flight: 8}\ntiers: {max_queue: 4, regular: {max_wait: 300ms}}\n") as gateway:
         port = gateway.ports["proxy"]
         held = [connect(port) for _ in range(40)]
-        time.sleep(0.2)
+        taken(gateway, len(held))
         took = []
         for _ in range(20):
             began = time.monotonic()
@@ -328,6 +328,7 @@ def address_cap(release):
     with serving(Mock(), server=f"max_connections_per_address: {cap}") as gateway:
         port = gateway.ports["proxy"]
         held = [connect(port) for _ in range(cap)]
+        taken(gateway, cap)
         must(ask(held[0]).status == 200, "address_cap: within the cap")
         refused = 0
         for _ in range(20):
@@ -342,7 +343,7 @@ def address_cap(release):
         other.connect(("127.0.0.1", port))
         must(ask(other).status == 200, "address_cap: another address")
         held.pop().close()
-        time.sleep(0.2)
+        taken(gateway, cap)  # the rest and the other address's
         must(ask(connect(port)).status == 200, "address_cap: after one has gone")
         return f"{cap} connections from one address held, {refused} more got 429 and were closed, another address was served beside"
 
