@@ -13,7 +13,7 @@ import threading
 import time
 
 import lab
-from lab import NO_CACHE, Gateway, Load, Upstream, ask, metric, must, provider, verify, wait_until
+from lab import NO_CACHE, Gateway, Load, Upstream, ask, must, provider, verify, wait_until
 from restart import restart
 
 
@@ -272,7 +272,7 @@ def disconnects(run):
         thread.start()
     for thread in threads:
         thread.join()
-    wait_until(lambda: metric(gateway, "ganglion_ledger_open_intents") == 0, "requests of clients that left did not end")
+    wait_until(lambda: gateway.metric("ganglion_ledger_open_intents") == 0, "requests of clients that left did not end")
     # The upstream is a thread of its own and may come to it late.
     wait_until(lambda: all(a.cut_s > 0 for a in upstream.attempts), "the upstream was not cancelled")
     slowest = 0.0
@@ -532,7 +532,7 @@ def limited_gateways(run, redis, upstream, count, rate, burst, hung_after="250ms
         gateways.append(Gateway("providers:\n" + provider(upstream) + NO_CACHE + "key_pepper: some-pepper-for-tests-only\nkeys:\n" + keys +
                                 (f'redis: {{addresses: ["127.0.0.1:{redis.port}"], command_timeout: {hung_after}, hung_after: {hung_after}}}\n' if redis else ""), directory=directory).start())
     if redis:  # each takes its part of a limit while Redis is away once it has seen the others
-        wait_until(lambda: all(metric(g, "ganglion_limiter_gateways") == count for g in gateways), "the gateways did not see each other")
+        wait_until(lambda: all(g.metric("ganglion_limiter_gateways") == count for g in gateways), "the gateways did not see each other")
     return gateways
 
 

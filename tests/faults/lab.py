@@ -446,18 +446,6 @@ def verify(gateway, seen, upstream=None, power_lost=False):
     return {"answers": len(seen), "whole": wholes, "records": outcomes}
 
 
-def metric(gateway, name, **labels):
-    """Sum of a family's samples whose labels match, from /metrics; None where there is none."""
-    import urllib.request
-    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.ports['admin']}/metrics", timeout=LONG_S) as response:
-        text = response.read().decode()
-    total = None
-    for line in text.splitlines():
-        if line.startswith(name) and line[len(name)] in " {" and all(f'{k}="{v}"' in line for k, v in labels.items()):
-            total = (total or 0) + float(line.rsplit(" ", 1)[1])
-    return total
-
-
 def wait_until(what, message, seconds=LONG_S):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

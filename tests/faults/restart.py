@@ -18,7 +18,7 @@ def restart(run):
     before = sum(f.stat().st_size for f in gateway.ledger.glob("*.segment"))
     must(before >= gib * 0.9 * (1 << 30), f"the ledger has {before} bytes only")
     gateway.start()  # sums the records up, in the background
-    lab.wait_until(lambda: lab.metric(gateway, "ganglion_ledger_rollup_lag_records") == 0, "the records were not summed up", seconds=240)
+    lab.wait_until(lambda: gateway.metric("ganglion_ledger_rollup_lag_records") == 0, "the records were not summed up", seconds=240)
     seen, took = [], []
     for _ in range(kills):
         load = Load(gateway.ports["proxy"], run.rng)

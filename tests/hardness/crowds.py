@@ -14,7 +14,6 @@ import socket
 import sys
 import threading
 import time
-import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration"))
 from gateway_process import Gateway, Mock  # noqa: E402,F401  (re-exported)
@@ -66,8 +65,7 @@ def taken(gateway, connections):
     accept in no order among themselves."""
     deadline = time.monotonic() + 60
     while True:
-        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.ports['admin']}/metrics", timeout=60) as response:
-            counted = next(int(float(line.rsplit(b" ", 1)[1])) for line in response if line.startswith(b'ganglion_connections{listener="proxy"}'))
+        counted = gateway.metric("ganglion_connections", listener="proxy")
         if counted == connections:
             return
         must(time.monotonic() < deadline, f"{counted} connections are counted as open, not {connections}")

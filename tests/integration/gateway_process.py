@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
@@ -96,6 +97,18 @@ class Gateway:
         done = subprocess.run([build_dir() / "ganglion", *arguments], capture_output=True, text=True, env=self.env, check=False)
         check(done.returncode == 0, f"ganglion {' '.join(map(str, arguments))}: {done.stdout}{done.stderr}")
         return done.stdout
+
+    def metrics(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['admin']}/metrics", timeout=60) as response:
+            return response.read().decode()
+
+    def metric(self, name, **labels):
+        """Sum of a family's samples whose labels match; None where there is none."""
+        total = None
+        for line in self.metrics().splitlines():
+            if line.startswith(name) and line[len(name)] in " {" and all(f'{k}="{v}"' in line for k, v in labels.items()):
+                total = (total or 0) + float(line.rsplit(" ", 1)[1])
+        return total
 
     def records(self):
         return [json.loads(line) for line in self.command("ledger", "export", "--dir", self.ledger).splitlines()]

@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "integration"), str(HERE.parent / "hardness")]
@@ -152,14 +151,10 @@ class Run:
         rate = float(process.communicate(timeout=90)[0].split()[1])
         return rate
 
-    def metrics(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.gateway.ports['admin']}/metrics", timeout=60) as response:
-            return response.read().decode()
-
     def gauges(self):
         """Sums of the families that are zero at rest; a name with labels is that one series."""
         found = dict.fromkeys(RESTING, 0.0)
-        for line in self.metrics().splitlines():
+        for line in self.gateway.metrics().splitlines():
             name, _, value = line.rpartition(" ")
             for gauge in RESTING:
                 if name == gauge or ("{" not in gauge and name.split("{")[0] == gauge):
@@ -251,7 +246,7 @@ def finish(run, before):
     run.save()
     busy = at_rest(run)
     time.sleep(6)  # pooled connections to the provider lapse after 5 s
-    at_last = {"busy": busy, "descriptors": [before, descriptors(run.gateway)], "metrics": run.metrics()}
+    at_last = {"busy": busy, "descriptors": [before, descriptors(run.gateway)], "metrics": run.gateway.metrics()}
     run.gateway.stop()
     run.save(**at_last)
     run.redis.kill()
