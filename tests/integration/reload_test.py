@@ -51,7 +51,7 @@ class Test:
         self.gateway.process.send_signal(signal.SIGHUP)
 
     def applied(self):
-        return lab.metric(self.gateway, "ganglion_config_reloads_total", result="ok") or 0
+        return self.gateway.metric("ganglion_config_reloads_total", result="ok") or 0
 
     def reload(self, revoked=False):
         self.version += 1
@@ -60,9 +60,9 @@ class Test:
         lab.wait_until(lambda: self.applied() > before, f"version {self.version} was not applied")
 
     def refuse(self):
-        before = lab.metric(self.gateway, "ganglion_config_reloads_total", result="failed") or 0
+        before = self.gateway.metric("ganglion_config_reloads_total", result="failed") or 0
         self.write("keys: [no configuration\n")
-        lab.wait_until(lambda: (lab.metric(self.gateway, "ganglion_config_reloads_total", result="failed") or 0) > before,
+        lab.wait_until(lambda: (self.gateway.metric("ganglion_config_reloads_total", result="failed") or 0) > before,
                        "an invalid file was not refused")
 
     def memory(self):

@@ -59,13 +59,6 @@ def ask(port):
     return response.status, response.read(), response.getheader("cf-aig-cache-status")
 
 
-def metric(port, name):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
-
-
 def main():
     redis = Redis()
     mock = Mock("--delay-ms", str(int(CALL_S * 1000)))
@@ -94,7 +87,7 @@ def main():
         check(all(status == 200 for status, _, _ in answers), f"statuses {sorted({a[0] for a in answers})}")
         check(len({body for _, body, _ in answers}) == 1, "the clients got different answers")
         check(took < LEASE_S + CALL_S + 2, f"they waited {took:.1f} s")
-        took_over = metric(other.ports["admin"], 'ganglion_cache_shared_flights_total{result="took_over"}')
+        took_over = other.metric("ganglion_cache_shared_flights_total", result="took_over")
         check(took_over == 1, f"took over {took_over} times")
         status, body, outcome = ask(other.ports["proxy"])
         check((status, body, outcome) == (200, answers[0][1], "HIT"), "the answer was not kept")

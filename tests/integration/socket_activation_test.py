@@ -55,7 +55,7 @@ def main():
         check(f"READY=1\nMAINPID={process.pid}" in notify.recv(512).decode(), "it was not told who serves")
         early.join()
         gateway.ports = {"proxy": port, "admin": admin.getsockname()[1]}
-        check(lab.metric(gateway, "process_threads") is not None, "the admin socket does not serve")
+        check(gateway.metric("process_threads") is not None, "the admin socket does not serve")
         process.send_signal(signal.SIGTERM)
         check(notify.recv(512).decode() == "STOPPING=1", "stopping was not told")
         check(process.wait(timeout=60) == 0, "it did not stop")

@@ -143,7 +143,7 @@ class Test:
                     *(["--shared"] if self.redis else []))
 
     def metric(self, name, **labels):
-        return lab.metric(self.gateway, name, **labels)
+        return self.gateway.metric(name, **labels)
 
     def keep(self):
         """Answers into the disk cache."""
@@ -182,7 +182,7 @@ class Test:
         if not self.redis:
             return
         for gateway in self.gateways:
-            wait_until(lambda gateway=gateway: lab.metric(gateway, "ganglion_limiter_gateways") == 2, "the gateways are not counted right")
+            wait_until(lambda gateway=gateway: gateway.metric("ganglion_limiter_gateways") == 2, "the gateways are not counted right")
         wait_until(lambda: self.redis.call("ZCARD", "ganglion:gateways") == "2", "a gateway that is gone is counted")
         wait_until(lambda: not self.running_keys(), "keys that no process works on are held")
 
