@@ -116,12 +116,11 @@ __device__ __forceinline__ void multiply_tile_half(const Weights& w, const std::
   }
 }
 
-// Two bf16 as fp16, times `factor`.
+// Two bf16 as fp16, times `factor`: no further from zero than fp16 goes; what is not a number stays that.
 __device__ __forceinline__ std::uint32_t half_of_bf16(std::uint32_t v, float factor) {
-  constexpr float kMost = 65504.0f;
+  const __half2 most = __half2half2(__ushort_as_half(0x7bff)), least = __hneg2(most);  // 65504
   const float2 f = unpack(v);
-  const __half2 h =
-      __floats2half2_rn(fminf(fmaxf(f.x * factor, -kMost), kMost), fminf(fmaxf(f.y * factor, -kMost), kMost));
+  const __half2 h = __hmin2_nan(__hmax2_nan(__floats2half2_rn(f.x * factor, f.y * factor), least), most);
   return *reinterpret_cast<const std::uint32_t*>(&h);
 }
 
