@@ -41,24 +41,31 @@ __device__ __forceinline__ void store2(const KvLayout& kv, char* tile, int at, f
   }
 }
 
+// A lane's share of a head before its rotation: elements `at` and at + 1 of all rows' queries, keys and values, and
+// those half a head on.
+struct ReadHalves {
+  __device__ __forceinline__ void operator()(const RotateAppend& r, std::int64_t at, int half, float2& a,
+                                             float2& b) const {
+    const auto two = [&](std::int64_t i) {
+      if (r.wide) return __ldcg(reinterpret_cast<const float2*>(static_cast<const float*>(r.qkv) + i));
+      return unpack(__ldcg(reinterpret_cast<const unsigned*>(static_cast<const bf16*>(r.qkv) + i)));
+    };
+    a = two(at), b = two(at + half);
+  }
+};
+
 // One warp and one head of a row: normalised where the model has it, rotated, and brought to its place: a query to
 // `query`, [head_width] in the type of attends_in_half(), a key or a value to its page. `head`: of the queries, then
-// keys, then values.
+// keys, then values. `copy`: of the key or value, as the page has it; int8: its scale is at 2 * head_width.
+template <bool Copies = false, class Read = ReadHalves>
 __device__ __forceinline__ void append_head(const RotateAppend& r, int row, int head, int position,
-                                            std::uint16_t* query) {
+                                            std::uint16_t* query, char* copy = nullptr, Read read = {}) {
   const int lane = threadIdx.x % 32;
   // Lane i holds elements 2i and 2i + 1 of both halves of the head: what is rotated together.
   const int dim = r.kv.head_dim, half = dim / 2, i = 2 * lane;
-  const std::int64_t from = static_cast<std::int64_t>(row) * r.stride + head * dim;
-  const auto two = [&](int at) {
-    if (r.wide) return __ldcg(reinterpret_cast<const float2*>(static_cast<const float*>(r.qkv) + from + at));
-    return unpack(__ldcg(reinterpret_cast<const unsigned*>(static_cast<const bf16*>(r.qkv) + from + at)));
-  };
   const bool is_query = head < r.heads, is_value = head >= r.heads + r.kv.kv_heads, mine = i < half;
   float2 a = {0, 0}, b = {0, 0};
-  if (mine) {
-    a = two(i), b = two(half + i);
-  }
+  if (mine) read(r, static_cast<std::int64_t>(row) * r.stride + head * dim + i, half, a, b);
   const float* norm = is_query ? r.q_norm : is_value ? nullptr : r.k_norm;
   if (norm != nullptr) {
     const float squares = warp_sum(a.x * a.x + a.y * a.y + b.x * b.x + b.y * b.y);
@@ -92,12 +99,23 @@ __device__ __forceinline__ void append_head(const RotateAppend& r, int row, int 
   const int slot = position % kPageTokens * r.kv.head_width;
   const float top = fmaxf(fmaxf(magnitude_of(a.x), magnitude_of(a.y)), fmaxf(magnitude_of(b.x), magnitude_of(b.y)));
   const float inverse = r.kv.format == KvFormat::int8 ? keep_scale(r.kv, tile, position, top) : 1.0f;
+  if (Copies && r.kv.format == KvFormat::int8 && lane == 0) {  // what it has just written
+    *reinterpret_cast<float*>(copy + 2 * r.kv.head_width) =
+        reinterpret_cast<const float*>(tile + kPageTokens * r.kv.head_width)[position % kPageTokens];
+  }
   if (mine) {
     store2(r.kv, tile, slot + i, a.x, a.y, inverse);
     store2(r.kv, tile, slot + half + i, b.x, b.y, inverse);
   }
+  if (Copies && mine) {
+    store2(r.kv, copy, i, a.x, a.y, inverse);
+    store2(r.kv, copy, half + i, b.x, b.y, inverse);
+  }
 #pragma unroll 1
-  for (int k = dim + 2 * lane; k < r.kv.head_width; k += 64) store2(r.kv, tile, slot + k, 0.0f, 0.0f, inverse);
+  for (int k = dim + 2 * lane; k < r.kv.head_width; k += 64) {
+    store2(r.kv, tile, slot + k, 0.0f, 0.0f, inverse);
+    if (Copies) store2(r.kv, copy, k, 0.0f, 0.0f, inverse);
+  }
 }
 
 }  // namespace ganglion::local::cuda

@@ -2,6 +2,8 @@
 // What the kernels that attend few query rows over pages share: pages straight into tensor-core fragments, and putting
 // together what warps and blocks found. attention_decode.cu says how. Device code only.
 
+#include <type_traits>
+
 #include "backends/local/kernels/cuda/common.cuh"
 #include "backends/local/kernels/cuda/kernels.hpp"
 #include "backends/local/kernels/cuda/page_values.cuh"
@@ -77,7 +79,8 @@ struct PageShare {
 };
 
 // How a warp goes through its pages, by the registers that it may take: the next page on its way while this one is
-// computed with; one whole page at a time; or keys first, then values, and the query read anew for each page.
+// computed with; one whole page at a time; or the first page handed over, of the others keys first, then values, and
+// the query read anew for each page.
 enum class Pace { ahead, page, lean };
 
 // Column c of a fragment is head `head` + c % heads of row `row` + c / heads.
@@ -97,11 +100,11 @@ struct Merged {
 
 // Attends pages [first, last) of the part's sequence, whose table is `table`; the first merged.warps warps call it.
 // `length`: keys that the first row sees; each row after it sees one more. `query`: the lane's column lane / 4, from
-// element 8 * (lane % 4) on. Lean: `first_page` is table[first + warp], if there is such a page.
+// element 8 * (lane % 4) on. Lean: `share` is the lane's of page first + warp, zeros if there is no such page.
 template <int Width, KvFormat F, bool Few, Pace P>
 __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Part& part, const std::int32_t* table,
                                              const void* query, int first, int last, int length, const Merged& merged,
-                                             std::int32_t first_page = 0) {
+                                             PageShare<Width, F> share = {}) {
   constexpr int kChunks = Width / 32;  // of 32 elements
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int columns = part.columns(), warps = merged.warps;
@@ -121,7 +124,12 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
   const std::int64_t values_after = a.kv.kv_heads * kTileBytes;
   const float scale = a.softcap > 0 ? a.scale / a.softcap : a.scale * kLog2e, cap = a.softcap * kLog2e;
   const auto score = [&](float s) { return cap > 0 ? cap * tanh_of(s * scale) : s * scale; };
-  float out[2 * kChunks][4] = {};
+  constexpr int kNoPage = 1 << 26;  // whose tokens nobody sees
+  float out[2 * kChunks][4];
+  if constexpr (P != Pace::lean) {
+#pragma unroll
+    for (auto& fragment : out) fragment[0] = fragment[1] = fragment[2] = fragment[3] = 0;
+  }
   float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
 
   // What this lane's two columns see, and what any column does.
@@ -135,19 +143,21 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
     const int token = page * kPageTokens + g;
     share.load(keys + table[page] * a.kv.page_bytes, values_after, g, t, valid(token), valid(token + 8));
   };
-  PageShare<Width, F> share, next;
+  PageShare<Width, F> next;
   if (P == Pace::ahead && first + warp < last) load(next, first + warp);
-  for (int page = first + warp; page < last; page += warps) {
+  std::int32_t number = P == Pace::lean && first + warp + warps < last ? table[first + warp + warps] : 0;
+  const auto attend = [&](int page, auto is_fresh) {  // fresh: the warp's first, which nothing is to be added to
+    constexpr bool kFresh = decltype(is_fresh)::value, kHanded = P == Pace::lean && kFresh;
     const int token = page * kPageTokens + g;
-    const char* tile = keys + first_page * a.kv.page_bytes;
+    const char* tile = keys + number * a.kv.page_bytes;
     if constexpr (P == Pace::ahead) {
       share = next;
       if (page + warps < last) load(next, page + warps);
     } else if constexpr (P == Pace::page) {
       load(share, page);
-    } else {
+    } else if constexpr (!kHanded) {
       share.load_keys(tile, g, t, valid(token), valid(token + 8));
-      if (page + warps < last) first_page = table[page + warps];  // there when it is wanted
+      if (page + warps < last) number = table[page + warps];  // there when it is wanted
     }
     float s[4] = {0, 0, 0, 0};
 #pragma unroll
@@ -158,7 +168,8 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
       mma_as<kHalf>(s, k0[0], k1[0], k0[1], k1[1], q[c][0], q[c][1]);
       mma_as<kHalf>(s, k0[2], k1[2], k0[3], k1[3], q[c][2], q[c][3]);
     }
-    if constexpr (P == Pace::lean) share.load_values(tile + values_after, g, t, valid(token), valid(token + 8));
+    if constexpr (P == Pace::lean && !kHanded)
+      share.load_values(tile + values_after, g, t, valid(token), valid(token + 8));
     // s: tokens g and g + 8 (rows) of heads 2t and 2t + 1.
     if constexpr (share.kScaled) {
       s[0] *= share.k_scale[0], s[1] *= share.k_scale[0], s[2] *= share.k_scale[1], s[3] *= share.k_scale[1];
@@ -172,7 +183,7 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
 #pragma unroll
       for (int d = 4; d < 32; d *= 2) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, d));
       m = fmaxf(m, top[h]);
-      const float shift = Few && m == -INFINITY ? 0.0f : m;  // a row that has seen no key yet
+      const float shift = (Few || kHanded) && m == -INFINITY ? 0.0f : m;  // a row that has seen no key yet
       fade[h] = exp2f(top[h] - shift);
       top[h] = m;
       p[h] = exp2f(a0 - shift);
@@ -190,12 +201,22 @@ __device__ __forceinline__ void attend_pages(const DecodeAttention& a, const Par
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         float(&o)[4] = out[2 * c + j];
-        o[0] *= fade[0], o[1] *= fade[1], o[2] *= fade[0], o[3] *= fade[1];
+        if constexpr (kHanded) {
+          o[0] = o[1] = o[2] = o[3] = 0;
+        } else {
+          o[0] *= fade[0], o[1] *= fade[1], o[2] *= fade[0], o[3] *= fade[1];
+        }
         mma_as<kHalf>(o, transpose8x8(v0[2 * j]), transpose8x8(v0[2 * j + 1]), transpose8x8(v1[2 * j]),
                       transpose8x8(v1[2 * j + 1]), p0, p1);
       }
     }
+  };
+  int page = first + warp;
+  if constexpr (P == Pace::lean) {
+    attend(page < last ? page : kNoPage, std::true_type{});  // so that there are no sums before it
+    page += warps;
   }
+  for (; page < last; page += warps) attend(page, std::false_type{});
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
 #pragma unroll
@@ -219,13 +240,16 @@ __device__ __forceinline__ float weight_of(float top, float best) {
   return top == -INFINITY ? 0.0f : exp2f(top - best);
 }
 
+// By all lanes of a warp, which hold neighbouring elements; two of them go out at a time, where another block of the
+// same kernel may be waiting for them (step_hand.cuh).
 __device__ __forceinline__ void write_out(const DecodeAttention& a, const Part& part, int column, int element,
                                           float v) {
-  if (element >= a.kv.head_dim) return;
+  const float second = __shfl_down_sync(0xffffffffu, v, 1);
+  if (element % 2 != 0 || element >= a.kv.head_dim) return;
   const int behind = column / part.heads, head = part.head + column - behind * part.heads;
-  static_cast<bf16*>(
-      a.out)[static_cast<std::int64_t>(part.row + behind) * a.out_stride + head * a.kv.head_dim + element] =
-      __float2bfloat16(v);
+  auto* to = static_cast<bf16*>(a.out) + static_cast<std::int64_t>(part.row + behind) * a.out_stride +
+             head * a.kv.head_dim + element;
+  store_shown(reinterpret_cast<std::uint32_t*>(to), pack(v, second));
 }
 
 // Puts this block's part beside the others; the last one to do so for its sequence and heads joins them.

@@ -150,7 +150,9 @@ __device__ __forceinline__ Operands operands_of(const Product& p, int panel, int
 }
 
 // `v`: output (row r of the block, activation row n), scaled and normalised; lanes of a half-warp hold r = 0..15 of one
-// n. All lanes call it.
+// n. All lanes call it. `Pairs`: bf16 goes out two neighbours at a time, as accesses of one size are what memory
+// orders; all columns and strides are even.
+template <bool Pairs = false>
 __device__ __forceinline__ void finish(const Product& p, int panel, int r, int n, float v, const Operands& o) {
   const int row = panel * kRowBlock + r;
   int column = row;
@@ -173,11 +175,17 @@ __device__ __forceinline__ void finish(const Product& p, int panel, int r, int n
     if (valid) static_cast<float*>(p.y)[static_cast<std::int64_t>(n) * p.y_stride + row] = v;
     return;
   }
-  if (valid) static_cast<bf16*>(p.y)[static_cast<std::int64_t>(n) * p.y_stride + column] = __float2bfloat16(v);
+  auto* to = static_cast<bf16*>(p.y) + static_cast<std::int64_t>(n) * p.y_stride + column;
+  if constexpr (Pairs) {
+    const float second = __shfl_down_sync(0xffffffffu, v, 1, 16);
+    if (valid && r % 2 == 0) store_shown(reinterpret_cast<std::uint32_t*>(to), pack(v, second));
+  } else if (valid) {
+    *to = __float2bfloat16(v);
+  }
   if (p.epilogue != Epilogue::residual) return;
 #pragma unroll
   for (int d = 8; d > 0; d /= 2) square += __shfl_xor_sync(0xffffffffu, square, d, 16);
-  if (r == 0 && n < p.rows) p.next_squares[n * (p.w.rows / kRowBlock) + panel] = square;
+  if (r == 0 && n < p.rows) store_shown(p.next_squares + n * (p.w.rows / kRowBlock) + panel, square);
 }
 
 }  // namespace ganglion::local::cuda

@@ -4,6 +4,13 @@
 
 namespace ganglion::local::cuda {
 
+std::size_t step_handed_bytes(const DecodeStep& s) {
+  std::size_t bytes = 0;
+  for (int hand = 0; hand < step::kHands; ++hand)
+    bytes += static_cast<std::size_t>(step::hand_bytes(s, hand, kStepRowsMax));
+  return bytes;
+}
+
 int step_splits(const DecodeStep& s, int context, int multiprocessors) {
   // A block's warps should have two pages each at most, as long as every unit has a block of its own.
   const int units = decode_blocks(s.rows, s.heads, s.kv.kv_heads), pages = (context + kPageTokens - 1) / kPageTokens;
@@ -20,6 +27,17 @@ bool decode_step_fits(const DecodeStep& s) {
   const int width = s.kv.head_width;
   if (s.rows < 1 || s.rows > kStepRowsMax || s.layer_count < 1 || s.layer_count > kStepLayersMax) return false;
   if (width != 32 && width != 64 && width != 128) return false;
+  // Activations are read by eights. Every row block leaves something that others read, and so do all of a product's
+  // blocks: step_hand.cuh.
+  if (s.width % 8 != 0 || s.inner % 8 != 0 || s.heads * s.kv.head_dim % 8 != 0) return false;
+  const auto all_blocks_count = [&](int m, int columns, int a_block) {
+    return (columns + a_block - 1) / a_block == s.matrices[m].rows / kRowBlock;
+  };
+  if (!all_blocks_count(kQkv, (s.heads + 2 * s.kv.kv_heads) * s.kv.head_dim, kRowBlock) ||
+      !all_blocks_count(kOut, s.width, kRowBlock) || !all_blocks_count(kDown, s.width, kRowBlock) ||
+      !all_blocks_count(kGateUp, s.inner, kRowBlock / 2)) {
+    return false;
+  }
   if (s.head.data != nullptr && s.head.format != step_head_format(f)) return false;
   switch (f) {
     case Format::int8:

@@ -2,6 +2,8 @@
 // A whole decode step's layers and head in one kernel, for the models and sizes that decode_step_fits() names. By the
 // rules of kernels.hpp.
 
+#include <cstddef>
+
 #include "backends/local/kernels/cuda/kernels.hpp"
 
 namespace ganglion::local::cuda {
@@ -57,11 +59,12 @@ struct DecodeStep {
   Matrix head;                     // data null: no logits; else of step_head_format()
   int rows = 0, width = 0, inner = 0, heads = 0;
   float norm_eps = 0;
-  void *normed = nullptr, *qkv = nullptr, *attended = nullptr, *gated = nullptr;  // bf16
-  int normed_stride = 0, attended_stride = 0, gated_stride = 0;                   // qkv: matrices[kQkv].rows
-  float* hidden = nullptr;                                                        // fp32 [rows][width]
-  float* squares = nullptr;                                                       // [rows][matrices[kOut].rows / 16]
-  float* logits = nullptr;                                                        // fp32 [rows][head.rows]
+  void* normed = nullptr;  // bf16 [rows][normed_stride]; without a head, what one would multiply afterwards
+  int normed_stride = 0;
+  float* hidden = nullptr;   // fp32 [rows][width]
+  float* squares = nullptr;  // [rows][matrices[kOut].rows / 16], written without a head
+  float* logits = nullptr;   // fp32 [rows][head.rows]
+  void* handed = nullptr;    // step_handed_bytes() of 0xff before and after: what parts leave to each other
   KvLayout kv;
   float score_scale = 0;
   const float *cos = nullptr, *sin = nullptr;
@@ -69,8 +72,9 @@ struct DecodeStep {
   int splits = 1;  // parts of each sequence's keys
   float* partial = nullptr;
   std::uint32_t* arrived = nullptr;
-  std::uint32_t* barrier = nullptr;  // two words, zero before and after
+  std::uint32_t* counter = nullptr;  // two words, zero before and after
 };
+std::size_t step_handed_bytes(const DecodeStep&);
 // In how many parts it attends sequences of up to `context` tokens.
 int step_splits(const DecodeStep&, int context, int multiprocessors);
 // Compute capability 9.0 and `multiprocessors` blocks, one each.

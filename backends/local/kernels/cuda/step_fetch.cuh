@@ -1,7 +1,7 @@
 #pragma once
 // A product's activations on their way to shared memory, in the kernel that runs a whole decode step. Device code only.
 
-#include "backends/local/kernels/cuda/step_parts.cuh"
+#include "backends/local/kernels/cuda/step_hand.cuh"
 
 namespace ganglion::local::cuda {
 namespace step {
@@ -57,14 +57,44 @@ __device__ __forceinline__ void place_x(uint4 v, char* x, int rows, int cols, in
   }
 }
 
-// Brings a product's activations to shared memory, in the type that it wants, behind the device-wide barrier. All
-// consuming warps.
+// Sums of a row's squares, as soon as they are there. One warp; one over the root mean square.
+__device__ __forceinline__ float await_norm(const Product& p, int row) {
+  const float* parts = p.squares + row * p.square_parts;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  float sum = 0;
+  for (int i = lane; i < p.square_parts; i += 256) {
+    float some[8];
+    bool all = false;
+#pragma unroll 1
+    for (int polls = 0; !all; ++polls) {
+      if (polls == kPollsMax) __trap();
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        some[j] = 0;
+        if (i + 32 * j < p.square_parts) {
+          some[j] = __uint_as_float(load_shown(reinterpret_cast<const std::uint32_t*>(parts + i + 32 * j)));
+        }
+      }
+      all = true;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) all = all && !is_unset(some[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum += some[j];
+  }
+  __syncwarp();
+  return rsqrtf(warp_sum(sum) / static_cast<float>(p.norm_width) + p.norm_eps);
+}
+
+// Brings a product's activations to shared memory, in the type that it wants, as soon as they are there. All consuming
+// warps, behind Gate::wait().
 template <Format F>
-__device__ __noinline__ void fetch_x(const StepLayer* layer, int m, bool first, Small& small) {
-  const Product p = product_of(small.step, layer, m, first);
-  char* x = shared_base() + small.places.x;
-  const int cols = p.w.cols, eights = cols / 8, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int whole = (eights + kConsumers - 1) / kConsumers * kConsumers;  // all lanes of a warp take every turn
+__device__ __noinline__ void fetch_x(int layer, int m) {
+  const Product p = product_of(layer, m);
+  char* x = shared_base() + shared().places.x;
+  const int cols = p.w.cols, eights = columns_of(shared().step, m) / 8, warp = threadIdx.x / 32,
+            lane = threadIdx.x % 32;
+  const int whole = (cols / 8 + kConsumers - 1) / kConsumers * kConsumers;  // all lanes of a warp take every turn
   struct Turn {
     int row, i;
   };
@@ -73,50 +103,58 @@ __device__ __noinline__ void fetch_x(const StepLayer* layer, int m, bool first, 
     if (turn.i >= whole) turn = {turn.row + 1, static_cast<int>(threadIdx.x)};
   };
   Turn next{0, static_cast<int>(threadIdx.x)}, now = next;
-  const auto ask = [&] {
-    uint4 v = {0, 0, 0, 0};
-    if (next.row < p.rows && next.i < eights) {
-      v = __ldcg(reinterpret_cast<const uint4*>(static_cast<const bf16*>(p.x) +
-                                                static_cast<std::int64_t>(next.row) * p.x_stride + next.i * 8));
-    }
-    advance(next);
-    return v;
-  };
   // What runs once a product is not in the instruction cache: the loads stand one behind another, as they must to be on
   // their way together, and what follows them is there once.
   constexpr int kAtOnce = 3;
+  const uint4* at[kAtOnce];
   uint4 v[kAtOnce];
   const auto ask_all = [&] {
 #pragma unroll
-    for (uint4& one : v) one = ask();
+    for (int j = 0; j < kAtOnce; ++j) {
+      // Rows that only pad attend nothing.
+      const bool any = next.row < p.rows && next.i < eights && (m != kOut || shared().positions[next.row] >= 0);
+      at[j] = any ? reinterpret_cast<const uint4*>(static_cast<const bf16*>(p.x) +
+                                                   static_cast<std::int64_t>(next.row) * p.x_stride + next.i * 8)
+                  : nullptr;
+      v[j] = {0, 0, 0, 0};
+      if (any) v[j] = load_shown(at[j]);
+      advance(next);
+    }
+  };
+  const bool there = p.x == shared().step.normed;  // before this kernel
+  const auto await_all = [&] {
+    bool all = there;
+#pragma unroll 1
+    for (int polls = 0; !all; ++polls) {
+      if (polls == kPollsMax) __trap();
+      all = true;
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        if (!any_unset(v[j])) continue;  // nor where nothing was asked for
+        v[j] = load_shown(at[j]);
+        all = false;
+      }
+    }
+    __syncwarp();
   };
   ask_all();
-  const bool norms = p.squares != nullptr && warp < p.rows;
-  float squares = 0;
-  if (norms) {
-    for (int i = lane; i < p.square_parts; i += 256) {
-      float some[8];
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        some[j] = i + 32 * j < p.square_parts ? __ldcg(p.squares + warp * p.square_parts + i + 32 * j) : 0.0f;
-      }
-#pragma unroll
-      for (int j = 0; j < 8; ++j) squares += some[j];
-    }
-    squares = rsqrtf(warp_sum(squares) / static_cast<float>(p.norm_width) + p.norm_eps);
-    if (lane == 0) small.inverse[warp] = squares;
+  if (p.squares != nullptr && warp < p.rows) {
+    const float inverse = await_norm(p, warp);
+    if (lane == 0) shared().inverse[warp] = inverse;
   }
   if (!kPlanes<F> && p.squares != nullptr) consumers_sync();
+  await_all();
   while (true) {
 #pragma unroll 1
     for (int j = 0; j < kAtOnce && now.row < p.rows; ++j) {
       const uint4 eight = j == 0 ? v[0] : j == 1 ? v[1] : v[2];
-      const float factor = kPlanes<F> || p.squares == nullptr ? kLess : small.inverse[now.row];
-      place_x<F>(eight, x, p.rows, cols, now.i < eights ? now.row : p.rows, now.i * 8, factor);
+      const float factor = kPlanes<F> || p.squares == nullptr ? kLess : shared().inverse[now.row];
+      place_x<F>(eight, x, p.rows, cols, now.i < cols / 8 ? now.row : p.rows, now.i * 8, factor);
       advance(now);
     }
     if (now.row >= p.rows) break;
     ask_all();
+    await_all();
   }
   consumers_sync();
 }

@@ -2,9 +2,10 @@
 // A decode step of up to four sequences in one kernel: all layers and the head. One block a multiprocessor, all of them
 // resident together. Producing warps walk through every matrix of the model in order and keep the block's ring in
 // shared memory full; they never wait for activations, so that weights keep coming while blocks wait for each other.
-// Consuming warps walk through the parts of each layer (query/key/value, attention, output, gate/up, down), with a
-// barrier over all blocks before each; a finishing warp makes sums whole beside them, which spares consumers from
-// meeting. Normalisation, rotation, append, residual and gate are inside. What a launch costs is paid once a step.
+// Consuming warps walk through the parts of each layer (query/key/value, attention, output, gate/up, down), each of
+// which waits for the values of the one before (step_hand.cuh); a finishing warp makes sums whole beside them, which
+// spares consumers from meeting. Normalisation, rotation, append, residual and gate are inside. What a launch costs is
+// paid once a step.
 
 #include <cstddef>
 
@@ -20,83 +21,70 @@ namespace step {
 
 // The first thread of a producing warp.
 template <Format F, Format HeadF>
-__device__ __forceinline__ void run_producer(const DecodeStep& s, const StepLayer* layers, const Small& small) {
+__device__ __forceinline__ void run_producer() {
   unsigned word = (threadIdx.x / 32 - kWarps) << 16;
-  const auto bytes = [](const void* p) { return static_cast<const char*>(p); };
-  for (int i = 0; i < s.layer_count; ++i) {
-    for (int m = 0; m < kStepMatrices; ++m) {
-      word = produce<F, kDepth<F>>(word, small, Share(s.matrices[m], is_residual(m)), bytes(layers[i].data[m]),
-                                   bytes(layers[i].scales[m]));
-    }
+  for (int i = 0; i < shared().step.layer_count; ++i) {
+    for (int m = 0; m < kStepMatrices; ++m) word = produce<F, kDepth<F>>(word, i, m);
   }
-  if (s.head.data == nullptr) return;
-  produce<HeadF, kDepth<F>>(word, small, Share(s.head, false), bytes(s.head.data), bytes(s.head.scales));
+  if (shared().step.head.data != nullptr) produce<HeadF, kDepth<F>>(word, 0, kHead);
+}
+
+template <Format F>
+__device__ __forceinline__ unsigned multiply(unsigned word, int m) {
+  if constexpr (F == Format::int4) {
+    if (shared().step.rows == 1) return consume_row<F>(word, m);
+  }
+  return consume<F, kDepth<F>>(word, m);
 }
 
 template <Format F, Format HeadF, int Width>
-__device__ __forceinline__ void run_consumer(const DecodeStep& s, const StepLayer* layers, Small& small) {
+__device__ __forceinline__ void run_consumer() {
   unsigned word = 0;
-  std::uint32_t epochs = 0;
-  const auto meet = [&] {
-    if (epochs > 0 && threadIdx.x == 0) grid_wait(s.barrier, epochs);
-    ++epochs;
-    consumers_sync();
-  };
-  for (int i = 0; i < s.layer_count; ++i) {
-    prefetch_pages(small, static_cast<int>(layers[i].window), i);
+  Gate gate;
+  for (int i = 0; i < shared().step.layer_count; ++i) {
+    prefetch_pages(static_cast<int>(layer_of(i).window), i);
     for (int m = 0; m < kStepMatrices; ++m) {
-      meet();
       if (m == kOut) {
-        attend<Width>(s, layers[i], i, small);
-        consumers_sync();
-        if (threadIdx.x == 0) grid_arrive(s.barrier);
-        meet();
+        gate.before_attention();
+        attend<Width>(i);
+        const int attending = min(static_cast<int>(gridDim.x), units_of(shared().step));
+        if (threadIdx.x == 0 && static_cast<int>(blockIdx.x) < attending) count_one(shared().step.counter);
+        gate.pass(attending);
       }
-      fetch_x<F>(&layers[i], m, i == 0, small);
-      const Share share(s.matrices[m], is_residual(m));
-      if constexpr (F == Format::int4) {
-        if (s.rows == 1) {
-          word = consume_row<F>(word, small, share);
-          continue;
-        }
+      const Share share(m);
+      if (share.any()) {
+        gate.wait();
+        fetch_x<F>(i, m);
+        if (threadIdx.x == 0) barrier_arrive(shared_address(&shared().fetched));
+        word = multiply<F>(word, m);
       }
-      word = consume<F, kDepth<F>>(word, small, share);
+      gate.pass(share.takers());
     }
   }
-  if (s.head.data != nullptr) {
-    meet();
-    fetch_x<HeadF>(nullptr, kQkv, false, small);
-    consume<HeadF, kDepth<F>>(word, small, Share(s.head, false));
-  }
+  if (shared().step.head.data == nullptr || !Share(kHead).any()) return;
+  gate.wait();
+  fetch_x<HeadF>(0, kHead);
+  consume<HeadF, kDepth<F>>(word, kHead);
 }
 
 template <Format F, Format HeadF>
-__device__ __forceinline__ void run_finisher(const DecodeStep& s, const StepLayer* layers, const Small& small) {
+__device__ __forceinline__ void run_finisher() {
   unsigned word = 0;
-  std::uint32_t epochs = 0;
-  const auto done = [&](const Share& share) {
-    // A block without a share of this part has not been let into it by its consumers.
-    if (share.first >= share.panels && threadIdx.x % 32 == 0 && epochs > 0) grid_wait(s.barrier, epochs);
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) grid_arrive(s.barrier);
-    ++epochs;
-  };
-  for (int i = 0; i < s.layer_count; ++i) {
+  for (int i = 0; i < shared().step.layer_count; ++i) {
     for (int m = 0; m < kStepMatrices; ++m) {
-      if (m == kOut) ++epochs;  // attention is the consumers' alone
-      const Share share(s.matrices[m], is_residual(m));
-      word = finish_all<F>(word, &layers[i], m, i == 0, small, share);
-      done(share);
+      if (!Share(m).any()) continue;
+      word = finish_all<F>(word, i, m);
+      if (threadIdx.x % 32 == 0) count_one(shared().step.counter);
     }
   }
-  if (s.head.data != nullptr) finish_all<HeadF>(word, nullptr, kQkv, false, small, Share(s.head, false));
+  if (shared().step.head.data != nullptr) finish_all<HeadF>(word, 0, kHead);
 }
 
 template <Format F, Format HeadF, int Width>
 __global__ void __launch_bounds__(kThreads, 1)
     step_kernel(const __grid_constant__ DecodeStep s, const __grid_constant__ Places places) {
 #if __CUDA_ARCH__ >= 900
-  Small& small = *reinterpret_cast<Small*>(shared_base() + places.small);
+  Small& small = shared();
   auto* layers = reinterpret_cast<StepLayer*>(shared_base() + places.table);
   const int warp = threadIdx.x / 32;
   if (threadIdx.x == 0) {
@@ -109,6 +97,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier_init(shared_address(small.sums_full + i), kWarps * kArrivals);
       barrier_init(shared_address(small.sums_empty + i), kArrivals);
     }
+    barrier_init(shared_address(&small.fetched), 1);
     barriers_begin();
   }
   for (int i = threadIdx.x; i < static_cast<int>(s.layer_count * sizeof(StepLayer) / 8); i += kThreads) {
@@ -127,19 +116,31 @@ __global__ void __launch_bounds__(kThreads, 1)
     mine.cos = small.cos, mine.sin = small.sin, mine.positions = small.positions, mine.row_pages = small.row_pages;
     mine.page_from = small.page_from;
     small.window = static_cast<int>(layers[0].window);
+    small.all_take_part = true;
+    for (const Matrix& one : mine.matrices) {
+      small.all_take_part = small.all_take_part && one.rows / kRowBlock >= static_cast<int>(gridDim.x);
+    }
     small.unit = unit_of(mine, small.window, min(static_cast<int>(blockIdx.x), units_of(mine) - 1));
   }
   __syncthreads();
   if (warp < kWarps) {
-    run_consumer<F, HeadF, Width>(small.step, layers, small);
+    run_consumer<F, HeadF, Width>();
   } else if (warp == kWarps + kProducers) {
-    run_finisher<F, HeadF>(small.step, layers, small);
+    run_finisher<F, HeadF>();
   } else if (threadIdx.x % 32 == 0) {
-    run_producer<F, HeadF>(small.step, layers, small);
+    run_producer<F, HeadF>();
   }
-  // Nobody waits any more once all blocks are here: the last one leaves the counters as it found them.
+  // Nobody waits any more once all blocks are here: the last one leaves everything as it was found.
   __syncthreads();
-  if (threadIdx.x == 0 && atomicAdd(s.barrier + 1, 1u) == gridDim.x - 1) s.barrier[0] = 0, s.barrier[1] = 0;
+  if (threadIdx.x == 0) {
+    __threadfence();
+    small.last_block = atomicAdd(s.counter + 1, 1u) == gridDim.x - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (!small.last_block) return;
+  unset(kGateUp, warp, kThreads / 32), unset(kDown, warp, kThreads / 32);  // the last layer's
+  if (threadIdx.x == 0) s.counter[0] = 0, s.counter[1] = 0;
 #endif
 }
 
@@ -154,14 +155,15 @@ inline Places places_of(const DecodeStep& s) {
   const int columns = min(kColumns, s.heads / s.kv.kv_heads), attended = columns * s.kv.head_width * 4;
   p.x_bytes = up(max(x_bytes(s.rows, cols), attended));
   const int sums = up(kSumBuffers * kWarps * kRowBlock * sum_pitch(s.rows) * 4),
-            table = up(s.layer_count * static_cast<int>(sizeof(StepLayer))), small = up(sizeof(Small));
-  const int rest = p.x_bytes + sums + table + small;
+            table = up(s.layer_count * static_cast<int>(sizeof(StepLayer)));
+  const int rest = kRing + p.x_bytes + sums + table;
   p.stages = min(kStagesMax, (kWholeShared - rest) / up(kStageBytes<F>));
   p.stage_bytes = kStageBytes<F>;
   p.asked = kAskedBytes / up(kStageBytes<F>);
   if (p.stages <= 2 * p.asked) p.asked = 0;  // measured: a small ring has to be asked for whole
-  p.x = p.stages * up(kStageBytes<F>);
-  p.sums = p.x + p.x_bytes, p.table = p.sums + sums, p.small = p.table + table, p.bytes = p.small + small;
+  for (int hand = 0; hand < kHands; ++hand) p.handed[hand + 1] = p.handed[hand] + hand_bytes(s, hand, s.rows);
+  p.x = kRing + p.stages * up(kStageBytes<F>);
+  p.sums = p.x + p.x_bytes, p.table = p.sums + sums, p.bytes = p.table + table;
   return p;
 }
 

@@ -1,13 +1,11 @@
 #pragma once
-// The frame of the kernel that runs a whole decode step (step_kernel.cuh): where its shared memory is, the barrier over
-// all blocks, and how a product is shared out. Device code only.
+// The frame of the kernel that runs a whole decode step (step_kernel.cuh): where its shared memory is, and how a
+// product is shared out. Device code only.
 //
-// Orders that hold it together. A block's consumers pass the device-wide barrier k before they touch part k + 1; a
-// block arrives at barrier k + 1 when it has finished its share of part k + 1. So nobody arrives twice before all have
-// arrived once, and one growing counter is enough. Producers wait for room in the ring and for their own earlier
-// copies: weights depend on nothing. Consumers wait for producers, for the finisher's buffers and for the barrier; the
-// finisher for consumers; the barrier for finishers of parts that all consumers have been let into. No wait leads back
-// to itself.
+// Orders that hold it together. Producers wait for room in the ring and for their own earlier copies: weights depend on
+// nothing. Consumers wait for producers, for the finisher's buffers and for what other blocks leave (step_hand.cuh);
+// the finisher for consumers. Blocks wait for parts before their own alone. No wait leads back to itself. Of pages a
+// step writes the newest token's place alone, and what reads that place has written it itself.
 
 #include "backends/local/kernels/cuda/product_parts.cuh"
 #include "backends/local/kernels/cuda/ring.cuh"
@@ -34,7 +32,7 @@ constexpr int kDepth = F == Format::int4 ? 2 : 1;
 constexpr int kStagesMax = 12, kStagesMin = 3;
 constexpr int kSumBuffers = 4;
 // Bytes of a block's ring that may be on their way at once. What is asked for beyond that comes no sooner, and makes
-// everything else that goes through the second-level cache wait behind it: the barrier over all blocks most of all.
+// everything else that goes through the second-level cache wait behind it: what parts hand over most of all.
 constexpr int kAskedBytes = 70 * 1024;
 constexpr int kWholeShared = 227 * 1024;
 constexpr float kLess = 1.0f / 16, kMore = 16;  // activations on the way to fp16, and sums afterwards
@@ -53,14 +51,26 @@ constexpr int x_bytes(int rows, int cols) {
   return rows * (2 * (cols + kRowPad) + cols / kScaleBlock * 4);
 }
 
-// Bytes from the start of shared memory; the ring is at 0.
+// Parts whose values others read: the products by their StepMatrix, and attention.
+constexpr int kAttention = kStepMatrices, kHands = kAttention + 1;
+// What `rows` rows of one need; the residual ones with sums of squares, behind the values.
+constexpr int hand_bytes(const DecodeStep& s, int hand, int rows) {
+  const int columns = hand == kQkv         ? s.matrices[kQkv].rows
+                      : hand == kGateUp    ? s.matrices[kDown].cols
+                      : hand == kAttention ? s.matrices[kOut].cols
+                                           : s.normed_stride;
+  const bool squares = hand == kOut || hand == kDown;
+  return rows * columns * 2 + (squares ? (rows * (s.matrices[kOut].rows / kRowBlock) * 4 + 15) / 16 * 16 : 0);
+}
+
+// Bytes from the start of shared memory, where Small is and then the ring.
 struct Places {
   int stages = 0, stage_bytes = 0;
   int asked = 0;            // stages on their way at most; 0: any number
   int x = 0, x_bytes = 0;   // activations of one product; what a block's warps attended
   int sums = 0, table = 0;  // [kSumBuffers][kWarps][kRowBlock][pitch]; StepLayer[layers]
-  int small = 0;            // Small
   int bytes = 0;
+  int handed[kHands + 1] = {};  // of DecodeStep::handed: where each part's values begin, and the end
 };
 constexpr int sum_pitch(int rows) {
   return rows | 1;
@@ -73,6 +83,7 @@ struct Unit {
 
 struct Small {
   std::uint64_t full[kStagesMax], empty[kStagesMax], sums_full[kSumBuffers], sums_empty[kSumBuffers];
+  std::uint64_t fetched;  // a product's activations: what they were read from is the finisher's to make unset
   float inverse[kStepRowsMax];
   Places places;
   DecodeStep step;  // where functions reach it sooner than the kernel's parameters
@@ -80,28 +91,30 @@ struct Small {
   std::int32_t positions[kStepRowsMax], row_pages[kStepRowsMax], page_from[kStepRowsMax];
   float tops[kWarps * 8], totals[kWarps * 8];
   alignas(16) std::uint16_t queries[8 * 128];  // bf16 or fp16: attends_in_half()
+  alignas(16) char newest[2][2 * 128 + 16];    // the newest token's key and value as a page has them: append_head()
   Unit unit;                                   // the block's first, where all layers see as far back as the first one
   int window;                                  // of the first layer
   bool last_block;
+  bool all_take_part;  // every block in every product
 };
 
-// ---- the barrier over all blocks ----
+constexpr int kRing = (sizeof(Small) + 127) / 128 * 128;
+// The same place in all functions, so that none has to be told of it: registers are what the kernel has least of.
+__device__ __forceinline__ char* shared_base() {
+  extern __shared__ __align__(128) char step_shared[];
+  return step_shared;
+}
+__device__ __forceinline__ Small& shared() {
+  return *reinterpret_cast<Small*>(shared_base());
+}
+__device__ __forceinline__ StepLayer& layer_of(int index) {
+  return reinterpret_cast<StepLayer*>(shared_base() + shared().places.table)[index];
+}
 
-__device__ __forceinline__ void grid_arrive(std::uint32_t* counter) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
-}
-// One thread waits until all blocks have arrived `epochs` times. What never comes is an error after some seconds.
-__device__ __forceinline__ void grid_wait(const std::uint32_t* counter, std::uint32_t epochs) {
-  constexpr int kPollsMax = 1 << 24;
-  const std::uint32_t target = epochs * gridDim.x;
-#pragma unroll 1
-  for (int i = 0; i < kPollsMax; ++i) {
-    std::uint32_t seen;
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
-    if (seen >= target) return;
-  }
-  __trap();
-}
+// ---- what blocks wait for ----
+
+constexpr int kPollsMax = 1 << 24;  // what never comes is an error after some seconds
+
 // All warps that consume.
 __device__ __forceinline__ void consumers_sync() {
   asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
@@ -113,31 +126,57 @@ __device__ __forceinline__ bool is_residual(int m) {
   return m == kOut || m == kDown;
 }
 
-// Product m of a layer, or with `layer` null the head. `first`: of the first layer, whose input is normalised whole.
-__device__ __forceinline__ Product product_of(const DecodeStep& s, const StepLayer* layer, int m, bool first) {
-  Product p{.w = layer != nullptr ? s.matrices[m] : s.head, .rows = s.rows};
-  if (layer != nullptr) p.w.data = layer->data[m], p.w.scales = layer->scales[m], p.w.bias = layer->bias[m];
-  p.x = m == kOut ? s.attended : m == kDown ? s.gated : s.normed;
-  p.x_stride = m == kOut ? s.attended_stride : m == kDown ? s.gated_stride : s.normed_stride;
-  if (!is_residual(m) && !(first && m == kQkv)) p.squares = s.squares;
+constexpr int kHead = -1;  // in place of a StepMatrix
+__device__ __forceinline__ const Matrix& matrix_of(int m) {
+  return m == kHead ? shared().step.head : shared().step.matrices[m];
+}
+
+// What a part leaves for others, bf16 [rows][columns]; and the sums of squares behind it.
+__device__ __forceinline__ bf16* handed(int hand) {
+  return reinterpret_cast<bf16*>(static_cast<char*>(shared().step.handed) + shared().places.handed[hand]);
+}
+__device__ __forceinline__ float* handed_squares(int hand) {
+  return reinterpret_cast<float*>(handed(hand) + shared().step.rows * shared().step.normed_stride);
+}
+
+// Product m of a layer, or the head. What the first layer multiplies is there before the kernel, and normalised whole;
+// what the last one leaves without a head is for after it.
+__device__ __forceinline__ Product product_of(int layer, int m) {
+  const DecodeStep& s = shared().step;
+  Product p{.w = matrix_of(m), .rows = s.rows};
+  const StepLayer& own = layer_of(layer);
+  if (m != kHead) p.w.data = own.data[m], p.w.scales = own.scales[m], p.w.bias = own.bias[m];
+  if (m == kOut || m == kDown) {
+    p.x = handed(m == kOut ? kAttention : kGateUp), p.x_stride = p.w.cols;
+  } else if (m == kQkv && layer == 0) {
+    p.x = s.normed, p.x_stride = s.normed_stride;
+  } else {
+    const int before = m == kGateUp ? kOut : kDown;
+    p.x = handed(before), p.x_stride = s.normed_stride, p.squares = handed_squares(before);
+  }
   p.square_parts = s.matrices[kOut].rows / kRowBlock;
   p.norm_width = s.width, p.norm_eps = s.norm_eps;
-  if (layer == nullptr) {
+  if (m == kHead) {
     p.epilogue = Epilogue::store_f32;
     p.y = s.logits, p.y_stride = p.y_cols = s.head.rows;
   } else if (m == kQkv) {
     p.epilogue = Epilogue::store_bf16;
-    p.y = s.qkv, p.y_stride = p.y_cols = p.w.rows;
+    p.y = handed(kQkv), p.y_stride = p.w.rows, p.y_cols = (s.heads + 2 * s.kv.kv_heads) * s.kv.head_dim;
   } else if (m == kGateUp) {
     p.epilogue = Epilogue::silu_gate;
-    p.y = s.gated, p.y_stride = s.gated_stride, p.y_cols = s.inner;
+    p.y = handed(kGateUp), p.y_stride = s.matrices[kDown].cols, p.y_cols = s.inner;
   } else {
+    const bool after = m == kDown && layer == s.layer_count - 1 && s.head.data == nullptr;
     p.epilogue = Epilogue::residual;
-    p.y = s.normed, p.y_stride = s.normed_stride, p.y_cols = s.width;
-    p.hidden = s.hidden, p.next_norm = m == kOut ? layer->out_norm : layer->down_norm;
-    p.next_squares = s.squares;
+    p.y = after ? s.normed : handed(m), p.y_stride = s.normed_stride, p.y_cols = s.width;
+    p.hidden = s.hidden, p.next_norm = m == kOut ? own.out_norm : own.down_norm;
+    p.next_squares = after ? s.squares : handed_squares(m);
   }
   return p;
+}
+// Columns of its activations that a part writes; those behind them are zeros.
+__device__ __forceinline__ int columns_of(const DecodeStep& s, int m) {
+  return m == kOut ? s.heads * s.kv.head_dim : m == kDown ? s.inner : s.width;
 }
 
 // ---- the three roles in one product ----
@@ -147,11 +186,14 @@ __device__ __forceinline__ Product product_of(const DecodeStep& s, const StepLay
 // the former have one more of these.
 struct Share {
   int first, panels, cols, group;
-  __device__ __forceinline__ Share(const Matrix& w, bool residual)
-      : first(residual ? blockIdx.x : gridDim.x - 1 - blockIdx.x),
-        panels(w.rows / kRowBlock),
-        cols(w.cols),
-        group(w.group) {}
+  __device__ __forceinline__ explicit Share(int m)
+      : first(is_residual(m) ? blockIdx.x : gridDim.x - 1 - blockIdx.x),
+        panels(matrix_of(m).rows / kRowBlock),
+        cols(matrix_of(m).cols),
+        group(matrix_of(m).group) {}
+  __device__ __forceinline__ bool any() const { return first < panels; }
+  // Blocks that take part.
+  __device__ __forceinline__ int takers() const { return min(static_cast<int>(gridDim.x), panels); }
 };
 
 // A thread's place in the block's ring and among the buffers of sums, which it keeps from one product to the next. The
@@ -171,11 +213,6 @@ struct Place {
     if (++buffer == kSumBuffers) buffer = 0, sums_parity ^= 1;
   }
 };
-
-__device__ __forceinline__ char* shared_base() {
-  extern __shared__ __align__(128) char step_shared[];
-  return step_shared;
-}
 
 // ---- one file a format ----
 

@@ -2,7 +2,7 @@
 // The three roles' part in one product of the kernel that runs a whole decode step: bringing weights, multiplying them,
 // and making sums whole. Device code only.
 
-#include "backends/local/kernels/cuda/step_parts.cuh"
+#include "backends/local/kernels/cuda/step_hand.cuh"
 
 namespace ganglion::local::cuda {
 namespace step {
@@ -11,13 +11,16 @@ namespace step {
 // warp, as the instruction wants them; lanes with a copy each would take turns. `turn`: stages until this one's next.
 // `word`: the place, with `turn` in the upper half.
 template <Format F, int D>
-__device__ __noinline__ unsigned produce(unsigned word, const Small& small, Share share, const char* data,
-                                         const char* all_scales) {
+__device__ __noinline__ unsigned produce(unsigned word, int layer, int m) {
+  const Share share(m);
+  const auto bytes = [](const void* p) { return static_cast<const char*>(p); };
+  const char* data = bytes(m == kHead ? matrix_of(m).data : layer_of(layer).data[m]);
+  const char* all_scales = bytes(m == kHead ? matrix_of(m).scales : layer_of(layer).scales[m]);
   const std::uint64_t policy = cache_policy<true>();
-  const int row_bytes = static_cast<int>(matrix_bytes(F, 1, share.cols)), stages = small.places.stages;
-  const int stage_bytes = small.places.stage_bytes, asked = small.places.asked;
-  const std::uint32_t base = shared_address(shared_base()), full_at = shared_address(small.full),
-                      empty_at = shared_address(small.empty);
+  const int row_bytes = static_cast<int>(matrix_bytes(F, 1, share.cols)), stages = shared().places.stages;
+  const int stage_bytes = shared().places.stage_bytes, asked = shared().places.asked;
+  const std::uint32_t base = shared_address(shared_base()) + kRing, full_at = shared_address(shared().full),
+                      empty_at = shared_address(shared().empty);
   constexpr bool kScaled = F == Format::int4;
   const int panel_scales = kScaled ? share.cols / share.group * kRowBlock * 2 : 0;
   constexpr int kRowBytes = Stage<D>::kRowBytes, kPitch = Stage<D>::kPitch;
@@ -30,7 +33,7 @@ __device__ __noinline__ unsigned produce(unsigned word, const Small& small, Shar
     for (int at = 0, scales_at = 0; at < row_bytes; at += kRowBytes, scales_at += stage_scales) {
       if (turn == 0) {
         const std::uint32_t full = full_at + 8 * place.slot, to = base + place.slot * stage_bytes;
-        const int bytes = min(kRowBytes, row_bytes - at);
+        const int copied = min(kRowBytes, row_bytes - at);
         const int scale_bytes = kScaled ? min(stage_scales, panel_scales - scales_at) : 0;
         const std::uint32_t empty = empty_at + 8 * place.slot;
         barrier_wait(empty, place.parity ^ 1);  // at once where nobody has filled it yet
@@ -43,10 +46,10 @@ __device__ __noinline__ unsigned produce(unsigned word, const Small& small, Shar
                  !barrier_passed(empty_at + there, place.parity ^ wraps)) {
           }
         }
-        barrier_expect(full, kRowBlock * bytes + scale_bytes);
+        barrier_expect(full, kRowBlock * copied + scale_bytes);
 #pragma unroll
         for (int row = 0; row < kRowBlock; ++row) {
-          copy_bulk(to + row * kPitch, from + static_cast<std::int64_t>(row) * row_bytes + at, bytes, full, policy);
+          copy_bulk(to + row * kPitch, from + static_cast<std::int64_t>(row) * row_bytes + at, copied, full, policy);
         }
         if (kScaled) copy_bulk(to + Stage<D>::kScales, scales + scales_at, scale_bytes, full, policy);
         turn = kProducers;
@@ -152,22 +155,23 @@ __device__ __forceinline__ void multiply_planes(const Weights& w, const uint4* x
 
 // One consuming warp.
 template <Format F, int D>
-__device__ __noinline__ unsigned consume(unsigned word, Small& small, Share share) {
+__device__ __noinline__ unsigned consume(unsigned word, int m) {
+  const Share share(m);
   constexpr int kPieces = F == Format::int4 ? 2 : 1;  // of a step, with planes
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int row_bytes = static_cast<int>(matrix_bytes(F, 1, share.cols)), steps = row_bytes / kStepBytes;
-  const int rows = small.step.rows, pitch = sum_pitch(rows), stages = small.places.stages;
-  const int stage_bytes = small.places.stage_bytes;
-  float* sums = reinterpret_cast<float*>(shared_base() + small.places.sums) + (warp * kRowBlock + g) * pitch;
-  const std::uint32_t full_at = shared_address(small.full), empty_at = shared_address(small.empty);
-  const LaneX<F> x(shared_base() + small.places.x, rows, share.cols);
+  const int rows = shared().step.rows, pitch = sum_pitch(rows), stages = shared().places.stages;
+  const int stage_bytes = shared().places.stage_bytes;
+  float* sums = reinterpret_cast<float*>(shared_base() + shared().places.sums) + (warp * kRowBlock + g) * pitch;
+  const std::uint32_t full_at = shared_address(shared().full), empty_at = shared_address(shared().empty);
+  const LaneX<F> x(shared_base() + shared().places.x, rows, share.cols);
   Place place(word);
   // int4: where a step's scales are among the stage's; the same in all stages.
   const int column = warp * kStepColumns<F>, group = F == Format::int4 ? share.group : 1;
   const int scales0 = column / group * kRowBlock, scales1 = (column + 64) / group * kRowBlock;
   const int next_scales = kWarps * kStepColumns<F> / group * kRowBlock;
-  const char* mine = shared_base() + g * Stage<D>::kPitch + warp * kStepBytes + t * 16;
-  const auto* scales_base = reinterpret_cast<const __half*>(shared_base() + Stage<D>::kScales) + g;
+  const char* mine = shared_base() + kRing + g * Stage<D>::kPitch + warp * kStepBytes + t * 16;
+  const auto* scales_base = reinterpret_cast<const __half*>(shared_base() + kRing + Stage<D>::kScales) + g;
   for (int panel = share.first; panel < share.panels; panel += gridDim.x) {
     float acc[4] = {0, 0, 0, 0}, planes[2] = {0, 0};
     const char* from = x.from;
@@ -213,7 +217,7 @@ __device__ __noinline__ unsigned consume(unsigned word, Small& small, Share shar
         }
       }
     }
-    barrier_wait(shared_address(small.sums_empty) + 8 * place.buffer, place.sums_parity ^ 1);
+    barrier_wait(shared_address(shared().sums_empty) + 8 * place.buffer, place.sums_parity ^ 1);
     float* out = sums + place.buffer * (kWarps * kRowBlock) * pitch;
     if constexpr (kPlanes<F>) {
       if (t < rows) out[t] = planes[0], out[8 * pitch + t] = planes[1];
@@ -221,7 +225,7 @@ __device__ __noinline__ unsigned consume(unsigned word, Small& small, Share shar
       if (2 * t < rows) out[2 * t] = acc[0], out[8 * pitch + 2 * t] = acc[2];
       if (2 * t + 1 < rows) out[2 * t + 1] = acc[1], out[8 * pitch + 2 * t + 1] = acc[3];
     }
-    warp_arrive(shared_address(small.sums_full) + 8 * place.buffer);
+    warp_arrive(shared_address(shared().sums_full) + 8 * place.buffer);
     place.next_sums();
   }
   return place.word();
@@ -232,26 +236,27 @@ __device__ __noinline__ unsigned consume(unsigned word, Small& small, Share shar
 // So what makes floats of integers and scales them, more than the products themselves, is done once a stage and not
 // four times.
 template <Format F>
-__device__ __noinline__ unsigned consume_row(unsigned word, Small& small, Share share) {
+__device__ __noinline__ unsigned consume_row(unsigned word, int m) {
+  const Share share(m);
   static_assert(F == Format::int4);
   constexpr int D = kDepth<F>, kPieces = 2 * D, kSteps = D * kWarps;
   static_assert(kPieces == 4);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int steps = static_cast<int>(matrix_bytes(F, 1, share.cols)) / kStepBytes, stages = small.places.stages;
-  const int stage_bytes = small.places.stage_bytes;
-  float* sums = reinterpret_cast<float*>(shared_base() + small.places.sums) + warp * kRowBlock + g;
-  const std::uint32_t full_at = shared_address(small.full), empty_at = shared_address(small.empty);
+  const int steps = static_cast<int>(matrix_bytes(F, 1, share.cols)) / kStepBytes, stages = shared().places.stages;
+  const int stage_bytes = shared().places.stage_bytes;
+  float* sums = reinterpret_cast<float*>(shared_base() + shared().places.sums) + warp * kRowBlock + g;
+  const std::uint32_t full_at = shared_address(shared().full), empty_at = shared_address(shared().empty);
   Place place(word);
   const auto column_of = [&](int piece) {  // in a row's first stage
     return (piece / 2 * kWarps + warp) * kStepColumns<F> + piece % 2 * kScaleBlock;
   };
   // Lanes of column g bring piece g / 2 of the plane g % 2 and zeros for the other pieces.
-  const char* x = shared_base() + small.places.x;
+  const char* x = shared_base() + shared().places.x;
   const char* x_from = x + g % 2 * (share.cols + kRowPad) + column_of(g / 2) + 16 * t;
   const float* x_scales = reinterpret_cast<const float*>(x + 2 * (share.cols + kRowPad)) + column_of(t) / kScaleBlock;
-  const char* mine = shared_base() + g * Stage<D>::kPitch + warp * kStepBytes + t * 16;
-  const auto* scales =
-      reinterpret_cast<const __half*>(shared_base() + Stage<D>::kScales) + column_of(t) / share.group * kRowBlock + g;
+  const char* mine = shared_base() + kRing + g * Stage<D>::kPitch + warp * kStepBytes + t * 16;
+  const auto* scales = reinterpret_cast<const __half*>(shared_base() + kRing + Stage<D>::kScales) +
+                       column_of(t) / share.group * kRowBlock + g;
   const bool one_stage = steps <= kSteps;  // the same activations for every row block
   uint4 b[kPieces] = {};
   float x_scale = 0;
@@ -309,22 +314,22 @@ __device__ __noinline__ unsigned consume_row(unsigned word, Small& small, Share 
       sum += __shfl_xor_sync(0xffffffffu, sum, 1);
       sum += __shfl_xor_sync(0xffffffffu, sum, 2);
     }
-    barrier_wait(shared_address(small.sums_empty) + 8 * place.buffer, place.sums_parity ^ 1);
+    barrier_wait(shared_address(shared().sums_empty) + 8 * place.buffer, place.sums_parity ^ 1);
     float* out = sums + place.buffer * (kWarps * kRowBlock);
     if (t == 0) out[0] = acc[0], out[8] = acc[1];
-    warp_arrive(shared_address(small.sums_full) + 8 * place.buffer);
+    warp_arrive(shared_address(shared().sums_full) + 8 * place.buffer);
     place.next_sums();
   }
   return place.word();
 }
 
-// The finishing warp, for product m of `layer` (null: the head). `inverse` is of the activations' root mean squares.
+// The finishing warp, for product m of `layer`. Of the place it has the sums' half; `parity` is that of `fetched`.
 template <Format F>
-__device__ __noinline__ unsigned finish_all(unsigned word, const StepLayer* layer, int m, bool first,
-                                            const Small& small, Share share) {
-  const Product p = product_of(small.step, layer, m, first);
+__device__ __noinline__ unsigned finish_all(unsigned word, int layer, int m) {
+  const Product p = product_of(layer, m);
+  const Share share(m);
   const int lane = threadIdx.x % 32, r = lane % kRowBlock, upper = lane / kRowBlock, pitch = sum_pitch(p.rows);
-  const float* sums = reinterpret_cast<const float*>(shared_base() + small.places.sums);
+  const float* sums = reinterpret_cast<const float*>(shared_base() + shared().places.sums);
   Place place(word);
   Operands operands[kStepRowsMax / 2], next[kStepRowsMax / 2];
   const auto ask = [&](int panel) {  // long before they are wanted
@@ -334,11 +339,16 @@ __device__ __noinline__ unsigned finish_all(unsigned word, const StepLayer* laye
     }
   };
   ask(share.first);
+  if (m != kHead) {
+    barrier_wait(shared_address(&shared().fetched), place.parity);
+    place.parity ^= 1;
+    unset_behind(m, share.first, share.takers());
+  }
   for (int panel = share.first; panel < share.panels; panel += gridDim.x) {
 #pragma unroll
     for (int i = 0; i < kStepRowsMax / 2; ++i) operands[i] = next[i];
     ask(panel + gridDim.x);
-    barrier_wait(shared_address(small.sums_full) + 8 * place.buffer, place.sums_parity);
+    barrier_wait(shared_address(shared().sums_full) + 8 * place.buffer, place.sums_parity);
     const float* at = sums + place.buffer * (kWarps * kRowBlock) * pitch + r * pitch;
     float v[kStepRowsMax / 2] = {};
     if (p.rows == 1) {  // each half of the warp adds up half of the warps' sums
@@ -353,20 +363,21 @@ __device__ __noinline__ unsigned finish_all(unsigned word, const StepLayer* laye
         for (int w = 0; w < kWarps; ++w) v[i] += at[w * kRowBlock * pitch + 2 * i + upper];
       }
     }
-    warp_arrive(shared_address(small.sums_empty) + 8 * place.buffer);
+    warp_arrive(shared_address(shared().sums_empty) + 8 * place.buffer);
     place.next_sums();
 #pragma unroll
     for (int i = 0; i < kStepRowsMax / 2; ++i) {
-      const int n = 2 * i + upper;
+      int n = 2 * i + upper;
       if (2 * i >= p.rows) continue;
       float whole = v[i] * operands[i].scale;
       if constexpr (F == Format::int4) whole *= 1.0f / 16;  // int8_of_int4()
       if constexpr (kPlanes<F>) {
-        if (p.squares != nullptr) whole *= n < p.rows ? small.inverse[n] : 0.0f;
+        if (p.squares != nullptr) whole *= n < p.rows ? shared().inverse[n] : 0.0f;
       } else {
         if (p.squares == nullptr) whole *= kMore;
       }
-      finish(p, panel, r, n, whole, operands[i]);
+      if (m == kQkv && n < p.rows && shared().positions[n] < 0) n = p.rows;  // which nobody reads: step_hand.cuh
+      finish<true>(p, panel, r, n, whole, operands[i]);
     }
   }
   return place.word();

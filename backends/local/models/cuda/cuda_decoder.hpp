@@ -224,7 +224,7 @@ class CudaDecoder {
   DeviceBuffer hidden_, normed_, qkv_, query_, attended_, gate_up_, gated_, added_, squares_, cos_, sin_;
   DeviceBuffer eight_, eight_scales_, eight_partial_, eight_arrived_, sums_, unpacked_, logits_, partial_, arrived_;
   DeviceBuffer local_cos_, local_sin_, narrow_, adapter_middle_;
-  DeviceBuffer whole_layers_, whole_barrier_;
+  DeviceBuffer whole_layers_, whole_counter_, whole_handed_;
   WholeDeviceRight whole_right_;  // with whole_layers_, or not at all
   DeviceBuffer routes_, chosen_, choice_weights_, slots_, slot_counts_, expert_up_, expert_gated_, expert_out_;
   int rows_cap_ = 0, width_stride_ = 0, inner_stride_ = 0, heads_stride_ = 0;

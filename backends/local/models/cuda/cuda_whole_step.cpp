@@ -39,15 +39,22 @@ Result<void> CudaDecoder::reserve_whole() {
   }
   Shape smallest;
   smallest.rows = smallest.decode = smallest.samples = 1;
-  if (!cuda::decode_step_fits(whole_step(smallest))) return {};
+  const cuda::DecodeStep step = whole_step(smallest);
+  if (!cuda::decode_step_fits(step)) return {};
   WholeDeviceRight right = WholeDeviceRight::take(options_.device);
   if (!right) return {};
-  const std::size_t bytes = layers.size() * sizeof(cuda::StepLayer);
-  auto table = arena_.take(bytes, "the layers' places"), barrier = arena_.take(8, "a barrier");
+  const std::size_t bytes = layers.size() * sizeof(cuda::StepLayer), handed_bytes = cuda::step_handed_bytes(step);
+  auto table = arena_.take(bytes, "the layers' places"), counter = arena_.take(8, "a counter"),
+       handed = arena_.take(handed_bytes, "what a step's parts leave to each other");
   if (!table) return std::unexpected(table.error());
-  if (!barrier) return std::unexpected(barrier.error());
-  whole_layers_ = std::move(*table), whole_barrier_ = std::move(*barrier);
+  if (!counter) return std::unexpected(counter.error());
+  if (!handed) return std::unexpected(handed.error());
+  whole_layers_ = std::move(*table), whole_counter_ = std::move(*counter), whole_handed_ = std::move(*handed);
   whole_right_ = std::move(right);
+  const auto set = cudaMemsetAsync(whole_handed_.data(), 0xff, handed_bytes, nullptr);
+  const auto ok =
+      check(set == cudaSuccess ? cudaStreamSynchronize(nullptr) : set, "what a step's parts leave to each other");
+  if (!ok) return ok;
   return check(cudaMemcpy(whole_layers_.data(), layers.data(), bytes, cudaMemcpyHostToDevice), "the layers' places");
 }
 
@@ -62,15 +69,11 @@ cuda::DecodeStep CudaDecoder::whole_step(const Shape& shape) {
                      .heads = to_int(config_.heads),
                      .norm_eps = static_cast<float>(config_.norm_eps),
                      .normed = normed_.data(),
-                     .qkv = qkv_.data(),
-                     .attended = attended_.data(),
-                     .gated = gated_.data(),
                      .normed_stride = width_stride_,
-                     .attended_stride = heads_stride_,
-                     .gated_stride = inner_stride_,
                      .hidden = hidden_.as<float>(),
                      .squares = squares_.as<float>(),
                      .logits = logits_.as<float>(),
+                     .handed = whole_handed_.data(),
                      .kv = kv_,
                      .score_scale = static_cast<float>(config_.score_scale()),
                      .cos = cos_.as<float>(),
@@ -81,7 +84,7 @@ cuda::DecodeStep CudaDecoder::whole_step(const Shape& shape) {
                      .page_table = device_->table,
                      .partial = partial_.as<float>(),
                      .arrived = arrived_.as<std::uint32_t>(),
-                     .barrier = whole_barrier_.as<std::uint32_t>()};
+                     .counter = whole_counter_.as<std::uint32_t>()};
   // A head of another format, as checkpoints come that were quantised before, is a product of its own.
   const bool same = weights_.head.format == cuda::step_head_format(layer.qkv.format);
   if (shape.samples > 0 && same) s.head = weights_.head;
