@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kWarps * 32) grouped_kernel(GroupedProduct p) 
   const int row = panel * kRowBlock + g;
   const std::int64_t row_bytes = matrix_bytes(F, 1, p.w.cols);
   const int steps = static_cast<int>(row_bytes / kStepBytes), groups = F == Format::int4 ? p.w.cols / p.w.group : 0;
-  const char* base = static_cast<const char*>(p.w.data) + row * row_bytes + t * 16;
+  const char* base = lane_weights<F>(p.w.data, panel, row_bytes);
   const int lane_columns = F == Format::bf16 ? 8 : 16;
   for (int first = 0; first < count; first += kRows) {
     const int rows = min(kRows, count - first);
@@ -113,8 +113,9 @@ __global__ void __launch_bounds__(kWarps * 32) grouped_kernel(GroupedProduct p) 
     float acc[kTiles][4] = {};
     for (int step = warp; step < steps; step += kWarps) {
       Weights w;
-      w.low = load_stream(base + static_cast<std::int64_t>(step) * kStepBytes);
-      w.high = load_stream(base + 8 * row_bytes + static_cast<std::int64_t>(step) * kStepBytes);
+      const char* at = base + static_cast<std::int64_t>(step) * kNextStep<F>;
+      w.low = load_stream(at);
+      w.high = load_stream(at + eighth_row<F>(row_bytes));
       if constexpr (F == Format::int4) {
         const auto* scales = static_cast<const __half*>(p.w.scales);
         const int column = step * kStepColumns<F>;

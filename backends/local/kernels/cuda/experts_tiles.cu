@@ -51,15 +51,13 @@ struct WeightTile {
       const int index = i * kThreads + static_cast<int>(threadIdx.x), r = index / Piece<F>::kRowPieces,
                 piece = index % Piece<F>::kRowPieces;
       const std::int64_t at = min(row + r, last);
-      const char* from = static_cast<const char*>(w.data) + at * row_bytes;
       if constexpr (F == Format::int4) {
-        // Within 128 columns a word is of lane (column % 64) / 16, half column / 64, and eight (column % 16) / 8.
-        const int c = column + 8 * piece, in = c % 128;
-        pieces[i] =
-            reinterpret_cast<const std::uint32_t*>(from)[c / 128 * 16 + in % 64 / 16 * 4 + in / 64 * 2 + in % 16 / 8];
+        const int c = column + 8 * piece;
+        pieces[i] = static_cast<const std::uint32_t*>(w.data)[int4_word_place(at, c, w.cols)];
         scales[i] =
             __half2float(static_cast<const __half*>(w.scales)[int4_scale_place(at, c / w.group, w.cols / w.group)]);
       } else {
+        const char* from = static_cast<const char*>(w.data) + at * row_bytes;
         pieces[i] = *reinterpret_cast<const uint4*>(from + (F == Format::bf16 ? 2 : 1) * column + 16 * piece);
       }
     }

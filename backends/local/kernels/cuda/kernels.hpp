@@ -25,7 +25,8 @@ constexpr std::int64_t padded(std::int64_t n, std::int64_t to) {
 
 // How a matrix lies in memory, [rows][cols] padded:
 //   bf16; int8 with one scale a row; fp8 (e4m3) with one scale a row; int4 with one fp16 scale a row and group of 64
-//   or 128 columns. int4 is packed by pack_weights and read by this folder alone; the others are plain row-major.
+//   or 128 columns. int4 is packed by pack_weights and read by this folder alone: in tiles of 16 rows by 128 columns, a
+//   row block's one behind another, so that what a ring wants next is one piece. The others are plain row-major.
 enum class Format : std::uint8_t { bf16, int8, fp8, int4 };
 
 struct Matrix {
@@ -47,6 +48,15 @@ constexpr std::int64_t scale_bytes(Format f, std::int64_t rows, std::int64_t col
 // Where the scale of a row's column group lies: rows in blocks of 16, so that a block's scales are contiguous.
 constexpr std::int64_t int4_scale_place(std::int64_t row, int column_group, int groups) {
   return (row / kRowBlock * groups + column_group) * kRowBlock + row % kRowBlock;
+}
+
+// Which 32-bit word of an int4 matrix has columns [column, column + 8) of a row, and where in it the even ones and the
+// odd ones are: nibbles 0 to 3, 4 to 7. Of a tile's row a lane of the product kernels (four share a row) has 16 bytes:
+// 16 of the first 64 columns and 16 of the second.
+constexpr std::int64_t int4_word_place(std::int64_t row, int column, int cols) {
+  const int in = column % 128, lane = in % 64 / 16, half = in / 64, eight = in % 16 / 8;
+  const std::int64_t tile = row / kRowBlock * (cols / 128) + column / 128;
+  return (tile * kRowBlock + row % kRowBlock) * 16 + lane * 4 + half * 2 + eight;
 }
 
 // One launch's place: PDL lets it start before the kernel ahead of it in the stream has ended.

@@ -23,19 +23,16 @@ __device__ __forceinline__ float element(const void* from, Source type, std::int
   }
 }
 
-// Where column c of a row lies in int4: word and bit. Within 128 columns a lane of the product kernel (four share a
-// row) has 16 of the first 64 and 16 of the second; a word's even columns are in its low half.
-__device__ __forceinline__ void int4_place(int column, int& word, int& bit) {
-  const int block = column / 128, in = column % 128, half = in / 64, lane = in % 64 / 16, eight = in % 16 / 8;
-  const int e = in % 8;
-  word = block * 16 + lane * 4 + half * 2 + eight;
-  bit = 4 * (e / 2 + (e % 2) * 4);
+// Where in its word a column of int4 lies.
+__device__ __forceinline__ int int4_bit(int column) {
+  const int e = column % 8;
+  return 4 * (e / 2 + (e % 2) * 4);
 }
 
 __device__ __forceinline__ void pack_int4(const void* source, Source type, std::int64_t from, int cols,
                                           const Matrix& to, std::int64_t row) {
   __shared__ std::uint32_t words[16];
-  auto* out = reinterpret_cast<std::uint32_t*>(const_cast<void*>(to.data)) + row * (to.cols / 8);
+  auto* out = static_cast<std::uint32_t*>(const_cast<void*>(to.data));
   auto* scales = static_cast<__half*>(const_cast<void*>(to.scales));
   // 128 columns at a time by the first 128 threads.
   for (int begin = 0; begin < to.cols; begin += 128) {
@@ -56,15 +53,14 @@ __device__ __forceinline__ void pack_int4(const void* source, Source type, std::
       const __half scale = __float2half(top / 7.0f);
       const float s = __half2float(scale);
       const int q = s > 0 ? min(max(__float2int_rn(v / s), -8), 7) : 0;
-      int word, bit;
-      int4_place(static_cast<int>(threadIdx.x), word, bit);
-      atomicOr(&words[word], static_cast<std::uint32_t>(q + 8) << bit);
+      atomicOr(&words[int4_word_place(0, static_cast<int>(threadIdx.x), 128)], static_cast<std::uint32_t>(q + 8)
+                                                                                   << int4_bit(threadIdx.x));
       if (threadIdx.x % to.group == 0) {
         scales[int4_scale_place(row, column / to.group, to.cols / to.group)] = scale;
       }
     }
     __syncthreads();
-    if (threadIdx.x < 16) out[begin / 8 + threadIdx.x] = words[threadIdx.x];
+    if (threadIdx.x < 16) out[int4_word_place(row, begin, to.cols) + threadIdx.x] = words[threadIdx.x];
     __syncthreads();
   }
 }
@@ -108,18 +104,15 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t row = placed_row(place);
   const int ours = (cols + to.group - 1) / to.group, groups = to.cols / to.group;
   values += static_cast<std::int64_t>(blockIdx.x) * cols;
-  auto* out = reinterpret_cast<std::uint32_t*>(const_cast<void*>(to.data)) + row * (to.cols / 8);
+  auto* out = static_cast<std::uint32_t*>(const_cast<void*>(to.data));
   // A thread makes a word: eight consecutive columns are one.
   for (int w = threadIdx.x; w < to.cols / 8; w += kThreads) {
     std::uint32_t packed = 0x88888888u;
-    int word, bit;
-    int4_place(8 * w, word, bit);
     for (int e = 0; e < 8 && 8 * w + e < cols; ++e) {
-      int unused, at;
-      int4_place(8 * w + e, unused, at);
+      const int at = int4_bit(e);
       packed = (packed & ~(15u << at)) | static_cast<std::uint32_t>(values[8 * w + e] + 8) << at;
     }
-    out[word] = packed;
+    out[int4_word_place(row, 8 * w, to.cols)] = packed;
   }
   for (int g = threadIdx.x; g < ours; g += kThreads) {
     const std::int64_t at = int4_scale_place(row, g, groups), from = static_cast<std::int64_t>(blockIdx.x) * ours + g;
@@ -164,13 +157,11 @@ __global__ void __launch_bounds__(kThreads) unpack_kernel(Matrix from, bf16* to)
   const std::int64_t row = blockIdx.x;
   bf16* out = to + row * from.cols;
   if (from.format == Format::int4) {
-    const auto* words = static_cast<const std::uint32_t*>(from.data) + row * (from.cols / 8);
+    const auto* words = static_cast<const std::uint32_t*>(from.data);
     const auto* scales = static_cast<const __half*>(from.scales);
     for (int i = threadIdx.x; i < from.cols / 8; i += kThreads) {
       // Eight consecutive columns are one word.
-      int word, bit;
-      int4_place(8 * i, word, bit);
-      const std::uint32_t w = words[word];
+      const std::uint32_t w = words[int4_word_place(row, 8 * i, from.cols)];
       const std::int64_t at = int4_scale_place(row, 8 * i / from.group, from.cols / from.group);
       const float s = __half2float(scales[at]);
       const float z = from.zeros != nullptr ? __half2float(static_cast<const __half*>(from.zeros)[at]) : 0.0f;

@@ -18,9 +18,9 @@ template <Format F>
 __device__ __forceinline__ Weights load_weights(const Matrix& w, const char* lane_base, std::int64_t row_bytes, int row,
                                                 int step) {
   Weights out;
-  const char* at = lane_base + static_cast<std::int64_t>(step) * kStepBytes;
+  const char* at = lane_base + static_cast<std::int64_t>(step) * kNextStep<F>;
   out.low = load_stream(at);
-  out.high = load_stream(at + 8 * row_bytes);
+  out.high = load_stream(at + eighth_row<F>(row_bytes));
   if constexpr (F == Format::int4) {
     const auto* scales = static_cast<const __half*>(w.scales);
     const int column = step * kStepColumns<F>, groups = w.cols / w.group;
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2) product_kernel(Product p) {
   const std::int64_t row_bytes = matrix_bytes(F, 1, p.w.cols);
   const int steps = static_cast<int>(row_bytes / kStepBytes);
   const int mine = (steps - warp + kWarps - 1) / kWarps;
-  const char* base = static_cast<const char*>(p.w.data) + row * row_bytes + t * 16;
+  const char* base = lane_weights<F>(p.w.data, panel, row_bytes);
 
   Weights next[kUnroll];
 #pragma unroll

@@ -18,6 +18,23 @@ constexpr int kStepColumns = F == Format::bf16   ? 32
 template <Format F>
 constexpr int kStepWords = kStepColumns<F> / 8;  // of activations, per lane, step and tile of eight rows
 
+// How a lane walks through a row block's weights: from one step to the next, and from row g to g + 8, in bytes. int4 is
+// in tiles, of which lane 4g + t has the 16 bytes of that number.
+template <Format F>
+constexpr bool kTiled = F == Format::int4;
+template <Format F>
+constexpr int kNextStep = kTiled<F> ? kRowBlock * kStepBytes : kStepBytes;
+template <Format F>
+__device__ __forceinline__ std::int64_t eighth_row(std::int64_t row_bytes) {
+  return 8 * (kTiled<F> ? kStepBytes : row_bytes);
+}
+template <Format F>
+__device__ __forceinline__ const char* lane_weights(const void* data, int panel, std::int64_t row_bytes) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  return static_cast<const char*>(data) + panel * kRowBlock * row_bytes + g * (kTiled<F> ? kStepBytes : row_bytes) +
+         t * 16;
+}
+
 struct Weights {
   uint4 low, high;         // rows g and g + 8 of the block
   std::uint32_t scale[2];  // int4: halves for rows g and g + 8, of the step's two groups of 64 columns

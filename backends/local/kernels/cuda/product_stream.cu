@@ -64,32 +64,37 @@ struct Ring {
   }
 };
 
-// Fills stage after stage of this block's row blocks; each producing warp its share of the rows.
-template <int StageBytes>
+// Fills stage after stage of this block's row blocks; each producing warp its share of the rows, or of a piece that is
+// whole in memory.
+template <Format F, int StageBytes>
 __device__ __forceinline__ void produce(const Product& p, const Ring& ring, int panels, int row_stages, int row_bytes) {
   const int lane = threadIdx.x % 32, producer = threadIdx.x / 32 - kWarps;
   const std::uint64_t policy = cache_policy<true>();
-  const bool int4 = p.w.format == Format::int4 && producer == kProducers - 1;
+  const bool scaled = F == Format::int4 && producer == kProducers - 1;
   // Bytes of int4 scales that belong to one row block and to one stage of it.
-  const int panel_scales = int4 ? p.w.cols / p.w.group * kRowBlock * 2 : 0;
-  const int stage_scales = int4 ? kStageRowBytes * 2 / p.w.group * kRowBlock * 2 : 0;
-  const int row = producer * kProducerRows + lane;
-  const char* from =
-      static_cast<const char*>(p.w.data) + (static_cast<std::int64_t>(blockIdx.x) * kRowBlock + row) * row_bytes;
+  const int panel_scales = scaled ? p.w.cols / p.w.group * kRowBlock * 2 : 0;
+  const int stage_scales = scaled ? kStageRowBytes * 2 / p.w.group * kRowBlock * 2 : 0;
+  const int row = producer * kProducerRows + lane, copies = kTiled<F> ? 1 : kProducerRows;
+  const char* from = static_cast<const char*>(p.w.data) + static_cast<std::int64_t>(blockIdx.x) * kRowBlock * row_bytes;
+  if (!kTiled<F>) from += static_cast<std::int64_t>(row) * row_bytes;
   const char* scales = static_cast<const char*>(p.w.scales) + static_cast<std::int64_t>(blockIdx.x) * panel_scales;
   const std::int64_t next_panel = static_cast<std::int64_t>(gridDim.x) * kRowBlock * row_bytes;
-  const std::uint32_t to = ring.base + row * kRowPitch, scales_to = ring.base + kRowBlock * kRowPitch;
+  const std::uint32_t to = ring.base + (kTiled<F> ? 0 : row * kRowPitch), scales_to = ring.base + kRowBlock * kRowPitch;
   int slot = 0, round = 0;
   for (int panel = blockIdx.x; panel < panels; panel += gridDim.x) {
     for (int s = 0; s < row_stages; ++s) {
       const std::uint32_t full = ring.full + 8 * slot;
       if (round > 0) barrier_wait(ring.empty + 8 * slot, (round - 1) & 1);
       const int bytes = min(kStageRowBytes, row_bytes - s * kStageRowBytes);
-      const int scale_bytes = int4 ? min(stage_scales, panel_scales - s * stage_scales) : 0;
+      const int scale_bytes = scaled ? min(stage_scales, panel_scales - s * stage_scales) : 0;
       if (lane == 0) barrier_expect(full, kProducerRows * bytes + scale_bytes);
       __syncwarp();
-      if (lane < kProducerRows) copy_bulk(to + slot * StageBytes, from + s * kStageRowBytes, bytes, full, policy);
-      if (int4 && lane == kProducerRows) {
+      if (lane < copies) {
+        const int size = kProducerRows / copies * bytes, at = kTiled<F> ? producer * size : 0;
+        const int before = s * (kTiled<F> ? kRowBlock : 1) * kStageRowBytes;
+        copy_bulk(to + slot * StageBytes + at, from + before + at, size, full, policy);
+      }
+      if (scaled && lane == kProducerRows) {
         copy_bulk(scales_to + slot * StageBytes, scales + s * stage_scales, scale_bytes, full, policy);
       }
       if (++slot == ring.stages) slot = 0, ++round;
@@ -103,9 +108,10 @@ template <Format F>
 __device__ __forceinline__ Weights load_shared(const char* stage, int warp, int group) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   Weights out;
-  const char* at = stage + g * kRowPitch + warp * kStepBytes + t * 16;
+  constexpr int kPitch = kTiled<F> ? kStepBytes : kRowPitch;
+  const char* at = stage + g * kPitch + warp * kNextStep<F> + t * 16;
   out.low = *reinterpret_cast<const uint4*>(at);
-  out.high = *reinterpret_cast<const uint4*>(at + 8 * kRowPitch);
+  out.high = *reinterpret_cast<const uint4*>(at + 8 * kPitch);
   if constexpr (F == Format::int4) {
     const auto* scales = reinterpret_cast<const __half*>(stage + kRowBlock * kRowPitch) + g;
     const int column = warp * kStepColumns<F>;
@@ -148,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, 1) stream_kernel(Product p, int stag
   const int row_stages = (row_bytes + kStageRowBytes - 1) / kStageRowBytes, steps = row_bytes / kStepBytes;
   const int first = static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x);
   if (warp >= kWarps) {
-    produce<kStageBytes>(p, ring, panels, row_stages, row_bytes);
+    produce<F, kStageBytes>(p, ring, panels, row_stages, row_bytes);
     return;
   }
 
@@ -333,7 +339,7 @@ __global__ void __launch_bounds__(kThreads, 2) light_kernel(Product p, int stage
   const int panels = p.w.rows / kRowBlock, row_bytes = static_cast<int>(matrix_bytes(F, 1, p.w.cols));
   const int row_stages = (row_bytes + kStageRowBytes - 1) / kStageRowBytes, steps = row_bytes / kStepBytes;
   if (warp >= kWarps) {
-    produce<kLightStage<F>>(p, ring, panels, row_stages, row_bytes);
+    produce<F, kLightStage<F>>(p, ring, panels, row_stages, row_bytes);
     return;
   }
   wait_for_previous();

@@ -29,6 +29,9 @@ struct Stage {
 };
 template <Format F>
 constexpr int kDepth = F == Format::int4 ? 2 : 1;
+// How a lane's weights lie in a stage: from row to row, and from step to step. Tiles are as they are in memory.
+template <Format F, int D>
+constexpr int kLanePitch = kTiled<F> ? kStepBytes : Stage<D>::kPitch;
 constexpr int kStagesMax = 12, kStagesMin = 3;
 constexpr int kSumBuffers = 4;
 // Bytes of a block's ring that may be on their way at once. What is asked for beyond that comes no sooner, and makes

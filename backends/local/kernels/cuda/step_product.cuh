@@ -23,7 +23,7 @@ __device__ __noinline__ unsigned produce(unsigned word, int layer, int m) {
                       empty_at = shared_address(shared().empty);
   constexpr bool kScaled = F == Format::int4;
   const int panel_scales = kScaled ? share.cols / share.group * kRowBlock * 2 : 0;
-  constexpr int kRowBytes = Stage<D>::kRowBytes, kPitch = Stage<D>::kPitch;
+  constexpr int kRowBytes = Stage<D>::kRowBytes, kPitch = Stage<D>::kPitch;  // the latter: where it copies rows
   const int stage_scales = kScaled ? kRowBytes * 2 / share.group * kRowBlock * 2 : 0;
   Place place(word & 0xffff);
   int turn = static_cast<int>(word >> 16);
@@ -37,19 +37,27 @@ __device__ __noinline__ unsigned produce(unsigned word, int layer, int m) {
         const int scale_bytes = kScaled ? min(stage_scales, panel_scales - scales_at) : 0;
         const std::uint32_t empty = empty_at + 8 * place.slot;
         barrier_wait(empty, place.parity ^ 1);  // at once where nobody has filled it yet
-        if (asked > 0) {
-          // Until the stage so many before has come. Where its place has been filled anew since, by a producer that is
-          // ahead, consumers are through with it.
-          const int before = place.slot - asked, wraps = before < 0 ? 1 : 0;
+        // Until the stage so many before has come. Where its place has been filled anew since, by a producer that is
+        // ahead, consumers are through with it.
+        const auto wait_for = [&](int back) {
+          const int before = place.slot - back, wraps = before < 0 ? 1 : 0;
           const std::uint32_t there = 8 * (before + wraps * stages);
           while (!barrier_passed(full_at + there, place.parity ^ wraps) &&
                  !barrier_passed(empty_at + there, place.parity ^ wraps)) {
           }
-        }
+        };
+        if (asked > 0) wait_for(asked);
         barrier_expect(full, kRowBlock * copied + scale_bytes);
+        if constexpr (kTiled<F>) {
+          const int half = kRowBlock / 2 * copied;
+          copy_bulk(to, from + kRowBlock * at, half, full, policy);
+          if (asked > 1) wait_for(asked - 1);
+          copy_bulk(to + half, from + kRowBlock * at + half, half, full, policy);
+        } else {
 #pragma unroll
-        for (int row = 0; row < kRowBlock; ++row) {
-          copy_bulk(to + row * kPitch, from + static_cast<std::int64_t>(row) * row_bytes + at, copied, full, policy);
+          for (int row = 0; row < kRowBlock; ++row) {
+            copy_bulk(to + row * kPitch, from + static_cast<std::int64_t>(row) * row_bytes + at, copied, full, policy);
+          }
         }
         if (kScaled) copy_bulk(to + Stage<D>::kScales, scales + scales_at, scale_bytes, full, policy);
         turn = kProducers;
@@ -66,7 +74,7 @@ template <Format F, int D>
 __device__ __forceinline__ Weights load_shared(const char* at, const __half* scales0, const __half* scales1) {
   Weights out;
   out.low = *reinterpret_cast<const uint4*>(at);
-  out.high = *reinterpret_cast<const uint4*>(at + 8 * Stage<D>::kPitch);
+  out.high = *reinterpret_cast<const uint4*>(at + 8 * kLanePitch<F, D>);
   if constexpr (F == Format::int4) out.scale[0] = half_pair(scales0), out.scale[1] = half_pair(scales1);
   return out;
 }
@@ -170,7 +178,7 @@ __device__ __noinline__ unsigned consume(unsigned word, int m) {
   const int column = warp * kStepColumns<F>, group = F == Format::int4 ? share.group : 1;
   const int scales0 = column / group * kRowBlock, scales1 = (column + 64) / group * kRowBlock;
   const int next_scales = kWarps * kStepColumns<F> / group * kRowBlock;
-  const char* mine = shared_base() + kRing + g * Stage<D>::kPitch + warp * kStepBytes + t * 16;
+  const char* mine = shared_base() + kRing + g * kLanePitch<F, D> + warp * kNextStep<F> + t * 16;
   const auto* scales_base = reinterpret_cast<const __half*>(shared_base() + kRing + Stage<D>::kScales) + g;
   for (int panel = share.first; panel < share.panels; panel += gridDim.x) {
     float acc[4] = {0, 0, 0, 0}, planes[2] = {0, 0};
@@ -203,7 +211,7 @@ __device__ __noinline__ unsigned consume(unsigned word, int m) {
         const int stage = place.slot * stage_bytes;
         const auto* stage_scales = scales_base + stage / 2 + d * next_scales;
         w[d] =
-            load_shared<F, D>(mine + stage + d * kWarps * kStepBytes, stage_scales + scales0, stage_scales + scales1);
+            load_shared<F, D>(mine + stage + d * kWarps * kNextStep<F>, stage_scales + scales0, stage_scales + scales1);
       }
       warp_arrive(empty_at + 8 * place.slot);
       place.next_stage(stages);
@@ -254,7 +262,7 @@ __device__ __noinline__ unsigned consume_row(unsigned word, int m) {
   const char* x = shared_base() + shared().places.x;
   const char* x_from = x + g % 2 * (share.cols + kRowPad) + column_of(g / 2) + 16 * t;
   const float* x_scales = reinterpret_cast<const float*>(x + 2 * (share.cols + kRowPad)) + column_of(t) / kScaleBlock;
-  const char* mine = shared_base() + kRing + g * Stage<D>::kPitch + warp * kStepBytes + t * 16;
+  const char* mine = shared_base() + kRing + g * kLanePitch<F, D> + warp * kNextStep<F> + t * 16;
   const auto* scales = reinterpret_cast<const __half*>(shared_base() + kRing + Stage<D>::kScales) +
                        column_of(t) / share.group * kRowBlock + g;
   const bool one_stage = steps <= kSteps;  // the same activations for every row block
@@ -282,9 +290,9 @@ __device__ __noinline__ unsigned consume_row(unsigned word, int m) {
 #pragma unroll
       for (int d = 0; d < D; ++d) {
         if (kArrivals > 1 && first + d * kWarps + warp >= steps) break;  // racecheck sees what lies there
-        const char* at = mine + stage + d * kWarps * kStepBytes;
+        const char* at = mine + stage + d * kWarps * kNextStep<F>;
         low[d] = *reinterpret_cast<const uint4*>(at);
-        high[d] = *reinterpret_cast<const uint4*>(at + 8 * Stage<D>::kPitch);
+        high[d] = *reinterpret_cast<const uint4*>(at + 8 * kLanePitch<F, D>);
       }
       float factor[2] = {0, 0};
       if (counts) {

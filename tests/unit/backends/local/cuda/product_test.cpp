@@ -59,9 +59,9 @@ class ProductTest : public DeviceTest {
             break;
           case Format::int4: {
             const std::size_t in = c % 128, lane = in % 64 / 16, e = in % 8;
-            const std::size_t word = c / 128 * 16 + lane * 4 + in / 64 * 2 + in % 16 / 8;
-            const std::size_t nibble = e / 2 + (e % 2) * 4;
-            const int q = bytes[r * cols / 2 + word * 4 + nibble / 2] >> (nibble % 2 * 4) & 15;
+            const std::size_t tile = r / 16 * (cols / 128) + c / 128, nibble = e / 2 + (e % 2) * 4;
+            const std::size_t word = tile * 256 + r % 16 * 16 + lane * 4 + in / 64 * 2 + in % 16 / 8;
+            const int q = bytes[word * 4 + nibble / 2] >> (nibble % 2 * 4) & 15;
             const std::size_t group = static_cast<std::size_t>(w.matrix.group);
             v = (q - 8) * reference::f16_value(halves[(r / 16 * (cols / group) + c / group) * 16 + r % 16]);
           }
