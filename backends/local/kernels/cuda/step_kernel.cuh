@@ -131,14 +131,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     run_producer<F, HeadF>();
   }
   // Nobody waits any more once all blocks are here: the last one leaves everything as it was found.
+  __syncwarp();
   __syncthreads();
+  bool last = false;
   if (threadIdx.x == 0) {
     __threadfence();
-    small.last_block = atomicAdd(s.counter + 1, 1u) == gridDim.x - 1;
+    last = atomicAdd(s.counter + 1, 1u) == gridDim.x - 1;
     __threadfence();
   }
-  __syncthreads();
-  if (!small.last_block) return;
+  if (!__syncthreads_or(last)) return;
   unset(kGateUp, warp, kThreads / 32), unset(kDown, warp, kThreads / 32);  // the last layer's
   if (threadIdx.x == 0) s.counter[0] = 0, s.counter[1] = 0;
 #endif

@@ -19,12 +19,13 @@ constexpr int kWarps = 16;  // that consume
 constexpr int kConsumers = kWarps * 32;
 constexpr int kProducers = 3;  // with the finishing warp 20 in all: five to each quarter, 96 registers
 constexpr int kThreads = kConsumers + (kProducers + 1) * 32;  // and one warp that finishes
-// Of a ring whose stages have D steps of each consuming warp. A copy costs its producer as much whatever its size, and
-// int4 rows are short; where copies are fewer anyway, many small stages are worth more.
+// Of a ring whose stages have D steps of each consuming warp. A barrier and a copy cost their producer as much whatever
+// the stage's size, and int4's steps are soonest through; of the others many small stages are worth more. Measured
+// while int4's rows were copied one by one.
 template <int D>
 struct Stage {
   static constexpr int kRowBytes = D * kWarps * kStepBytes;
-  static constexpr int kPitch = kRowBytes + 64;       // two rows' 64 bytes lie in different banks
+  static constexpr int kPitch = kRowBytes + 64;       // of rows: two rows' 64 bytes lie in different banks
   static constexpr int kScales = kRowBlock * kPitch;  // where int4 scales are, 1 KiB a step at most
 };
 template <Format F>

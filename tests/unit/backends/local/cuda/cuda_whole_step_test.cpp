@@ -64,6 +64,16 @@ std::vector<float> next_logits(CudaHarness& harness, const std::vector<CudaHarne
   return logits ? *logits : std::vector<float>();
 }
 
+// A prompt in pieces that need no product of the library's, whose kernels racecheck reports (nor, with `tune` off, are
+// those tried at load).
+void append_in_pieces(CudaHarness& harness, CudaHarness::Sequence& sequence, std::span<const std::int32_t> prompt) {
+  while (!prompt.empty()) {
+    const auto piece = prompt.first(std::min<std::size_t>(prompt.size(), cuda::kFusedRowsMax));
+    harness.append(sequence, piece);
+    prompt = prompt.subspan(piece.size());
+  }
+}
+
 // The same step, sampled: the ids chosen.
 std::vector<std::int32_t> greedy_ids(CudaHarness& harness, const std::vector<CudaHarness::Sequence>& sequences,
                                      int rows) {
@@ -206,7 +216,6 @@ TEST_P(WideWholeStep, AgreesWithManyKernels) {
   config.vocab_size = 1'000, config.hidden_size = c.hidden, config.layers = c.layers, config.heads = c.heads;
   config.kv_heads = config.heads / 2, config.head_dim = 128, config.intermediate_size = c.inner;
   config.max_position = 512;
-  // No trials of the library's products, and prompts in pieces that need none of them: racecheck reports its kernels.
   CudaHarness harness(
       config, {.format = c.format, .int4_group = c.group, .whole_limits = cuda::kNoStepLimits, .tune = false}, 5);
   ASSERT_NE(harness.decoder, nullptr);
@@ -217,11 +226,7 @@ TEST_P(WideWholeStep, AgreesWithManyKernels) {
     sequences.push_back(harness.sequence(length + 1));
     std::vector<std::int32_t> prompt;
     for (int i = 0; i < length; ++i) prompt.push_back(i * 37 % 1'000);
-    for (std::span<const std::int32_t> rest = prompt; !rest.empty();) {
-      const auto piece = rest.first(std::min<std::size_t>(rest.size(), cuda::kFusedRowsMax));
-      harness.append(sequences.back(), piece);
-      rest = rest.subspan(piece.size());
-    }
+    append_in_pieces(harness, sequences.back(), prompt);
   }
   harness.decoder->set_whole(true);
   const auto once = next_logits(harness, sequences, rows), again = next_logits(harness, sequences, rows);
@@ -272,7 +277,7 @@ TEST_P(WholeStepHeads, AgreesWithManyKernels) {
     sequences.push_back(harness.sequence(length + 1));
     std::vector<std::int32_t> prompt;
     for (int i = 0; i < length; ++i) prompt.push_back(i * 37 % 500);
-    harness.append(sequences.back(), prompt);
+    append_in_pieces(harness, sequences.back(), prompt);
   }
   for (int rows = 1; rows <= cuda::kStepRowsMax; ++rows) {
     harness.decoder->set_whole(true);
