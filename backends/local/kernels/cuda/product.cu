@@ -2,9 +2,9 @@
 // is to read the weights at the memory's speed. A block owns 16 weight rows and its warps share the columns. Each lane
 // reads 16 bytes of two rows at a time, straight into the layout of a tensor-core fragment: which column a fragment
 // slot means is free, so a lane's consecutive bytes fill consecutive slots and weights need no shared memory. Integers
-// become bf16 exactly in registers; scales are applied to fp32 sums. The first weights are asked for before the previous
-// kernel has ended. RMS normalisation, residual sum and gated activation are part of the kernel, so that one decode
-// layer is six launches. product_stream.cu is the faster way where it can be taken.
+// become bf16 exactly in registers; scales are applied to fp32 sums. The first weights are asked for before the
+// previous kernel has ended. RMS normalisation, residual sum and gated activation are part of the kernel, so that one
+// decode layer is six launches. product_stream.cu is the faster way where it can be taken.
 
 #include "backends/local/kernels/cuda/launch.cuh"
 #include "backends/local/kernels/cuda/product_parts.cuh"
