@@ -52,12 +52,6 @@ Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, st
                         if (cancel_) cancel_->cancel(CancelReason::deadline);
                       }),
       probe_timer_(worker_->wheel, [this] { probe_tls(); }) {
-  worker_->open.push_back(this);
-  if (admission_ >= Admission::over_cap) {
-    ++worker_->rejecting;
-    count_rejected(*worker_->shared, admission_);
-    return;
-  }
   if (admission_ == Admission::adopted) {
     phase_ = Phase::closing;  // between two requests
     if (!received.empty() && received.size() <= worker_->buffers.buffer_bytes()) {
@@ -65,6 +59,12 @@ Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, st
       received.copy(in_.get(), received.size());
       in_used_ = received.size();
     }
+  }
+  worker_->open.push_back(this);  // from here on nothing throws
+  if (admission_ >= Admission::over_cap) {
+    ++worker_->rejecting;
+    count_rejected(*worker_->shared, admission_);
+    return;
   }
   worker_->shared->hooks.connection_opened();
   stream_.listen_for_hangup(this);

@@ -14,6 +14,8 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr auto kFailureKept = 1s;
+// A look-up that has not come back is taken for lost (no memory for what it found): the next request begins another.
+constexpr auto kLookupLost = 15s;
 constexpr std::size_t kAddressesMax = 8;
 
 DnsCache::Lookup system_lookup(const asio::any_io_executor& executor) {
@@ -53,7 +55,7 @@ asio::awaitable<core::Result<DnsCache::Addresses>> DnsCache::resolve(core::Deadl
   if (addresses_.empty() && clock_.steady() < failed_until_) {
     co_return core::fail(ErrorKind::upstream_connect, "the upstream's name cannot be resolved");
   }
-  if (!looking_) refresh();
+  if (!looking_ || clock_.steady() >= lost_at_) refresh();
   // Old addresses are good enough while the lookup runs: names move rarely, and a wrong one fails to connect.
   if (!addresses_.empty()) co_return addresses_;
   while (looking_) {
@@ -72,9 +74,15 @@ asio::awaitable<core::Result<DnsCache::Addresses>> DnsCache::resolve(core::Deadl
 
 void DnsCache::refresh() {
   looking_ = true;
-  lookup_(host_, [weak = weak_from_this()](Addresses addresses) {
-    if (const auto self = weak.lock()) self->finished(std::move(addresses));
-  });
+  lost_at_ = clock_.steady() + kLookupLost;
+  try {
+    lookup_(host_, [weak = weak_from_this()](Addresses addresses) {
+      if (const auto self = weak.lock()) self->finished(std::move(addresses));
+    });
+  } catch (...) {
+    looking_ = false;
+    throw;
+  }
 }
 
 void DnsCache::finished(Addresses addresses) {
@@ -82,12 +90,13 @@ void DnsCache::finished(Addresses addresses) {
   const auto now = clock_.steady();
   const bool ok = !addresses.empty();
   if (ok) {
-    Addresses unique;
+    auto unique = addresses.begin();
     for (const auto& address : addresses) {
-      if (unique.size() < kAddressesMax && std::ranges::find(unique, address) == unique.end())
-        unique.push_back(address);
+      if (std::find(addresses.begin(), unique, address) == unique) *unique++ = address;
     }
-    addresses_ = std::move(unique);
+    addresses.erase(unique, addresses.end());
+    if (addresses.size() > kAddressesMax) addresses.resize(kAddressesMax);
+    addresses_ = std::move(addresses);
     fresh_until_ = now + ttl_;
   } else {
     failed_until_ = now + kFailureKept;

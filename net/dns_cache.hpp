@@ -47,6 +47,7 @@ class DnsCache : public std::enable_shared_from_this<DnsCache> {
   core::SteadyTime fresh_until_ = core::SteadyTime::min();
   core::SteadyTime failed_until_ = core::SteadyTime::min();
   bool looking_ = false;
+  core::SteadyTime lost_at_ = core::SteadyTime::min();
 };
 
 }  // namespace ganglion::net

@@ -46,7 +46,12 @@ bool ReadySet::add(int fd, Member& member) {
   if (!descriptor_) return false;
   members_.push_back(&member);
   member.place_ = members_.size() - 1;
-  if (!source_->add(fd, member, member.key_)) {
+  bool added = false;
+  try {
+    added = source_->add(fd, member, member.key_);
+  } catch (const std::bad_alloc&) {  // as where the system has no memory for it
+  }
+  if (!added) {
     members_.pop_back();
     return false;
   }

@@ -42,6 +42,7 @@ class UringSource final : public ReadySource {
   bool add(int fd, ReadySet::Member& member, std::uint64_t& key) override {
     if (free_.empty()) {
       slots_.emplace_back();
+      free_.reserve(slots_.capacity());  // so that remove() needs no memory
       free_.push_back(static_cast<std::uint32_t>(slots_.size() - 1));
     }
     const std::uint32_t place = free_.back();

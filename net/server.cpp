@@ -7,13 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
+#include <exception>
+#include <new>
 #include <thread>
 
 #include "core/assert.hpp"
@@ -33,6 +33,7 @@ namespace {
 
 constexpr int kBacklog = 4096;
 constexpr auto kAcceptBackOff = 100ms;
+constexpr int kAcceptedAtOnce = 16;  // then other handlers of the worker have their turn
 constexpr auto kCertificateCheckInterval = 5s;
 constexpr std::size_t kRejectingMax = 64;  // per worker; past it a connection over the cap is closed without a word
 
@@ -66,6 +67,7 @@ core::Result<void> open_acceptor(tcp::acceptor& acceptor, const tcp::endpoint& e
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor.set_option(ReusePort(true), error);
+  if (!error) acceptor.non_blocking(true, error);
   if (!error) acceptor.bind(endpoint, error);
   if (error) return std::unexpected(bind_error(endpoint, "bind", error));
   acceptor.listen(kBacklog, error);
@@ -76,26 +78,44 @@ core::Result<void> open_acceptor(tcp::acceptor& acceptor, const tcp::endpoint& e
 core::Result<void> open_all(const std::vector<std::shared_ptr<Worker>>& workers, tcp::endpoint& endpoint) {
   if (auto free = check_port_free(workers.front()->io, endpoint); !free) return free;
   for (const auto& worker : workers) {
-    auto acceptor = std::make_shared<tcp::acceptor>(worker->io);
-    if (auto opened = open_acceptor(*acceptor, endpoint); !opened) return opened;
-    endpoint.port(acceptor->local_endpoint().port());
-    worker->acceptors.push_back(std::move(acceptor));
+    auto listener = std::make_shared<Listener>(worker->io);
+    if (auto opened = open_acceptor(listener->acceptor, endpoint); !opened) return opened;
+    endpoint.port(listener->acceptor.local_endpoint().port());
+    worker->listeners.push_back(std::move(listener));
   }
   return {};
 }
 
+// A connection's place among all of them, until the connection itself gives it back.
+class Counted {
+ public:
+  explicit Counted(ServerShared& shared)
+      : shared_(&shared), before_(shared.connections.fetch_add(1, std::memory_order_relaxed)) {}
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  ~Counted() {
+    if (shared_ != nullptr) shared_->connections.fetch_sub(1, std::memory_order_relaxed);
+  }
+  std::size_t before() const { return before_; }
+  void hand_over() { shared_ = nullptr; }
+
+ private:
+  ServerShared* shared_;
+  std::size_t before_;
+};
+
 void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp::endpoint& peer) {
   ServerShared& shared = *worker->shared;
   auto admission = Connection::Admission::accepted;
+  std::optional<Counted> counted(shared);
   std::optional<AddressCount::Place> place;
-  if (shared.connections.fetch_add(1, std::memory_order_relaxed) >= shared.options.connections_max ||
-      socket.native_handle() >= descriptor_bounds().client) {
+  if (counted->before() >= shared.options.connections_max || socket.native_handle() >= descriptor_bounds().client) {
     admission = Connection::Admission::over_cap;
   } else if (place = shared.addresses.enter(peer.address(), shared.address_connections_max); !place) {
     admission = Connection::Admission::over_address_cap;
   }
   if (admission != Connection::Admission::accepted) {
-    shared.connections.fetch_sub(1, std::memory_order_relaxed);
+    counted.reset();
     // A TLS client could not read a plain refusal, and a handshake is what an overloaded server should not pay for.
     if (worker->rejecting >= kRejectingMax || shared.certificate.enabled()) {
       Connection::count_rejected(shared, admission);
@@ -104,49 +124,84 @@ void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp:
   }
   auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()), admission,
                                                  place ? std::move(*place) : AddressCount::Place{});
+  if (counted) counted->hand_over();
   asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
 }
 
-using Acceptor = std::shared_ptr<tcp::acceptor>;
-
-asio::awaitable<void> accept_loop(std::shared_ptr<Worker> worker, Acceptor acceptor) {
-  asio::steady_timer back_off(worker->io);
-  while (acceptor->is_open() && worker->accepting) {
+// Takes what waits in the backlog, as far as one turn goes. The error is of the listener, not of one connection.
+boost::system::error_code accept_some(const std::shared_ptr<Worker>& worker, tcp::acceptor& acceptor) {
+  boost::system::error_code error;
+  for (int i = 0; i < kAcceptedAtOnce; ++i) {
     tcp::endpoint peer;
-    auto [error, socket] = co_await acceptor->async_accept(peer, asio::as_tuple(asio::use_awaitable));
-    if (!error) {
-      admit(worker, std::move(socket), peer);
-      continue;
+    tcp::socket socket(worker->io);
+    acceptor.accept(socket, peer, error);
+    // Gone before it was accepted; or another process or worker that shares the socket was quicker.
+    if (error == asio::error::connection_aborted) continue;
+    if (error == asio::error::would_block) return {};
+    if (error) return error;
+    admit(worker, std::move(socket), peer);
+  }
+  return {};
+}
+
+// Waits of a listener begin in spite of missing memory: nothing on this thread can go on without it, and a listener
+// that stops accepting would let connections rot in its backlog. For the same reason they are no coroutine's, which
+// Asio drops where it has no memory for a wait; nor async_accept's, which it drops where it has none for the accepted
+// socket.
+template <class Begin>
+void begin_wait(const Begin& begin) {
+  for (;;) {
+    try {
+      begin();
+      return;
+    } catch (const std::bad_alloc&) {
+      std::this_thread::yield();
     }
-    if (error == asio::error::operation_aborted || !acceptor->is_open()) break;
-    // Another process or worker that shares the socket was quicker.
-    if (error == asio::error::connection_aborted || error == asio::error::would_block) continue;
-    // Out of descriptors or memory: the connection stays in the backlog, so an immediate retry would spin.
-    worker->shared->hooks.accept_failed(error.value());
-    core::log(core::LogLevel::warn, "accept_failed", {{"error", error.message()}});
-    back_off.expires_after(kAcceptBackOff);
-    (void)co_await back_off.async_wait(asio::as_tuple(asio::use_awaitable));
   }
 }
 
-// An exception (no memory for a connection's state) ends the loop's coroutine; a listener that stops accepting would
-// let connections rot in its backlog, so it begins again.
-void start_accepting(const std::shared_ptr<Worker>& worker, const Acceptor& acceptor) {
-  asio::co_spawn(worker->io, accept_loop(worker, acceptor), [worker, acceptor](std::exception_ptr failed) {
-    while (failed && acceptor->is_open() && worker->accepting) {
+void tell_failed(Worker& worker, int errno_value) noexcept {
+  try {
+    worker.shared->hooks.accept_failed(errno_value);
+  } catch (const std::exception&) {  // no memory to say so
+  }
+}
+
+void await_connections(const std::shared_ptr<Worker>& worker, const std::shared_ptr<Listener>& listener);
+
+// Out of descriptors or memory: connections stay in the backlog, so an immediate retry would spin.
+void back_off(const std::shared_ptr<Worker>& worker, const std::shared_ptr<Listener>& listener) {
+  begin_wait([&] {
+    listener->back_off.expires_after(kAcceptBackOff);
+    listener->back_off.async_wait(
+        [worker, listener](boost::system::error_code /*error*/) { await_connections(worker, listener); });
+  });
+}
+
+void await_connections(const std::shared_ptr<Worker>& worker, const std::shared_ptr<Listener>& listener) {
+  listener->waits = listener->acceptor.is_open() && worker->accepting;
+  if (!listener->waits) return;
+  begin_wait([&] {
+    listener->acceptor.async_wait(tcp::acceptor::wait_read, [worker, listener](boost::system::error_code error) {
+      const bool goes_on = worker->accepting && listener->acceptor.is_open();
       try {
-        worker->shared->hooks.accept_failed(ENOMEM);
-        start_accepting(worker, acceptor);
-        return;
-      } catch (const std::exception&) {
-        std::this_thread::yield();  // nothing on this thread can go on without memory
+        if (!error && goes_on) error = accept_some(worker, listener->acceptor);
+      } catch (const std::exception&) {  // this costs the connection that memory was wanted for
+        tell_failed(*worker, ENOMEM);
       }
-    }
+      if (goes_on && error && error != asio::error::operation_aborted) {
+        tell_failed(*worker, error.value());
+        return back_off(worker, listener);
+      }
+      await_connections(worker, listener);
+    });
   });
 }
 
 void start_accepting(const std::shared_ptr<Worker>& worker) {
-  for (const Acceptor& acceptor : worker->acceptors) start_accepting(worker, acceptor);
+  for (const auto& listener : worker->listeners) {
+    if (!listener->waits) await_connections(worker, listener);
+  }
 }
 
 // Every worker gets one of the sockets, or a copy where there are fewer; more than workers are shared out.
@@ -157,13 +212,13 @@ core::Result<std::uint16_t> use_inherited(const std::vector<std::shared_ptr<Work
     const auto& worker = workers[i % workers.size()];
     const int given = sockets[i % sockets.size()];
     const int fd = i < sockets.size() ? given : ::fcntl(given, F_DUPFD_CLOEXEC, 0);
-    auto acceptor = std::make_shared<tcp::acceptor>(worker->io);
+    auto listener = std::make_shared<Listener>(worker->io);
     boost::system::error_code error;
-    acceptor->assign(endpoint.protocol(), fd, error);
-    if (!error) acceptor->non_blocking(true, error);
-    if (!error) port = acceptor->local_endpoint(error).port();
+    listener->acceptor.assign(endpoint.protocol(), fd, error);
+    if (!error) listener->acceptor.non_blocking(true, error);
+    if (!error) port = listener->acceptor.local_endpoint(error).port();
     if (error) return std::unexpected(bind_error(endpoint, "use the inherited socket of", error));
-    worker->acceptors.push_back(std::move(acceptor));
+    worker->listeners.push_back(std::move(listener));
   }
   return port;
 }
@@ -256,7 +311,7 @@ core::Result<std::uint16_t> Server::listen(const std::vector<int>& inherited) {
 std::vector<int> Server::listeners() const {
   std::vector<int> out;
   for (const auto& worker : state_->workers) {
-    for (const auto& acceptor : worker->acceptors) out.push_back(acceptor->native_handle());
+    for (const auto& listener : worker->listeners) out.push_back(listener->acceptor.native_handle());
   }
   return out;
 }
@@ -267,7 +322,7 @@ void Server::pause() {
     asio::post(worker->io, [worker] {
       worker->accepting = false;
       boost::system::error_code ignored;
-      for (const auto& acceptor : worker->acceptors) acceptor->cancel(ignored);
+      for (const auto& listener : worker->listeners) listener->acceptor.cancel(ignored);
     });
   }
 }
@@ -310,12 +365,13 @@ void Server::adopt(int fd, std::string received) {
       ::close(fd);
       return;
     }
-    worker->shared->connections.fetch_add(1, std::memory_order_relaxed);
+    Counted counted(*worker->shared);
     // One that another process has taken is not refused any more.
     auto place = worker->shared->addresses.enter(peer.address(), worker->shared->address_connections_max);
     auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()),
                                                    Connection::Admission::adopted,
                                                    place ? std::move(*place) : AddressCount::Place{}, received);
+    counted.hand_over();
     asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
   });
 }
@@ -324,7 +380,10 @@ void Server::stop_accepting() {
   for (const auto& worker : state_->workers) {
     asio::post(worker->io, [worker] {
       boost::system::error_code ignored;
-      for (const auto& acceptor : worker->acceptors) acceptor->close(ignored);
+      for (const auto& listener : worker->listeners) {
+        listener->acceptor.close(ignored);
+        listener->back_off.cancel();
+      }
     });
   }
   if (state_->certificate_timer) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -43,6 +44,14 @@ struct ServerShared {
   HandOff hand_off;  // set before `giving`
 };
 
+// A listening socket of one worker.
+struct Listener {
+  explicit Listener(boost::asio::io_context& io) : acceptor(io), back_off(io) {}
+  boost::asio::ip::tcp::acceptor acceptor;
+  boost::asio::steady_timer back_off;
+  bool waits = false;  // for connections, or until it may accept again
+};
+
 // On its io_context's thread, but for `exchanges`.
 struct Worker {
   Worker(std::shared_ptr<ServerShared> s, boost::asio::io_context& context, Handler h)
@@ -55,7 +64,7 @@ struct Worker {
   std::shared_ptr<ServerShared> shared;
   boost::asio::io_context& io;
   Handler handler;
-  std::vector<std::shared_ptr<boost::asio::ip::tcp::acceptor>> acceptors;  // one, but for sockets that were inherited
+  std::vector<std::shared_ptr<Listener>> listeners;  // one, but for sockets that were inherited
   bool accepting = true;
   TimerWheel& wheel;
   BufferPool buffers;

@@ -31,7 +31,12 @@ Stream::Stream(Socket socket) : executor_(socket.get_executor()), set_(ReadySet:
   const int fd = socket.release(error);
   if (error) return;  // as a closed stream: every read and wait fails
   fd_ = fd;
-  registered_ = set_.add(fd_, *this);
+  try {
+    registered_ = set_.add(fd_, *this);
+  } catch (...) {
+    ::close(fd_);  // nobody else would: there is no destructor for what was not made
+    throw;
+  }
 }
 
 Stream::~Stream() {

@@ -1,7 +1,6 @@
 """The fault cases. Each takes a Run (seed, size, scratch directory) and returns a line of facts, or raises Broken.
 Sizes: `ci` on every change, `release` before a release (scripts/faults --release)."""
 
-import json
 import os
 import pathlib
 import re
@@ -99,6 +98,8 @@ def syscalls(run):
                 if call == "malloc" and sticky:
                     continue  # a process without any memory can only end; that is kill's case
                 places = {"ci": [1, 7], "release": [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 200]}[run.size]
+                if call == "malloc":
+                    places = range(1, {"ci": 21, "release": 401}[run.size])
                 for at in places:
                     runs += 1
                     struck += one_syscall(run, upstream, call, number, ledger_only, sticky, at, runs)
@@ -125,9 +126,15 @@ def one_syscall(run, upstream, call, number, ledger_only, sticky, at, index):
     gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, env=env, directory=directory)
     gateway.start()
     armed.touch()
-    load = Load(gateway.ports["proxy"], run.rng, clients=6, pause_s=0.01)
+    # Where nothing is accepted any more a client waits as long as it likes to.
+    load = Load(gateway.ports["proxy"], run.rng, clients=6, pause_s=0.01, timeout=5 if (call, sticky) == ("accept4", True) else lab.LONG_S)
     time.sleep(0.4)
     seen = load.stop()
+    if call == "malloc":  # costs one request or connection, and nobody waits for ever
+        late = [s for s in seen if "timed out" in s.error]
+        must(not late, f"{what}: {len(late)} clients had no answer")
+        must(all(ask(gateway.ports["proxy"], {"nonce": f"after{index}.{i}"}).whole for i in range(8)), f"{what}: not every listener goes on")
+        wait_until(lambda: gateway.metric("ganglion_connections", listener="proxy") == 0, f"{what}: a connection is counted for ever")
     code = gateway.process.poll()
     must(code is None, f"{what}: the gateway ended with {code}")
     unasked = [s for s in seen if s.status not in (0, 200, 502, 503, 504)]

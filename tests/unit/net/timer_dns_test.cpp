@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <new>
 
 #include "net/dns_cache.hpp"
 #include "net/timer_wheel.hpp"
@@ -163,6 +164,39 @@ TEST_F(DnsCacheTest, WaitersShareOneLookupAndKeepTheirLimits) {
   EXPECT_EQ(resolver_.calls, 1);
   cancel_.cancel(core::CancelReason::client_gone);
   EXPECT_EQ(ask(*cache).error().kind, core::ErrorKind::cancelled);
+}
+
+TEST_F(DnsCacheTest, ALookUpThatIsLostIsBegunAnew) {
+  auto cache = make();
+  resolver_.hold = true;
+  EXPECT_FALSE(ask(*cache, core::Deadline::after(20ms)));
+  resolver_.held = nullptr;  // nobody is going to answer
+  resolver_.hold = false;
+  resolver_.answer = {one_};
+  EXPECT_FALSE(ask(*cache, core::Deadline::after(20ms))) << "it may still come";
+  clock_.advance(16s);
+  EXPECT_EQ(ask(*cache).value(), DnsCache::Addresses{one_});
+  EXPECT_EQ(resolver_.calls, 2);
+}
+
+TEST_F(DnsCacheTest, ALookUpThatCannotBeginCostsOneRequest) {
+  int calls = 0;
+  auto cache =
+      std::make_shared<DnsCache>(io_.get_executor(), "up.test", 30s, hooks_, clock_,
+                                 [&](const std::string&, const std::function<void(DnsCache::Addresses)>& done) {
+                                   if (++calls == 1) throw std::bad_alloc();
+                                   done({one_});
+                                 });
+  bool threw = false;
+  run_coroutine(io_, [&]() -> awaitable<void> {
+    try {
+      co_await cache->resolve({}, cancel_);
+    } catch (const std::bad_alloc&) {
+      threw = true;
+    }
+  });
+  EXPECT_TRUE(threw);
+  EXPECT_EQ(ask(*cache).value(), DnsCache::Addresses{one_});
 }
 
 TEST_F(DnsCacheTest, LiteralsNeedNoLookup) {
