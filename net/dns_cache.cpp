@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <boost/asio/ip/tcp.hpp>
+#include <memory>
+#include <new>
 
 namespace ganglion::net {
 
@@ -14,8 +16,6 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr auto kFailureKept = 1s;
-// A look-up that has not come back is taken for lost (no memory for what it found): the next request begins another.
-constexpr auto kLookupLost = 15s;
 constexpr std::size_t kAddressesMax = 8;
 
 DnsCache::Lookup system_lookup(const asio::any_io_executor& executor) {
@@ -55,7 +55,7 @@ asio::awaitable<core::Result<DnsCache::Addresses>> DnsCache::resolve(core::Deadl
   if (addresses_.empty() && clock_.steady() < failed_until_) {
     co_return core::fail(ErrorKind::upstream_connect, "the upstream's name cannot be resolved");
   }
-  if (!looking_ || clock_.steady() >= lost_at_) refresh();
+  if (!looking_ || asked_.expired()) refresh();
   // Old addresses are good enough while the lookup runs: names move rarely, and a wrong one fails to connect.
   if (!addresses_.empty()) co_return addresses_;
   while (looking_) {
@@ -74,14 +74,16 @@ asio::awaitable<core::Result<DnsCache::Addresses>> DnsCache::resolve(core::Deadl
 
 void DnsCache::refresh() {
   looking_ = true;
-  lost_at_ = clock_.steady() + kLookupLost;
+  // Lives as long as the question. One that goes without an answer (Asio has no memory for what was found) is lost.
+  const auto question = std::make_shared<char>();
+  asked_ = question;
   try {
-    lookup_(host_, [weak = weak_from_this()](Addresses addresses) {
+    lookup_(host_, [question, weak = weak_from_this()](Addresses addresses) {
       if (const auto self = weak.lock()) self->finished(std::move(addresses));
     });
-  } catch (...) {
+  } catch (const std::bad_alloc&) {
     looking_ = false;
-    throw;
+    if (addresses_.empty()) throw;
   }
 }
 

@@ -47,7 +47,7 @@ class DnsCache : public std::enable_shared_from_this<DnsCache> {
   core::SteadyTime fresh_until_ = core::SteadyTime::min();
   core::SteadyTime failed_until_ = core::SteadyTime::min();
   bool looking_ = false;
-  core::SteadyTime lost_at_ = core::SteadyTime::min();
+  std::weak_ptr<char> asked_;  // the look-up, as long as somebody is going to answer it
 };
 
 }  // namespace ganglion::net

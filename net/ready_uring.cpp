@@ -41,8 +41,9 @@ class UringSource final : public ReadySource {
 
   bool add(int fd, ReadySet::Member& member, std::uint64_t& key) override {
     if (free_.empty()) {
+      // As much as there can be slots, so that remove() needs no memory.
+      if (free_.capacity() <= slots_.size()) free_.reserve(2 * slots_.size() + 16);
       slots_.emplace_back();
-      free_.reserve(slots_.capacity());  // so that remove() needs no memory
       free_.push_back(static_cast<std::uint32_t>(slots_.size() - 1));
     }
     const std::uint32_t place = free_.back();

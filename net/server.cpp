@@ -15,6 +15,7 @@
 #include <exception>
 #include <new>
 #include <thread>
+#include <utility>
 
 #include "core/assert.hpp"
 #include "core/log.hpp"
@@ -61,13 +62,19 @@ core::Result<void> check_port_free(asio::io_context& io, const tcp::endpoint& en
   return {};
 }
 
+// accept() says what there is: else it waits, for another connection in place of one that was aborted, too.
+void accept_at_once(tcp::acceptor& acceptor, boost::system::error_code& error) {
+  acceptor.non_blocking(true, error);
+  if (!error) acceptor.set_option(asio::socket_base::enable_connection_aborted(true), error);
+}
+
 core::Result<void> open_acceptor(tcp::acceptor& acceptor, const tcp::endpoint& endpoint) {
   using ReusePort = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
   boost::system::error_code error;
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor.set_option(ReusePort(true), error);
-  if (!error) acceptor.non_blocking(true, error);
+  if (!error) accept_at_once(acceptor, error);
   if (!error) acceptor.bind(endpoint, error);
   if (error) return std::unexpected(bind_error(endpoint, "bind", error));
   acceptor.listen(kBacklog, error);
@@ -102,6 +109,22 @@ class Counted {
  private:
   ServerShared* shared_;
   std::size_t before_;
+};
+
+// A socket of another process, which is closed unless somebody has it by then.
+class Given {
+ public:
+  explicit Given(int fd) : fd_(fd) {}
+  Given(Given&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Given& operator=(Given&&) = delete;
+  ~Given() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+  void release() { fd_ = -1; }
+
+ private:
+  int fd_;
 };
 
 void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp::endpoint& peer) {
@@ -141,7 +164,7 @@ boost::system::error_code accept_some(const std::shared_ptr<Worker>& worker, tcp
     if (error) return error;
     admit(worker, std::move(socket), peer);
   }
-  return {};
+  return error;
 }
 
 // Waits of a listener begin in spite of missing memory: nothing on this thread can go on without it, and a listener
@@ -215,7 +238,7 @@ core::Result<std::uint16_t> use_inherited(const std::vector<std::shared_ptr<Work
     auto listener = std::make_shared<Listener>(worker->io);
     boost::system::error_code error;
     listener->acceptor.assign(endpoint.protocol(), fd, error);
-    if (!error) listener->acceptor.non_blocking(true, error);
+    if (!error) accept_at_once(listener->acceptor, error);
     if (!error) port = listener->acceptor.local_endpoint(error).port();
     if (error) return std::unexpected(bind_error(endpoint, "use the inherited socket of", error));
     worker->listeners.push_back(std::move(listener));
@@ -350,30 +373,30 @@ void Server::give(HandOff to) {
 
 void Server::adopt(int fd, std::string received) {
   const auto& worker = state_->workers[state_->next_adopting++ % state_->workers.size()];
-  asio::post(worker->io, [worker, fd, received = std::move(received)] {
-    tcp::endpoint peer;
-    auto size = static_cast<socklen_t>(peer.capacity());
-    if (::getpeername(fd, peer.data(), &size) != 0) {  // it has gone meanwhile
-      ::close(fd);
-      return;
-    }
-    peer.resize(size);
-    tcp::socket socket(worker->io);
-    boost::system::error_code error;
-    socket.assign(peer.protocol(), fd, error);
-    if (error) {
-      ::close(fd);
-      return;
-    }
-    Counted counted(*worker->shared);
-    // One that another process has taken is not refused any more.
-    auto place = worker->shared->addresses.enter(peer.address(), worker->shared->address_connections_max);
-    auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()),
-                                                   Connection::Admission::adopted,
-                                                   place ? std::move(*place) : AddressCount::Place{}, received);
-    counted.hand_over();
-    asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
-  });
+  Given given(fd);
+  try {
+    asio::post(worker->io, [worker, given = std::move(given), received = std::move(received)]() mutable {
+      tcp::endpoint peer;
+      auto size = static_cast<socklen_t>(peer.capacity());
+      if (::getpeername(given.get(), peer.data(), &size) != 0) return;  // it has gone meanwhile
+      peer.resize(size);
+      tcp::socket socket(worker->io);
+      boost::system::error_code error;
+      socket.assign(peer.protocol(), given.get(), error);
+      if (error) return;
+      given.release();
+      Counted counted(*worker->shared);
+      // One that another process has taken is not refused any more.
+      auto place = worker->shared->addresses.enter(peer.address(), worker->shared->address_connections_max);
+      auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()),
+                                                     Connection::Admission::adopted,
+                                                     place ? std::move(*place) : AddressCount::Place{}, received);
+      counted.hand_over();
+      asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
+    });
+  } catch (const std::bad_alloc&) {
+    tell_failed(*worker, ENOMEM);
+  }
 }
 
 void Server::stop_accepting() {

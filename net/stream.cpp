@@ -107,9 +107,9 @@ void Stream::begin_wait(Direction& direction, Waiter waiter) {
 }
 
 void Stream::end_wait(Direction& direction, bool ready) {
-  if (!direction.waiter) return;
-  asio::post(executor_, [waiter = std::move(*direction.waiter), ready]() mutable { std::move(waiter)(ready); });
-  direction.waiter.reset();
+  auto waiting = std::exchange(direction.waiter, std::nullopt);  // gone also where there is no memory to post it
+  if (!waiting) return;
+  asio::post(executor_, [waiter = std::move(*waiting), ready]() mutable { std::move(waiter)(ready); });
 }
 
 void Stream::start_tls(SslPtr ssl) {

@@ -1,6 +1,7 @@
 """The fault cases. Each takes a Run (seed, size, scratch directory) and returns a line of facts, or raises Broken.
 Sizes: `ci` on every change, `release` before a release (scripts/faults --release)."""
 
+import http.client
 import os
 import pathlib
 import re
@@ -84,7 +85,7 @@ def power(run):
 
 # call, errno, only files below the ledger. "unmapped pwrite": the ledger's buffer cannot be mapped, so appends are calls.
 SYSCALLS = [("pwrite", 5, True), ("pwrite", 28, True), ("unmapped pwrite", 5, True), ("unmapped pwrite", 28, True), ("fdatasync", 5, True), ("fsync", 5, True), ("open", 24, True),
-            ("posix_fallocate", 28, True), ("rename", 5, True), ("accept4", 24, False), ("getaddrinfo", 0, False),
+            ("posix_fallocate", 28, True), ("rename", 5, True), ("accept4", 24, False), ("accept4", 103, False), ("getaddrinfo", 0, False),
             ("writev", 32, False), ("malloc", 12, False)]
 
 
@@ -109,6 +110,25 @@ def syscalls(run):
     return f"{runs} runs, {struck} faults struck"
 
 
+CONNECTIONS = 16
+
+
+def statuses_at_once(port, connections):
+    """Of one request on each of so many connections, which are all open at a time."""
+    open_ones = [http.client.HTTPConnection("127.0.0.1", port, timeout=lab.LONG_S) for _ in range(connections)]
+    try:
+        statuses = set()
+        for each in open_ones:
+            each.request("GET", "/v1/models")
+            answer = each.getresponse()
+            answer.read()
+            statuses.add(answer.status)
+        return statuses
+    finally:
+        for each in open_ones:
+            each.close()
+
+
 def one_syscall(run, upstream, call, number, ledger_only, sticky, at, index):
     what = f"{call} number {at}, errno {number}, {'sticky' if sticky else 'once'}"
     directory = pathlib.Path(run.directory) / f"run{index}"
@@ -123,7 +143,7 @@ def one_syscall(run, upstream, call, number, ledger_only, sticky, at, index):
     if ledger_only:
         env["FAIL_PATH"] = str(directory / "ledger")
     plain = dict(os.environ)
-    gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, env=env, directory=directory)
+    gateway = Gateway("providers:\n" + provider(upstream) + NO_CACHE, env=env, directory=directory, server=f"max_connections: {CONNECTIONS}")
     gateway.start()
     armed.touch()
     # Where nothing is accepted any more a client waits as long as it likes to.
@@ -134,7 +154,8 @@ def one_syscall(run, upstream, call, number, ledger_only, sticky, at, index):
         late = [s for s in seen if "timed out" in s.error]
         must(not late, f"{what}: {len(late)} clients had no answer")
         must(all(ask(gateway.ports["proxy"], {"nonce": f"after{index}.{i}"}).whole for i in range(8)), f"{what}: not every listener goes on")
-        wait_until(lambda: gateway.metric("ganglion_connections", listener="proxy") == 0, f"{what}: a connection is counted for ever")
+        wait_until(lambda: gateway.metric("ganglion_connections", listener="proxy") == 0, f"{what}: a connection stays open")
+        must(statuses_at_once(gateway.ports["proxy"], CONNECTIONS) == {200}, f"{what}: a connection that is gone is counted still")
     code = gateway.process.poll()
     must(code is None, f"{what}: the gateway ended with {code}")
     unasked = [s for s in seen if s.status not in (0, 200, 502, 503, 504)]
