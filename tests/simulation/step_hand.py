@@ -76,7 +76,7 @@ class Step:
 
     def gate(self, before, total):
         """Where all blocks take part in all products it only says when to ask, and half of the steps here do without."""
-        least = total if not self.all_take_part else (before + (total - before) * 6 // 8) * self.hints
+        least = total if not self.all_take_part else (before + (total - before) * 4 // 8) * self.hints
         while self.counter < least and self.without != "gate":
             yield
 
