@@ -35,11 +35,12 @@ core::SteadyTime now() {
 }  // namespace
 
 Connection::Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, std::string peer, Admission admission,
-                       AddressCount::Place place, std::string_view received)
+                       Counted counted, AddressCount::Place place, std::string_view received)
     : worker_(std::move(worker)),
       stream_(std::move(socket)),
       peer_(std::move(peer)),
       admission_(admission),
+      counted_(std::move(counted)),
       address_place_(std::move(place)),
       place_(worker_->open.size()),
       io_timer_(worker_->wheel,
@@ -82,7 +83,6 @@ Connection::~Connection() {
     --worker_->rejecting;
     return;
   }
-  worker_->shared->connections.fetch_sub(1, std::memory_order_relaxed);
   worker_->shared->hooks.connection_closed();
 }
 

@@ -22,7 +22,7 @@ class Connection final : private Stream::PeerListener {
 
   // `received`: what another process has read of the connection and not used; of an adopted one.
   Connection(std::shared_ptr<Worker> worker, Stream::Socket socket, std::string peer, Admission admission,
-             AddressCount::Place place = {}, std::string_view received = {});
+             Counted counted, AddressCount::Place place = {}, std::string_view received = {});
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   ~Connection();
@@ -90,6 +90,7 @@ class Connection final : private Stream::PeerListener {
   Stream stream_;
   const std::string peer_;
   const Admission admission_;
+  const Counted counted_;
   const AddressCount::Place address_place_;
   std::size_t place_ = 0;  // in worker_->open
   Exchange exchange_{*this};

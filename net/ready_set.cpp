@@ -4,10 +4,10 @@
 
 #include <exception>
 #include <new>
-#include <thread>
 
 #include "core/log.hpp"
 #include "net/ready_source.hpp"
+#include "net/retry_for_memory.hpp"
 
 namespace ganglion::net {
 
@@ -72,20 +72,14 @@ void ReadySet::remove(int fd, Member& member) {
 }
 
 void ReadySet::wait() {
-  // Without this wait every connection of the thread would stand still: where there is no memory for it there is soon.
-  for (;;) {
-    try {
-      descriptor_->async_wait(asio::posix::stream_descriptor::wait_read, [this](boost::system::error_code error) {
-        waiting_ = false;
-        if (!error) dispatch();
-        if (descriptor_ && !members_.empty() && !waiting_) wait();
-      });
-      waiting_ = true;
-      return;
-    } catch (const std::bad_alloc&) {
-      std::this_thread::yield();
-    }
-  }
+  retry_for_memory([this] {  // without this wait every connection of the thread would stand still
+    descriptor_->async_wait(asio::posix::stream_descriptor::wait_read, [this](boost::system::error_code error) {
+      waiting_ = false;
+      if (!error) dispatch();
+      if (descriptor_ && !members_.empty() && !waiting_) wait();
+    });
+    waiting_ = true;
+  });
 }
 
 void ReadySet::dispatch() {

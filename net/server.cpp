@@ -14,13 +14,13 @@
 #include <cerrno>
 #include <exception>
 #include <new>
-#include <thread>
 #include <utility>
 
 #include "core/assert.hpp"
 #include "core/log.hpp"
 #include "net/connection.hpp"
 #include "net/descriptors.hpp"
+#include "net/retry_for_memory.hpp"
 #include "net/server_worker.hpp"
 
 namespace ganglion::net {
@@ -93,24 +93,6 @@ core::Result<void> open_all(const std::vector<std::shared_ptr<Worker>>& workers,
   return {};
 }
 
-// A connection's place among all of them, until the connection itself gives it back.
-class Counted {
- public:
-  explicit Counted(ServerShared& shared)
-      : shared_(&shared), before_(shared.connections.fetch_add(1, std::memory_order_relaxed)) {}
-  Counted(const Counted&) = delete;
-  Counted& operator=(const Counted&) = delete;
-  ~Counted() {
-    if (shared_ != nullptr) shared_->connections.fetch_sub(1, std::memory_order_relaxed);
-  }
-  std::size_t before() const { return before_; }
-  void hand_over() { shared_ = nullptr; }
-
- private:
-  ServerShared* shared_;
-  std::size_t before_;
-};
-
 // A socket of another process, which is closed unless somebody has it by then.
 class Given {
  public:
@@ -130,15 +112,15 @@ class Given {
 void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp::endpoint& peer) {
   ServerShared& shared = *worker->shared;
   auto admission = Connection::Admission::accepted;
-  std::optional<Counted> counted(shared);
+  Counted counted(shared);
   std::optional<AddressCount::Place> place;
-  if (counted->before() >= shared.options.connections_max || socket.native_handle() >= descriptor_bounds().client) {
+  if (counted.before() >= shared.options.connections_max || socket.native_handle() >= descriptor_bounds().client) {
     admission = Connection::Admission::over_cap;
   } else if (place = shared.addresses.enter(peer.address(), shared.address_connections_max); !place) {
     admission = Connection::Admission::over_address_cap;
   }
   if (admission != Connection::Admission::accepted) {
-    counted.reset();
+    counted.give_back();
     // A TLS client could not read a plain refusal, and a handshake is what an overloaded server should not pay for.
     if (worker->rejecting >= kRejectingMax || shared.certificate.enabled()) {
       Connection::count_rejected(shared, admission);
@@ -146,8 +128,7 @@ void admit(const std::shared_ptr<Worker>& worker, tcp::socket socket, const tcp:
     }
   }
   auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()), admission,
-                                                 place ? std::move(*place) : AddressCount::Place{});
-  if (counted) counted->hand_over();
+                                                 std::move(counted), place ? std::move(*place) : AddressCount::Place{});
   asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
 }
 
@@ -167,22 +148,6 @@ boost::system::error_code accept_some(const std::shared_ptr<Worker>& worker, tcp
   return error;
 }
 
-// Waits of a listener begin in spite of missing memory: nothing on this thread can go on without it, and a listener
-// that stops accepting would let connections rot in its backlog. For the same reason they are no coroutine's, which
-// Asio drops where it has no memory for a wait; nor async_accept's, which it drops where it has none for the accepted
-// socket.
-template <class Begin>
-void begin_wait(const Begin& begin) {
-  for (;;) {
-    try {
-      begin();
-      return;
-    } catch (const std::bad_alloc&) {
-      std::this_thread::yield();
-    }
-  }
-}
-
 void tell_failed(Worker& worker, int errno_value) noexcept {
   try {
     worker.shared->hooks.accept_failed(errno_value);
@@ -194,17 +159,19 @@ void await_connections(const std::shared_ptr<Worker>& worker, const std::shared_
 
 // Out of descriptors or memory: connections stay in the backlog, so an immediate retry would spin.
 void back_off(const std::shared_ptr<Worker>& worker, const std::shared_ptr<Listener>& listener) {
-  begin_wait([&] {
+  retry_for_memory([&] {
     listener->back_off.expires_after(kAcceptBackOff);
     listener->back_off.async_wait(
         [worker, listener](boost::system::error_code /*error*/) { await_connections(worker, listener); });
   });
 }
 
+// No coroutine, which Asio drops where it has no memory for a wait, nor async_accept, which it drops where it has none
+// for the accepted socket: a listener that stops accepting would let connections rot in its backlog.
 void await_connections(const std::shared_ptr<Worker>& worker, const std::shared_ptr<Listener>& listener) {
   listener->waits = listener->acceptor.is_open() && worker->accepting;
   if (!listener->waits) return;
-  begin_wait([&] {
+  retry_for_memory([&] {
     listener->acceptor.async_wait(tcp::acceptor::wait_read, [worker, listener](boost::system::error_code error) {
       const bool goes_on = worker->accepting && listener->acceptor.is_open();
       try {
@@ -389,9 +356,8 @@ void Server::adopt(int fd, std::string received) {
       // One that another process has taken is not refused any more.
       auto place = worker->shared->addresses.enter(peer.address(), worker->shared->address_connections_max);
       auto connection = std::make_unique<Connection>(worker, std::move(socket), address_text(peer.address()),
-                                                     Connection::Admission::adopted,
+                                                     Connection::Admission::adopted, std::move(counted),
                                                      place ? std::move(*place) : AddressCount::Place{}, received);
-      counted.hand_over();
       asio::co_spawn(worker->io, Connection::run(std::move(connection)), asio::detached);
     });
   } catch (const std::bad_alloc&) {

@@ -7,6 +7,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/limits.hpp"
@@ -42,6 +43,25 @@ struct ServerShared {
   std::atomic<bool> draining{false};
   std::atomic<Hold> hold{Hold::none};
   HandOff hand_off;  // set before `giving`
+};
+
+// A connection's place among all of them.
+class Counted {
+ public:
+  explicit Counted(ServerShared& shared)
+      : shared_(&shared), before_(shared.connections.fetch_add(1, std::memory_order_relaxed)) {}
+  Counted(Counted&& other) noexcept : shared_(std::exchange(other.shared_, nullptr)), before_(other.before_) {}
+  Counted& operator=(Counted&&) = delete;
+  ~Counted() { give_back(); }
+  std::size_t before() const { return before_; }  // how many there were
+  void give_back() {
+    if (shared_ != nullptr) shared_->connections.fetch_sub(1, std::memory_order_relaxed);
+    shared_ = nullptr;
+  }
+
+ private:
+  ServerShared* shared_;
+  std::size_t before_;
 };
 
 // A listening socket of one worker.

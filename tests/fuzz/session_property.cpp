@@ -73,7 +73,6 @@ Heard serve(std::string_view bytes, std::size_t step) {
   asio::io_context io(1);
   net::ServerHooks hooks;
   auto shared = std::make_shared<net::ServerShared>(net::ServerOptions{}, hooks);
-  shared->connections = 1;
   const auto handler = [&heard](net::Exchange& exchange) -> asio::awaitable<void> {
     const net::RequestHead& head = exchange.head();
     GW_ASSERT(!(head.content_length && head.chunked));
@@ -90,8 +89,8 @@ Heard serve(std::string_view bytes, std::size_t step) {
   tcp::socket socket(io);
   socket.assign(tcp::v4(), ends[0]);
   asio::co_spawn(io,
-                 net::Connection::run(std::make_unique<net::Connection>(worker, std::move(socket), "peer",
-                                                                        net::Connection::Admission::accepted)),
+                 net::Connection::run(std::make_unique<net::Connection>(
+                     worker, std::move(socket), "peer", net::Connection::Admission::accepted, net::Counted(*shared))),
                  asio::detached);
   std::string answers;
   const auto take = [&] {
