@@ -76,11 +76,12 @@ class Upgraded(Gateway):
 
 
 def alive(pid):
+    """Until its last thread is gone: a killed process whose first thread is a zombie still holds its ledger."""
+    threads = pathlib.Path(f"/proc/{pid}/task")
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+        return any(stat.read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z" for stat in threads.glob("*/stat"))
+    except OSError:  # a thread has gone meanwhile
+        return threads.exists()
 
 
 def children(pid):
