@@ -160,7 +160,8 @@ inline bool idle(const LocalModel& model, std::chrono::milliseconds limit = std:
   const auto end = std::chrono::steady_clock::now() + limit;
   while (std::chrono::steady_clock::now() < end) {
     const local::EngineStats s = model.stats();
-    if (s.running_now[0] + s.running_now[1] == 0 && s.queued_now[0] + s.queued_now[1] == 0 && s.kv_pages_used_now == 0)
+    if (s.running_now[0] + s.running_now[1] == 0 && s.queued_now[0] + s.queued_now[1] == 0 &&
+        s.kv_pages_used_now == 0 && s.finished == s.accepted)
       return true;
     std::this_thread::sleep_for(std::chrono::milliseconds{1});
   }
