@@ -75,7 +75,10 @@ TEST_P(CudaGoldens, ChunksAndNeighboursDoNotMatter) {
   for (std::size_t chunk : {1u, 7u, 8u, 33u}) {
     auto s = harness.sequence(101);
     std::vector<float> got;
-    for (std::size_t at = 0; at < prompt.size(); at += chunk) {
+    // One by one from the last page but one on: racecheck takes minutes for a hundred steps.
+    const std::size_t before = chunk == 1 ? 75 : 0;
+    if (before != 0) harness.append(s, std::span(prompt).first(before));
+    for (std::size_t at = before; at < prompt.size(); at += chunk) {
       got = harness.append(s, std::span(prompt).subspan(at, std::min(chunk, prompt.size() - at)));
     }
     EXPECT_LT(relative_l2(got, want), 3e-2) << "chunks of " << chunk;  // other kernels, other roundings
