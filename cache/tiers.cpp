@@ -13,6 +13,9 @@
 
 #include "cache/tiers_state.hpp"
 #include "core/log.hpp"
+#include "core/run_loop.hpp"
+#include "net/keep_running.hpp"
+#include "net/retry_for_memory.hpp"
 
 namespace ganglion::cache {
 namespace {
@@ -94,7 +97,7 @@ void Tiers::Impl::enqueue(Item item) {
       queue.push_back(std::move(item));
       if (writers == kWritersMax) return;
       ++writers;
-      asio::co_spawn(*io, write_all(), asio::detached);
+      keep("cache writer", &Impl::write_all);
       return;
     }
   }
@@ -126,11 +129,19 @@ void Tiers::Impl::start_thread() {
       woken = true;
       watch_timer->cancel();
     });
-    asio::co_spawn(*io, watch(), asio::detached);
-    asio::co_spawn(*io, keep_leases(), asio::detached);
+    keep("cache purges", &Impl::watch);
+    keep("cache leases", &Impl::keep_leases);
   }
-  if (disk) asio::co_spawn(*io, take_disk(), asio::detached);
-  thread = std::thread([this] { io->run(); });
+  if (disk) keep("cache disk", &Impl::take_disk);
+  thread = std::thread([this] { core::run_loop(*io); });
+}
+
+void Tiers::Impl::keep(const char* name, asio::awaitable<void> (Impl::*coroutine)()) {
+  net::retry_for_memory([&] {  // a writer that is counted has to come
+    net::keep_running(io->get_executor(), {.name = name,
+                                           .wanted = [this] { return !stopped; },
+                                           .begin = [this, coroutine] { return (this->*coroutine)(); }});
+  });
 }
 
 // Until it is here; then what lies there is found again.
@@ -158,26 +169,32 @@ void Tiers::Impl::scan_on() {
             {{"entries", found.entries_now}, {"bytes", found.bytes_now}, {"directory", options.disk.directory}});
 }
 
+Tiers::Impl::Taken::~Taken() {
+  {
+    const std::lock_guard guard{tiers.lease_lock};
+    tiers.leases.erase(item.token);
+  }
+  const std::lock_guard guard{tiers.lock};
+  tiers.queue_bytes -= item.bytes();
+}
+
 asio::awaitable<void> Tiers::Impl::write_all() {
   for (;;) {
-    Item item;
+    std::optional<Taken> taken;
     {
       const std::lock_guard guard{lock};
       if (queue.empty()) {
         if (--writers == 0) drained.notify_all();
         co_return;
       }
-      item = std::move(queue.front());
+      taken.emplace(*this, std::move(queue.front()));
       queue.pop_front();
     }
-    const std::size_t bytes = item.bytes();
-    co_await write(item);
-    const std::lock_guard guard{lock};
-    queue_bytes -= bytes;
+    co_await write(taken->item);
   }
 }
 
-asio::awaitable<void> Tiers::Impl::write(Item& item) {
+asio::awaitable<void> Tiers::Impl::write(const Item& item) {
   const auto left =
       std::chrono::duration_cast<milliseconds>(item.entry->stored + item.entry->lifetime() - clock.steady());
   const bool useless = left.count() <= 0 || purges.purged(*item.entry) || !encodable(*item.entry);
@@ -186,12 +203,7 @@ asio::awaitable<void> Tiers::Impl::write(Item& item) {
   bool put_there = false;
   if (!useless && store) put_there = co_await put(item, bytes, left);
   if (useless && store) count(Tier::redis, StoreResult::refused);
-  if (!item.token.empty() && !put_there) {
-    release(item.key, item.token);
-  } else if (!item.token.empty()) {
-    const std::lock_guard guard{lease_lock};
-    leases.erase(item.token);
-  }
+  if (!item.token.empty() && !put_there) release(item.key, item.token);
   if (!disk || !item.to_disk) co_return;
   // A purge may have come while the store was waited for.
   if (useless || purges.purged(*item.entry) || bytes.size() > options.disk.entry_bytes_max || !disk->here()) {
@@ -279,7 +291,14 @@ asio::awaitable<void> Tiers::Impl::drop_lease(StoreKey key, std::string token) {
 // False: one of them could not be told.
 asio::awaitable<bool> Tiers::Impl::tell_pending() {
   if (telling) co_return false;
-  telling = true;
+  struct Telling {
+    explicit Telling(bool& f) : flag(f) { flag = true; }
+    Telling(const Telling&) = delete;
+    Telling& operator=(const Telling&) = delete;
+    ~Telling() { flag = false; }
+    bool& flag;
+  };
+  const Telling now(telling);
   bool all = true;
   for (const Purge& purge : purges.without_generation()) {
     const auto generation = co_await store->purge(to_text(purge.scope));
@@ -287,7 +306,6 @@ asio::awaitable<bool> Tiers::Impl::tell_pending() {
     if (!all) break;
     purges.set_generation(purge.sequence, *generation);
   }
-  telling = false;
   co_return all;
 }
 
@@ -363,7 +381,7 @@ bool Tiers::settled() const {
 void Tiers::stop() {
   {
     const std::lock_guard guard{impl_->lock};
-    if (std::exchange(impl_->stopped, true)) return;
+    if (impl_->stopped.exchange(true)) return;
   }
   impl_->io->stop();
   if (impl_->thread.joinable()) impl_->thread.join();
@@ -399,7 +417,7 @@ void Tiers::take_disk_back() {
   const std::lock_guard guard{impl_->lock};
   if (impl_->stopped) return;
   asio::post(*impl_->io, [impl = impl_.get()] {
-    if (!std::exchange(impl->disk_wanted, true)) asio::co_spawn(*impl->io, impl->take_disk(), asio::detached);
+    if (!std::exchange(impl->disk_wanted, true)) impl->keep("cache disk", &Impl::take_disk);
   });
 }
 

@@ -33,6 +33,16 @@ struct Tiers::Impl {
     std::size_t bytes() const { return entry->bytes() + 256; }
   };
 
+  // What a writer took off the queue, until it is done with it or is no more; then its lease runs out by itself.
+  struct Taken {
+    Taken(Impl& t, Item i) : tiers(t), item(std::move(i)) {}
+    Taken(const Taken&) = delete;
+    Taken& operator=(const Taken&) = delete;
+    ~Taken();
+    Impl& tiers;
+    const Item item;
+  };
+
   // Any thread.
   void enqueue(Item item);
   void release(const StoreKey& key, const std::string& token);
@@ -44,10 +54,12 @@ struct Tiers::Impl {
 
   // On io.
   void start_thread();
+  // Until stop(), whatever becomes of it in between.
+  void keep(const char* name, boost::asio::awaitable<void> (Impl::*coroutine)());
   boost::asio::awaitable<void> take_disk();
   void scan_on();
   boost::asio::awaitable<void> write_all();
-  boost::asio::awaitable<void> write(Item& item);
+  boost::asio::awaitable<void> write(const Item& item);
   boost::asio::awaitable<bool> put(const Item& item, std::string_view bytes, std::chrono::milliseconds left);
   boost::asio::awaitable<void> watch();
   boost::asio::awaitable<void> keep_leases();
@@ -82,7 +94,7 @@ struct Tiers::Impl {
   std::deque<Item> queue;
   std::size_t queue_bytes = 0;  // being written included
   unsigned writers = 0;
-  bool stopped = false;
+  std::atomic<bool> stopped{false};  // set under the lock
 
   std::mutex lease_lock;
   std::map<std::string, StoreKey> leases;  // by token: those to renew

@@ -3,8 +3,6 @@
 #include "gateway/alert_sender.hpp"
 
 #include <algorithm>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -13,6 +11,7 @@
 #include "core/digest.hpp"
 #include "core/log.hpp"
 #include "gateway/budget_watch.hpp"
+#include "net/keep_running.hpp"
 #include "net/url.hpp"
 
 namespace ganglion::gateway {
@@ -79,8 +78,10 @@ void AlertSender::take(const metering::BudgetAlert& alert) {
 
 void AlertSender::run() {
   if (running_ || queue_.empty()) return;
+  const net::Kept kept{
+      .name = "budget alerts", .wanted = [alive = alive_] { return *alive; }, .begin = [this] { return pump(); }};
   running_ = true;
-  boost::asio::co_spawn(io_, pump(), boost::asio::detached);
+  net::keep_running(io_.get_executor(), kept);
 }
 
 boost::asio::awaitable<void> AlertSender::pump() {

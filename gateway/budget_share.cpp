@@ -10,14 +10,13 @@
 #include "gateway/budget_share.hpp"
 
 #include <algorithm>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include "core/digest.hpp"
 #include "core/log.hpp"
+#include "net/keep_running.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -172,7 +171,9 @@ BudgetShare::BudgetShare(boost::asio::io_context& io, net::RedisClient& redis, m
       gateways_(options.gateways) {
   redis_.start();
   budgets_.share(metering::Sharing::leased, options_.gateways);
-  boost::asio::co_spawn(io_, run(), boost::asio::detached);
+  net::keep_running(
+      io_.get_executor(),
+      {.name = "budget share", .wanted = [alive = alive_] { return *alive; }, .begin = [this] { return run(); }});
 }
 
 BudgetShare::~BudgetShare() {

@@ -9,8 +9,6 @@
 #include "gateway/key_share.hpp"
 
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -20,6 +18,7 @@
 
 #include "core/digest.hpp"
 #include "core/log.hpp"
+#include "net/keep_running.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -180,7 +179,9 @@ KeyShare::KeyShare(asio::io_context& io, net::RedisClient& redis, const KeyShare
       untold_(registry.shared().counter(Family::idempotency_untold_total)),
       timer_(io) {
   redis_.start();
-  asio::co_spawn(io_, run(), asio::detached);
+  net::keep_running(
+      io_.get_executor(),
+      {.name = "key share", .wanted = [alive = alive_] { return *alive; }, .begin = [this] { return run(); }});
 }
 
 KeyShare::~KeyShare() {

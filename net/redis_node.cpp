@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <random>
+
+#include "net/keep_running.hpp"
 
 namespace ganglion::net::redis {
 
@@ -42,8 +42,19 @@ Node::Node(std::shared_ptr<Context> context, NodeOwner& owner, std::vector<Addre
 
 void Node::start() {
   if (started_ || stopped_) return;
+  const Kept kept{.name = "redis node " + address().str(),
+                  .wanted =
+                      [weak = weak_from_this()] {
+                        const auto self = weak.lock();
+                        return self && !self->stopped_;
+                      },
+                  .begin =
+                      [weak = weak_from_this()] {
+                        auto self = weak.lock();
+                        return self->run(self);
+                      }};
   started_ = true;
-  asio::co_spawn(context_->executor, [self = shared_from_this()] { return self->run(); }, asio::detached);
+  keep_running(context_->executor, kept);
 }
 
 void Node::stop() {
@@ -130,10 +141,13 @@ void Node::set_state(RedisState state, const Fault& fault) {
   if (!stopped_) release_waiting();
 }
 
-asio::awaitable<void> Node::run() {
-  const auto self = shared_from_this();
-  if (context_->hooks != nullptr) {
+asio::awaitable<void> Node::run(std::shared_ptr<Node> self) {
+  if (context_->hooks != nullptr && !std::exchange(counted_, true)) {
     context_->hooks->node_state(address().str(), {}, RedisState::connecting, RedisDown::none, "");
+  }
+  if (connection_) {  // of a run that did not come to its end
+    connection_->leave();
+    connection_->drop({.why = RedisDown::closed, .detail = "nobody looked after it"});
   }
   while (!stopped_) {
     const Opened opened = co_await establish();

@@ -51,7 +51,7 @@ class Node final : public std::enable_shared_from_this<Node>, private Connection
   void answered(CommandPtr command, RedisReply reply) override;
   void dropped(const Fault& fault) override;
 
-  boost::asio::awaitable<void> run();
+  boost::asio::awaitable<void> run(std::shared_ptr<Node> self);
   boost::asio::awaitable<Opened> establish();
   boost::asio::awaitable<Opened> introduce();
   boost::asio::awaitable<void> stay();
@@ -68,6 +68,7 @@ class Node final : public std::enable_shared_from_this<Node>, private Connection
   RedisDown why_ = RedisDown::none;
   Fault fault_;  // of the connection that was lost last
   bool started_ = false;
+  bool counted_ = false;  // by the hooks
   bool stopped_ = false;
   unsigned failures_ = 0;  // since it was up
   std::shared_ptr<Connection> connection_;

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
+
+#include "net/keep_running.hpp"
 
 namespace ganglion::net::redis {
 
@@ -30,7 +30,8 @@ struct PubSub::Core final : std::enable_shared_from_this<Core>, Connection::Owne
   void answered(CommandPtr /*command*/, RedisReply /*reply*/) override {}
   void dropped(const Fault& /*fault*/) override { timer.cancel(); }
 
-  asio::awaitable<void> run();
+  asio::awaitable<void> run(std::shared_ptr<Core> self);
+  void let_go();
   asio::awaitable<void> serve(const Address& address);
   void pushed(const RedisReply& reply);
   std::vector<std::shared_ptr<Subscription>> alive();
@@ -122,16 +123,19 @@ asio::awaitable<void> PubSub::Core::serve(const Address& address) {
   }
 }
 
-asio::awaitable<void> PubSub::Core::run() {
-  const auto self = shared_from_this();
+void PubSub::Core::let_go() {
+  subscribed = false;
+  if (!connection) return;
+  connection->leave();
+  connection->drop({.why = RedisDown::closed, .detail = "not subscribed any more"});
+}
+
+asio::awaitable<void> PubSub::Core::run(std::shared_ptr<Core> self) {
+  let_go();  // of what a run has left that did not come to its end
   for (std::size_t turn = 0; !stopped; ++turn) {
     const auto all = addresses();
     co_await serve(all[turn % all.size()]);
-    subscribed = false;
-    if (connection) {
-      connection->leave();
-      connection->drop({.why = RedisDown::closed, .detail = "not subscribed any more"});
-    }
+    let_go();
     if (stopped) break;
     timer.expires_after(context->options.retry_max / 2);
     (void)co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
@@ -149,8 +153,11 @@ void PubSub::add(std::shared_ptr<Subscription> entry) {
   core_->entries.push_back(entry);
   if (core_->subscribed) core_->sync();
   if (core_->running) return;
+  const Kept kept{.name = "redis subscriptions",
+                  .wanted = [core = core_] { return !core->stopped; },
+                  .begin = [core = core_] { return core->run(core); }};
   core_->running = true;
-  asio::co_spawn(core_->context->executor, [core = core_] { return core->run(); }, asio::detached);
+  keep_running(core_->context->executor, kept);
 }
 
 void PubSub::stop() {

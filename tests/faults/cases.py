@@ -735,5 +735,50 @@ def redis(run):
     return f"{turns} turns, {facts}"
 
 
-ALL = {f.__name__: f for f in (kill, power, syscalls, disk_full, cuts, disconnects, usage, retries, keys, clock, isolation, limits, redis, restart)}
+def reconnects(run):
+    """F12 and F14. The N-th malloc fails, once, while a gateway that has lost every connection to Redis connects again."""
+    places = range(1, {"ci": 21, "release": 401}[run.size])
+    upstream, server = Upstream(), Redis(run.directory)
+    struck, slowest = 0, 0.0
+    try:
+        for at in places:
+            directory = pathlib.Path(run.directory) / f"run{at}"
+            directory.mkdir()
+            note, armed = directory / "struck", directory / "armed"
+            gateway = Gateway("providers:\n" + provider(upstream) + "key_pepper: some-pepper-for-tests-only\nkeys:\n"
+                              "  - {id: k0, secret: sk-limited-0, limits: {requests: {rate: 1000/s, burst: 1000}}}\n"
+                              f'redis: {{addresses: ["127.0.0.1:{server.port}"], key_prefix: "run{at}:"}}\n', directory=directory,
+                              env={"LD_PRELOAD": str(lab.tool("libfail_nth.so")), "FAIL_CALL": "malloc", "FAIL_AT": str(at),
+                                   "FAIL_NOTE": str(note), "FAIL_ARMED": str(armed)}).start()
+            must(ask(gateway.ports["proxy"], {"deltas": 1}, key="sk-limited-0").whole, "no answer before the fault")
+            wait_until(lambda: all_nodes_up(gateway) and server.call("PUBSUB", "CHANNELS"), "not every connection to Redis came up")
+            connections = server.call("CLIENT", "LIST").splitlines()
+            armed.touch()
+            for kind in ("normal", "pubsub"):
+                server.call("CLIENT", "KILL", "TYPE", kind)
+            began = time.monotonic()
+            wait_until(lambda: len(server.call("CLIENT", "LIST").splitlines()) == len(connections) and all_nodes_up(gateway),
+                       f"malloc number {at}: a connection to Redis did not come back")
+            slowest = max(slowest, time.monotonic() - began)
+            must(ask(gateway.ports["proxy"], {"deltas": 1}, key="sk-limited-0").whole, f"malloc number {at}: no answer after the fault")
+            struck += note.exists()
+            gateway.kill()
+    finally:
+        server.kill()
+        upstream.stop()
+    must(struck > len(places) // 2, f"only {struck} of {len(places)} faults were ever reached")
+    return f"{len(places)} runs, {struck} faults struck, all connections back after at most {slowest:.1f} s"
+
+
+def all_nodes_up(gateway):
+    """False too where the question failed: it may be what wanted the memory that there was not."""
+    try:
+        connecting, up, down = (gateway.metric("ganglion_redis_connections", state=state) for state in ("connecting", "up", "down"))
+    except OSError:
+        return False
+    return up > 0 and connecting == down == 0
+
+
+ALL = {f.__name__: f for f in (kill, power, syscalls, disk_full, cuts, disconnects, usage, retries, keys, clock, isolation, limits, redis, reconnects,
+                               restart)}
 NEEDS_FUSE = {"power", "disk_full"}

@@ -1,0 +1,90 @@
+// See keep_running.hpp.
+
+#include "net/keep_running.hpp"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <new>
+#include <utility>
+
+#include "core/log.hpp"
+#include "net/retry_for_memory.hpp"
+
+namespace ganglion::net {
+namespace {
+
+namespace asio = boost::asio;
+
+// What makes it end at once each time must not keep the thread busy.
+constexpr std::chrono::milliseconds kPause{50};
+
+struct Keeper {
+  Keeper(const asio::any_io_executor& executor, const Kept& k) : kept(k), timer(executor) {}
+  Kept kept;
+  asio::steady_timer timer;
+};
+
+void begin(const std::shared_ptr<Keeper>& keeper);
+
+void begin_later(const std::shared_ptr<Keeper>& keeper) {
+  if (!keeper->kept.wanted()) return;
+  retry_for_memory([&] {
+    keeper->timer.expires_after(kPause);
+    keeper->timer.async_wait([keeper](boost::system::error_code /*error*/) { begin(keeper); });
+  });
+}
+
+void say_ended(const std::string& name, const char* why) {
+  try {
+    core::log(core::LogLevel::error, "coroutine_ended", {{"name", name}, {"why", why}, {"then", "it begins again"}});
+  } catch (const std::exception&) {  // it begins again unsaid
+  }
+}
+
+// Called at the coroutine's end; destroyed uncalled where its frames were.
+class Ended {
+ public:
+  explicit Ended(std::shared_ptr<Keeper> keeper) : keeper_(std::move(keeper)) {}
+  Ended(Ended&&) noexcept = default;
+  Ended(const Ended&) = delete;
+  Ended& operator=(Ended&&) = delete;
+  Ended& operator=(const Ended&) = delete;
+  ~Ended() {
+    if (keeper_) begin_later(keeper_);
+  }
+  void operator()(std::exception_ptr error) {
+    const auto keeper = std::exchange(keeper_, nullptr);
+    if (!error) return;
+    try {
+      std::rethrow_exception(std::move(error));
+    } catch (const std::exception& thrown) {
+      say_ended(keeper->kept.name, thrown.what());
+    }
+    begin_later(keeper);
+  }
+
+ private:
+  std::shared_ptr<Keeper> keeper_;
+};
+
+void begin(const std::shared_ptr<Keeper>& keeper) {
+  if (!keeper->kept.wanted()) return;
+  Ended ended(keeper);
+  try {
+    asio::co_spawn(keeper->timer.get_executor(), keeper->kept.begin(), std::move(ended));
+  } catch (const std::bad_alloc&) {  // then `ended` was destroyed uncalled, or is now
+  }
+}
+
+}  // namespace
+
+void keep_running(const asio::any_io_executor& executor, const Kept& kept) {
+  std::shared_ptr<Keeper> keeper;
+  retry_for_memory([&] { keeper = std::make_shared<Keeper>(executor, kept); });
+  begin(keeper);
+}
+
+}  // namespace ganglion::net
