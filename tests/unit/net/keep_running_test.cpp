@@ -1,3 +1,5 @@
+// Coroutines that are kept running, ended in each way there is.
+
 #include "net/keep_running.hpp"
 
 #include <gtest/gtest.h>
