@@ -154,15 +154,11 @@ asio::awaitable<void> Tiers::Impl::take_disk() {
     timer.expires_after(pause);
     co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
   }
-  if (disk_wanted) scan_on();
-}
-
-// In steps, so that reads and writes come in between.
-void Tiers::Impl::scan_on() {
-  if (!disk->here()) return;  // given up meanwhile
-  if (disk->scan_some()) {
-    asio::post(*io, [this] { scan_on(); });
-    return;
+  // In steps, so that reads and writes come in between; it may be given up meanwhile.
+  for (bool more = true; more;) {
+    if (!disk_wanted || !disk->here()) co_return;
+    more = disk->scan_some();
+    if (more) co_await asio::post(*io, asio::use_awaitable);
   }
   const DiskStats found = disk->stats();
   core::log(core::LogLevel::info, "cache_disk_scanned",

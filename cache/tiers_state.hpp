@@ -57,7 +57,6 @@ struct Tiers::Impl {
   // Until stop(), whatever becomes of it in between.
   void keep(const char* name, boost::asio::awaitable<void> (Impl::*coroutine)());
   boost::asio::awaitable<void> take_disk();
-  void scan_on();
   boost::asio::awaitable<void> write_all();
   boost::asio::awaitable<void> write(const Item& item);
   boost::asio::awaitable<bool> put(const Item& item, std::string_view bytes, std::chrono::milliseconds left);

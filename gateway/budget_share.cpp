@@ -152,6 +152,11 @@ struct BudgetShare::Round {
   std::size_t failures = 0;
   boost::asio::steady_timer ended;
   explicit Round(boost::asio::io_context& io) : ended(io, boost::asio::steady_timer::time_point::max()) {}
+  bool over() const { return done >= asks.size(); }
+  void one_done() {
+    ++done;
+    if (over()) ended.cancel();
+  }
 };
 
 BudgetShare::BudgetShare(boost::asio::io_context& io, net::RedisClient& redis, metering::Budgets& budgets,
@@ -289,6 +294,24 @@ std::vector<std::string> BudgetShare::arguments(const metering::LeaseAsk& ask) {
   return out;
 }
 
+void BudgetShare::send_next(const std::shared_ptr<Round>& round) {
+  while (round->next < round->asks.size()) {
+    const std::size_t index = round->next++;
+    try {
+      return send(round, index);
+    } catch (const std::bad_alloc&) {
+      failed(*round, index);
+      round->one_done();
+    }
+  }
+}
+
+void BudgetShare::failed(Round& round, std::size_t index) {
+  ++round.failures;
+  failed_.add();
+  budgets_.lease_failed(round.asks[index]);
+}
+
 void BudgetShare::send(const std::shared_ptr<Round>& round, std::size_t index) {
   const metering::LeaseAsk& ask = round->asks[index];
   const std::string key = redis_.options().key_prefix + "{budget}:" + ask.digest;
@@ -298,19 +321,20 @@ void BudgetShare::send(const std::shared_ptr<Round>& round, std::size_t index) {
   redis_.send_eval(lease_script(), keys, args, core::Deadline::after(kCommandTime),
                    [this, alive = alive_, round, index](net::RedisResult reply) {
                      if (!*alive) return;
-                     const metering::LeaseAsk& asked = round->asks[index];
-                     if (reply && reply->is_array() && reply->items.size() >= 5) {
-                       take(asked, *reply);
-                     } else {
-                       // Another process of this gateway spoke for it last, and is no more: as one that was just
-                       // started.
-                       if (reply && reply->is_array()) in_charge_ = false;
-                       ++round->failures;
-                       failed_.add();
-                       budgets_.lease_failed(asked);
+                     try {
+                       if (reply && reply->is_array() && reply->items.size() >= 5) {
+                         take(round->asks[index], *reply);
+                       } else {
+                         // Another process of this gateway spoke for it last, and is no more: as one that was just
+                         // started.
+                         if (reply && reply->is_array()) in_charge_ = false;
+                         failed(*round, index);
+                       }
+                     } catch (const std::bad_alloc&) {
+                       failed(*round, index);
                      }
-                     if (round->next < round->asks.size()) send(round, round->next++);
-                     if (++round->done == round->asks.size()) round->ended.cancel();
+                     send_next(round);
+                     round->one_done();
                    });
 }
 
@@ -336,14 +360,19 @@ void BudgetShare::take(const metering::LeaseAsk& ask, const net::RedisReply& rep
 // True: all was answered.
 boost::asio::awaitable<bool> BudgetShare::exchange(std::vector<metering::LeaseAsk> asks) {
   if (asks.empty()) co_return true;
-  const auto round = std::make_shared<Round>(io_);
+  std::shared_ptr<Round> round;
+  try {
+    round = std::make_shared<Round>(io_);
+    round->epoch_key = redis_.options().key_prefix + "{budget}:epoch";
+  } catch (const std::bad_alloc&) {
+    for (const metering::LeaseAsk& ask : asks) budgets_.lease_failed(ask);
+    throw;
+  }
   round->asks = std::move(asks);
-  round->epoch_key = redis_.options().key_prefix + "{budget}:epoch";
-  const std::size_t first = std::min(round->asks.size(), kInFlightMax);
-  round->next = first;
-  for (std::size_t i = 0; i < first; ++i) send(round, i);
+  for (std::size_t i = 0; i < kInFlightMax; ++i) send_next(round);
   boost::system::error_code ignored;
-  co_await round->ended.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, ignored));
+  if (!round->over())
+    co_await round->ended.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, ignored));
   co_return round->failures == 0;
 }
 

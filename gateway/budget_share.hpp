@@ -47,7 +47,10 @@ class BudgetShare {
   boost::asio::awaitable<bool> announce();
   boost::asio::awaitable<void> leave();
   boost::asio::awaitable<bool> exchange(std::vector<metering::LeaseAsk> asks);
+  // The first of those not sent that can be.
+  void send_next(const std::shared_ptr<Round>& round);
   void send(const std::shared_ptr<Round>& round, std::size_t index);
+  void failed(Round& round, std::size_t index);
   void take(const metering::LeaseAsk& ask, const net::RedisReply& reply);
   std::vector<std::string> arguments(const metering::LeaseAsk& ask);
 

@@ -19,6 +19,7 @@
 #include "core/digest.hpp"
 #include "core/log.hpp"
 #include "net/keep_running.hpp"
+#include "net/retry_for_memory.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -146,7 +147,7 @@ void KeyShare::Hold::release() {
 void KeyShare::Hold::abandon() {
   KeyShare* const share = std::exchange(share_, nullptr);
   if (share == nullptr) return;
-  asio::post(share->io_, [share, alive = share->alive_, key = key_, request = request_] {
+  net::post_surely(share->io_.get_executor(), [share, alive = share->alive_, key = key_, request = request_] {
     if (*alive) share->silence(key, request);
   });
 }
@@ -154,7 +155,7 @@ void KeyShare::Hold::abandon() {
 void KeyShare::Hold::forget() {
   KeyShare* const share = std::exchange(share_, nullptr);
   if (share == nullptr) return;
-  asio::post(share->io_, [share, alive = share->alive_, key = key_] {
+  net::post_surely(share->io_.get_executor(), [share, alive = share->alive_, key = key_] {
     if (*alive) share->unhold(key, false);
   });
 }
@@ -257,13 +258,15 @@ void KeyShare::silence(const Digest& key, const Digest& request) {
 }
 
 void KeyShare::post_message(Message message, bool held) {
-  sending_.fetch_add(1, std::memory_order_relaxed);
   message.until = std::chrono::steady_clock::now() + options_.ttl;
-  asio::post(io_, [this, alive = alive_, held, shared = std::make_shared<Message>(std::move(message))]() mutable {
+  std::shared_ptr<Message> shared;
+  net::retry_for_memory([&] { shared = std::make_shared<Message>(); });
+  *shared = std::move(message);
+  net::post_surely(io_.get_executor(), [this, alive = alive_, held, sending = Sending(sending_), shared]() mutable {
     if (!*alive) return;
     if (held) unhold(shared->key, shared->end != End::released);
     shared->claims = claims_;
-    send(std::move(shared));
+    send(std::move(shared), std::move(sending));
   });
 }
 
@@ -280,11 +283,8 @@ void KeyShare::tell_released(const Digest& key, const Digest& request) {
   post_message({.key = key, .request = request, .end = End::released, .of_any_process = true}, false);
 }
 
-void KeyShare::send(std::shared_ptr<Message> message) {
-  if (message->end == End::released && holds_.contains(message->key)) {  // another of our requests has it by now
-    sending_.fetch_sub(1, std::memory_order_relaxed);
-    return;
-  }
+void KeyShare::send(std::shared_ptr<Message> message, Sending sending) {
+  if (message->end == End::released && holds_.contains(message->key)) return;  // another of our requests has it by now
   const std::string name = redis_key(message->key);
   const std::string ttl = std::to_string(options_.ttl.count());
   const std::string status = message->answer ? std::to_string(message->answer->status) : "";
@@ -303,9 +303,9 @@ void KeyShare::send(std::shared_ptr<Message> message) {
       claims,
       message->of_any_process ? "1" : ""};
   redis_.send_eval(end_script(), keys, args, core::Deadline::after(kTellTime),
-                   [this, alive = alive_, message = std::move(message)](net::RedisResult reply) mutable {
+                   [this, alive = alive_, sending = std::move(sending),
+                    message = std::move(message)](net::RedisResult reply) mutable {
                      if (!*alive) return;
-                     sending_.fetch_sub(1, std::memory_order_relaxed);
                      if (!reply) return put_off(std::move(message));
                      if (message->told) message->told();
                    });
@@ -331,13 +331,11 @@ asio::awaitable<void> KeyShare::run() {
     co_await timer_.async_wait(asio::as_tuple(asio::use_awaitable));
     if (!*alive) co_return;
     const core::SteadyTime now = std::chrono::steady_clock::now();
-    std::deque<std::shared_ptr<Message>> again;
-    std::swap(again, waiting_);
-    waiting_bytes_ = 0;
-    for (auto& message : again) {
-      if (message->until <= now) continue;
-      sending_.fetch_add(1, std::memory_order_relaxed);
-      send(std::move(message));
+    for (std::size_t left = waiting_.size(); left > 0; --left) {  // the first waits until it is on its way
+      const std::shared_ptr<Message> message = waiting_.front();
+      if (message->until > now) send(message, Sending(sending_));
+      waiting_bytes_ -= message->bytes();
+      waiting_.pop_front();
     }
     if (now < renew_at) continue;
     renew_at = now + options_.lease / 3;

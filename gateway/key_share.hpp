@@ -97,7 +97,7 @@ class KeyShare {
 
   boost::asio::io_context& io() { return io_; }
   // Messages on their way; those that wait for Redis to come back are not among them.
-  std::size_t sending() const { return sending_.load(std::memory_order_relaxed); }
+  std::size_t sending() const { return sending_->load(std::memory_order_relaxed); }
 
  private:
   enum class End : std::uint8_t { done, lost, released };
@@ -124,8 +124,25 @@ class KeyShare {
   void take(const Digest& key, const Digest& request, Taken taken);
   void unhold(const Digest& key, bool ended);
   void silence(const Digest& key, const Digest& request);
+  // One message of sending(), for as long as whoever has it lives.
+  class Sending {
+   public:
+    explicit Sending(std::shared_ptr<std::atomic<std::size_t>> count) : count_(std::move(count)) {
+      count_->fetch_add(1, std::memory_order_relaxed);
+    }
+    Sending(Sending&&) noexcept = default;
+    Sending(const Sending&) = delete;
+    Sending& operator=(Sending&&) = delete;
+    Sending& operator=(const Sending&) = delete;
+    ~Sending() {
+      if (count_) count_->fetch_sub(1, std::memory_order_relaxed);
+    }
+
+   private:
+    std::shared_ptr<std::atomic<std::size_t>> count_;
+  };
   void post_message(Message message, bool held);
-  void send(std::shared_ptr<Message> message);
+  void send(std::shared_ptr<Message> message, Sending sending);
   void put_off(std::shared_ptr<Message> message);
   boost::asio::awaitable<void> run();
   void renew();
@@ -142,7 +159,7 @@ class KeyShare {
   std::unordered_map<Digest, Held, idempotency::DigestHash> holds_;
   std::deque<std::shared_ptr<Message>> waiting_;  // for Redis
   std::size_t waiting_bytes_ = 0;
-  std::atomic<std::size_t> sending_{0};
+  const std::shared_ptr<std::atomic<std::size_t>> sending_ = std::make_shared<std::atomic<std::size_t>>(0);
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

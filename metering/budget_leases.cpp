@@ -93,9 +93,9 @@ std::vector<LeaseAsk> Budgets::lease_asks(bool all) {
     ask.need = lease.need == 0 ? 0 : lease_units_up(account->unit, lease.need);
     ask.kept_s = lifetime_s(account->window, slot, now);
     ask.digest = account->digest + ":" + std::to_string(slot);
+    out.push_back(std::move(ask));
     lease.need = 0;
     lease.published = used;
-    out.push_back(std::move(ask));
   }
   return out;
 }

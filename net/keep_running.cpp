@@ -8,6 +8,7 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <string>
 #include <utility>
 
 #include "core/log.hpp"
@@ -25,23 +26,31 @@ struct Keeper {
   Keeper(const asio::any_io_executor& executor, const Kept& k) : kept(k), timer(executor) {}
   Kept kept;
   asio::steady_timer timer;
+  std::string why;        // the last exception
+  bool returned = false;  // which its completion, for want of memory, may not have told
 };
 
 void begin(const std::shared_ptr<Keeper>& keeper);
 
-void begin_later(const std::shared_ptr<Keeper>& keeper) {
-  if (!keeper->kept.wanted()) return;
-  retry_for_memory([&] {
-    keeper->timer.expires_after(kPause);
-    keeper->timer.async_wait([keeper](boost::system::error_code /*error*/) { begin(keeper); });
-  });
+void say_it_begins_again(Keeper& keeper) {
+  try {
+    const std::string why = std::exchange(keeper.why, {});
+    core::log(core::LogLevel::error, "coroutine_begins_again",
+              {{"name", keeper.kept.name}, {"why", why.empty() ? "it was destroyed, as for want of memory" : why}});
+  } catch (const std::exception&) {  // it begins unsaid
+  }
 }
 
-void say_ended(const std::string& name, const char* why) {
-  try {
-    core::log(core::LogLevel::error, "coroutine_ended", {{"name", name}, {"why", why}, {"then", "it begins again"}});
-  } catch (const std::exception&) {  // it begins again unsaid
-  }
+void begin_later(const std::shared_ptr<Keeper>& keeper) {
+  if (keeper->returned || !keeper->kept.wanted()) return;
+  retry_for_memory([&] {
+    keeper->timer.expires_after(kPause);
+    keeper->timer.async_wait([keeper](boost::system::error_code /*error*/) {
+      if (!keeper->kept.wanted()) return;
+      say_it_begins_again(*keeper);
+      begin(keeper);
+    });
+  });
 }
 
 // Called at the coroutine's end; destroyed uncalled where its frames were.
@@ -61,7 +70,9 @@ class Ended {
     try {
       std::rethrow_exception(std::move(error));
     } catch (const std::exception& thrown) {
-      say_ended(keeper->kept.name, thrown.what());
+      retry_for_memory([&] { keeper->why = thrown.what(); });
+    } catch (...) {
+      retry_for_memory([&] { keeper->why = "something that is no std::exception"; });
     }
     begin_later(keeper);
   }
@@ -70,11 +81,16 @@ class Ended {
   std::shared_ptr<Keeper> keeper_;
 };
 
+asio::awaitable<void> run(std::shared_ptr<Keeper> keeper) {
+  co_await keeper->kept.begin();
+  keeper->returned = true;
+}
+
 void begin(const std::shared_ptr<Keeper>& keeper) {
   if (!keeper->kept.wanted()) return;
   Ended ended(keeper);
   try {
-    asio::co_spawn(keeper->timer.get_executor(), keeper->kept.begin(), std::move(ended));
+    asio::co_spawn(keeper->timer.get_executor(), run(keeper), std::move(ended));
   } catch (const std::bad_alloc&) {  // then `ended` was destroyed uncalled, or is now
   }
 }

@@ -11,6 +11,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "net/retry_for_memory.hpp"
 #include "net/self_connect.hpp"
 
 namespace ganglion::net::redis {
@@ -56,7 +57,8 @@ Fault fault_of(const RedisError& error) {
 void Context::finish(Command& command, RedisResult result) {
   if (!command.done) return;
   if (hooks != nullptr && !result && !command.internal) hooks->failed(result.error().failure);
-  asio::post(executor, [done = std::exchange(command.done, {}), result = std::move(result)]() mutable {
+  // Who waits for it would wait for ever.
+  post_surely(executor, [done = std::exchange(command.done, {}), result = std::move(result)]() mutable {
     done(std::move(result));
   });
 }
@@ -253,10 +255,12 @@ asio::awaitable<void> Connection::read_loop() {
 void Connection::arm(SteadyTime at) {
   if (closed_ || at >= armed_) return;
   armed_ = at;
-  timer_.expires_at(at);
-  timer_.async_wait([weak = weak_from_this()](boost::system::error_code error) {
-    if (error) return;
-    if (const auto self = weak.lock()) self->tick();
+  retry_for_memory([&] {  // without it a server that hangs would never be noticed
+    timer_.expires_at(at);
+    timer_.async_wait([weak = weak_from_this()](boost::system::error_code error) {
+      if (error) return;
+      if (const auto self = weak.lock()) self->tick();
+    });
   });
 }
 

@@ -316,7 +316,6 @@ void Engine::refresh() {
     refreshed(false);
     return;
   }
-  refreshing_ = true;
   const auto node = up[static_cast<std::size_t>(steady_now().time_since_epoch().count() / 1000) % up.size()];
   auto command = make_command(RedisCommand{"CLUSTER", "SLOTS"}, steady_now() + options().connect_timeout,
                               [weak = weak_from_this(), node](RedisResult slots) {
@@ -327,6 +326,7 @@ void Engine::refresh() {
                               });
   command->internal = true;
   node->submit(std::move(command));
+  refreshing_ = true;
 }
 
 void Engine::refreshed(bool ok) {

@@ -135,15 +135,17 @@ void Node::dropped(const Fault& fault) {
 void Node::set_state(RedisState state, const Fault& fault) {
   const RedisDown why = state == RedisState::down ? fault.why : RedisDown::none;
   if (stopped_ || (state == state_ && why == why_)) return;
+  const std::string name = address().str();
   const RedisHooks::Was was{std::exchange(state_, state), std::exchange(why_, why)};
-  if (context_->hooks != nullptr) context_->hooks->node_state(address().str(), was, state, why, fault.detail);
+  if (context_->hooks != nullptr) context_->hooks->node_state(name, was, state, why, fault.detail);
   if (owner_ != nullptr) owner_->state_changed(*this);
   if (!stopped_) release_waiting();
 }
 
 asio::awaitable<void> Node::run(std::shared_ptr<Node> self) {
-  if (context_->hooks != nullptr && !std::exchange(counted_, true)) {
+  if (context_->hooks != nullptr && !counted_) {
     context_->hooks->node_state(address().str(), {}, RedisState::connecting, RedisDown::none, "");
+    counted_ = true;
   }
   if (connection_) {  // of a run that did not come to its end
     connection_->leave();
@@ -182,6 +184,10 @@ std::chrono::nanoseconds Node::pause() {
 
 asio::awaitable<Opened> Node::establish() {
   const SteadyTime until = steady_now() + context_->options.connect_timeout;
+  if (state_ == RedisState::up) {  // as far as a run knew that did not come to its end
+    fault_ = {.why = RedisDown::closed, .detail = "nobody looked after it"};
+    set_state(RedisState::down, fault_);
+  }
   fault_ = {};
   connection_ = std::make_shared<Connection>(context_, static_cast<Connection::Owner&>(*this));
   Opened opened = co_await connection_->open(address(), until);

@@ -3,7 +3,7 @@
 //
 //   FAIL_CALL=pwrite|write|writev|fdatasync|fsync|open|rename|malloc|accept4|getaddrinfo|ftruncate|posix_fallocate
 //   FAIL_AT=5        which call fails, counted from 1 once the file FAIL_ARMED exists (unset: from the start)
-//   FAIL_ERRNO=28    errno of the failure (malloc, also under operator new: always ENOMEM; getaddrinfo: EAI_AGAIN; posix_fallocate returns it)
+//   FAIL_ERRNO=28    errno of the failure (malloc, also under operator new, and aligned_alloc: always ENOMEM; getaddrinfo: EAI_AGAIN; posix_fallocate returns it)
 //   FAIL_STICKY=1    all later calls fail too
 //   FAIL_UNMAPPED=1  files below FAIL_PATH cannot be mapped shared, from the start, whatever FAIL_CALL is
 //   FAIL_PATH=text   only files whose path holds this text (functions that take a file or a path)
@@ -191,6 +191,17 @@ void *malloc(size_t size) {
     resolving = 0;
   }
   return real(size);
+}
+
+// Where Asio keeps coroutines and what waits.
+void *aligned_alloc(size_t alignment, size_t size) {
+  static void *(*real)(size_t, size_t);
+  if (strikes("malloc")) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  if (!real) real = (void *(*)(size_t, size_t))dlsym(RTLD_NEXT, "aligned_alloc");
+  return real(alignment, size);
 }
 
 // operator new(size_t) and operator new[]: an allocator that brings its own would pass malloc() by.
