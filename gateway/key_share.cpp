@@ -221,7 +221,16 @@ void KeyShare::take(const Digest& key, const Digest& request, Taken taken) {
   Held& held = holds_[key];
   if (held.count++ == 0) held.request = request;
   held.claim = ++claims_;
-  const std::string number = std::to_string(held.claim);
+  try {
+    ask(key, request, held.claim, std::move(taken));
+  } catch (const std::bad_alloc&) {  // it was not asked: nobody would give it back
+    unhold(key, false);
+    throw;
+  }
+}
+
+void KeyShare::ask(const Digest& key, const Digest& request, std::uint64_t claim, Taken taken) {
+  const std::string number = std::to_string(claim);
   const std::string name = redis_key(key);
   const std::string lease = std::to_string(options_.lease.count());
   const std::string ttl = std::to_string(options_.ttl.count());
@@ -318,8 +327,8 @@ void KeyShare::put_off(std::shared_ptr<Message> message) {
     untold_.add();
     return;
   }
+  net::retry_for_memory([&] { waiting_.push_back(std::move(message)); });
   waiting_bytes_ += bytes;
-  waiting_.push_back(std::move(message));
 }
 
 asio::awaitable<void> KeyShare::run() {

@@ -122,6 +122,7 @@ class KeyShare {
   using Taken = std::move_only_function<void(Claimed)>;
 
   void take(const Digest& key, const Digest& request, Taken taken);
+  void ask(const Digest& key, const Digest& request, std::uint64_t claim, Taken taken);
   void unhold(const Digest& key, bool ended);
   void silence(const Digest& key, const Digest& request);
   // One message of sending(), for as long as whoever has it lives.

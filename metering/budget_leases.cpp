@@ -67,6 +67,7 @@ std::vector<LeaseAsk> Budgets::lease_asks(bool all) {
   std::vector<LeaseAsk> out;
   const core::SteadyTime steady = clock_.steady();
   const std::lock_guard lock(mutex_);
+  out.reserve(accounts_.size());
   for (const auto& [key, account] : accounts_) {
     const std::lock_guard account_lock(account->mutex);
     const core::WallTime now = clock_.wall();
@@ -80,7 +81,12 @@ std::vector<LeaseAsk> Budgets::lease_asks(bool all) {
     const bool due = lease.need != 0 || used != lease.published || (give_back && lease.cap > used) ||
                      (all && (used != 0 || lease.cap != 0)) || !idle || account->reserved != 0;
     if (!due) continue;
-    LeaseAsk ask{.account = key, .slot = slot};
+    LeaseAsk ask;
+    try {
+      ask = {.account = key, .digest = account->digest + ":" + std::to_string(slot), .slot = slot};
+    } catch (const std::bad_alloc&) {
+      continue;  // it is due still the next time
+    }
     ask.used = lease_units_up(account->unit, used);
     if (give_back) {
       const BudgetAmount slack = idle || lease.others_are_short ? 0 : lease.slack;
@@ -92,7 +98,6 @@ std::vector<LeaseAsk> Budgets::lease_asks(bool all) {
     ask.spent = lease_units_up(account->unit, account->spent.total(now));
     ask.need = lease.need == 0 ? 0 : lease_units_up(account->unit, lease.need);
     ask.kept_s = lifetime_s(account->window, slot, now);
-    ask.digest = account->digest + ":" + std::to_string(slot);
     out.push_back(std::move(ask));
     lease.need = 0;
     lease.published = used;

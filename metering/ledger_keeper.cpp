@@ -84,7 +84,13 @@ core::Result<void> LedgerKeeper::run_once() {
   const std::lock_guard working(work_);
   core::Result<void> first;
   for (const auto task : {&LedgerKeeper::sum_up, &LedgerKeeper::seal_full, &LedgerKeeper::drop_old}) {
-    auto done = (this->*task)();
+    core::Result<void> done;
+    try {
+      done = (this->*task)();
+    } catch (const std::exception& thrown) {  // for want of memory, mostly
+      reader_.reset();                        // it may be past records that were not stored
+      done = core::fail(core::ErrorKind::ledger_unavailable, thrown.what());
+    }
     if (!done && first) first = std::move(done);
   }
   const std::lock_guard lock(mutex_);
@@ -100,6 +106,10 @@ core::Result<void> LedgerKeeper::run_once() {
 
 core::Result<void> LedgerKeeper::sum_up() {
   const std::uint64_t durable = ledger_.stats().durable_sequence;
+  if (!reader_) {
+    const std::lock_guard lock(mutex_);
+    reader_ = std::make_unique<TailReader>(options_.directory, status_.position);
+  }
   while (true) {
     batch_.clear();
     const auto read = reader_->poll(durable, kBatchRecords, [this](const LedgerRecord& record) { batch_.add(record); });

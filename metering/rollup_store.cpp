@@ -329,11 +329,20 @@ core::Result<void> RollupStore::apply(const RollupBatch& batch, std::uint64_t po
   if (!batch.fits()) return core::fail(core::ErrorKind::internal, "the sum of neurons does not fit 128 bits");
   if (auto begun = database_.run("BEGIN IMMEDIATE"); !begun) return begun;
   reached("begin");
-  auto done = apply_slices(batch, position);
-  if (done) done = database_.run("COMMIT");
-  if (!done) {
+  const auto roll_back = [this] {
     known_.clear();  // ids that were just made are gone with the transaction
     [[maybe_unused]] const auto back = database_.run("ROLLBACK");
+  };
+  core::Result<void> done;
+  try {
+    done = apply_slices(batch, position);
+    if (done) done = database_.run("COMMIT");
+  } catch (const std::bad_alloc&) {
+    roll_back();
+    throw;
+  }
+  if (!done) {
+    roll_back();
     return done;
   }
   reached("commit");

@@ -90,6 +90,18 @@ void SegmentSupply::look_at_space() {
 }
 
 void SegmentSupply::run() {
+  for (;;) {
+    try {
+      return serve();
+    } catch (const std::exception& thrown) {  // for want of memory, mostly: what is wanted is still wanted
+      core::log(core::LogLevel::error, "ledger_segments_threw", {{"what", thrown.what()}});
+    }
+    std::unique_lock lock(mutex_);
+    wake_.wait_for(lock, kRetry, [&] { return stop_.load(); });
+  }
+}
+
+void SegmentSupply::serve() {
   std::unique_lock lock(mutex_);
   while (true) {
     const bool work = wake_.wait_for(lock, kLook, [&] { return stop_ || epoch_ != 0 || !trims_.empty(); });

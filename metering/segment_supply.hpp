@@ -43,6 +43,7 @@ class SegmentSupply {
 
  private:
   void run();
+  void serve();
   void look_at_space();
   void tell();
 

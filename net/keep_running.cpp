@@ -82,6 +82,7 @@ class Ended {
 };
 
 asio::awaitable<void> run(std::shared_ptr<Keeper> keeper) {
+  if (!keeper->kept.wanted()) co_return;  // any more: it may have been posted
   co_await keeper->kept.begin();
   keeper->returned = true;
 }

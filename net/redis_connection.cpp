@@ -63,6 +63,13 @@ void Context::finish(Command& command, RedisResult result) {
   });
 }
 
+void Context::fail(Command& command, RedisFailure failure, std::string_view message, bool maybe_done) {
+  if (!command.done) return;
+  RedisError error{.failure = failure, .maybe_done = maybe_done};
+  retry_for_memory([&] { error.message = message; });
+  finish(command, std::unexpected(std::move(error)));
+}
+
 RedisResult to_result(RedisReply reply) {
   if (reply.type != RedisReply::Type::error) return reply;
   const RedisFailure failure = read_error(reply.text).failure;
@@ -294,10 +301,7 @@ void Connection::drop(Fault fault) {
   const std::size_t fixed = begun();
   const bool silent = fault.why == RedisDown::hung;
   for (std::size_t i = 0; i < queue_.size(); ++i) {
-    context_->finish(*queue_[i],
-                     std::unexpected(RedisError{.failure = silent ? RedisFailure::timed_out : RedisFailure::closed,
-                                                .maybe_done = i < fixed,
-                                                .message = fault.detail}));
+    context_->fail(*queue_[i], silent ? RedisFailure::timed_out : RedisFailure::closed, fault.detail, i < fixed);
   }
   queue_.clear();
   written_ = offset_ = pinned_ = 0;

@@ -63,8 +63,9 @@ struct Context {
   RedisHooks* hooks;
   SslContextPtr tls;
 
-  // Ends a command: its handler runs from the executor. Nothing if it was ended before.
+  // Ends a command: its handler runs from the executor, whatever memory there is now. Nothing if it was ended before.
   void finish(Command& command, RedisResult result);
+  void fail(Command& command, RedisFailure failure, std::string_view message, bool maybe_done = false);
 };
 
 class Connection final : public std::enable_shared_from_this<Connection> {

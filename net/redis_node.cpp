@@ -8,6 +8,7 @@
 #include <random>
 
 #include "net/keep_running.hpp"
+#include "net/retry_for_memory.hpp"
 
 namespace ganglion::net::redis {
 
@@ -69,14 +70,14 @@ void Node::stop() {
     connection_->drop(fault);
   }
   for (const CommandPtr& command : take_waiting()) {
-    context_->finish(*command, std::unexpected(RedisError{.failure = RedisFailure::closed, .message = fault.detail}));
+    context_->fail(*command, RedisFailure::closed, fault.detail);
   }
-  if (context_->hooks != nullptr && started_) context_->hooks->node_forgotten({state_, why_});
+  if (context_->hooks != nullptr && counted_) context_->hooks->node_forgotten({state_, why_});
 }
 
 void Node::submit(CommandPtr command) {
-  const auto refuse = [&](RedisFailure failure, std::string message) {
-    context_->finish(*command, std::unexpected(RedisError{.failure = failure, .message = std::move(message)}));
+  const auto refuse = [&](RedisFailure failure, std::string_view message) {
+    context_->fail(*command, failure, message);
   };
   const std::size_t waiting = state_ == RedisState::up ? connection_->waiting() : waiting_.size();
   if (stopped_) return refuse(RedisFailure::closed, "no longer used");
@@ -87,7 +88,7 @@ void Node::submit(CommandPtr command) {
     connection_->send(std::move(command));
     return;
   }
-  waiting_.push_back(std::move(command));
+  retry_for_memory([&] { waiting_.push_back(std::move(command)); });
   if (waiting_.size() == 1 || waiting_.back()->deadline < waiting_timer_.expiry()) arm_waiting();
 }
 
@@ -98,18 +99,20 @@ std::vector<CommandPtr> Node::take_waiting() {
 void Node::arm_waiting() {
   const auto next = std::ranges::min_element(waiting_, {}, [](const CommandPtr& command) { return command->deadline; });
   if (next == waiting_.end() || (*next)->deadline == SteadyTime::max()) return;
-  waiting_timer_.expires_at((*next)->deadline);
-  waiting_timer_.async_wait([weak = weak_from_this()](boost::system::error_code error) {
-    const auto self = weak.lock();
-    if (error || !self) return;
-    const auto now = steady_now();
-    std::erase_if(self->waiting_, [&](const CommandPtr& command) {
-      if (command->deadline > now) return false;
-      self->context_->finish(*command, std::unexpected(RedisError{.failure = RedisFailure::timed_out,
-                                                                  .message = "not connected by the deadline"}));
-      return true;
+  const SteadyTime deadline = (*next)->deadline;
+  retry_for_memory([&] {
+    waiting_timer_.expires_at(deadline);
+    waiting_timer_.async_wait([weak = weak_from_this()](boost::system::error_code error) {
+      const auto self = weak.lock();
+      if (error || !self) return;
+      const auto now = steady_now();
+      std::erase_if(self->waiting_, [&](const CommandPtr& command) {
+        if (command->deadline > now) return false;
+        self->context_->fail(*command, RedisFailure::timed_out, "not connected by the deadline");
+        return true;
+      });
+      self->arm_waiting();
     });
-    self->arm_waiting();
   });
 }
 

@@ -14,6 +14,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "net/redis_connection.hpp"
+#include "net/retry_for_memory.hpp"
 
 namespace ganglion::net::redis {
 
@@ -58,13 +59,8 @@ void Connection::send(CommandPtr command) {
   if (queue_.empty()) progress_ = now;
   command->sent = now;
   const auto look = std::min(command->deadline, progress_ + context_->options.hung_after);
-  queue_.push_back(std::move(command));
-  if (closed_) {  // between its drop and the owner's noticing
-    const auto last = std::move(queue_.back());
-    queue_.pop_back();
-    context_->finish(*last, std::unexpected(RedisError{.failure = RedisFailure::closed, .message = "not connected"}));
-    return;
-  }
+  if (closed_) return context_->fail(*command, RedisFailure::closed, "not connected");  // its owner has yet to notice
+  retry_for_memory([&] { queue_.push_back(std::move(command)); });
   arm(look);
   schedule_flush();
 }
@@ -73,7 +69,7 @@ void Connection::send(CommandPtr command) {
 void Connection::schedule_flush() {
   if (flush_posted_ || write_blocked_ || closed_) return;
   flush_posted_ = true;
-  asio::post(context_->executor, [self = shared_from_this()] {
+  post_surely(context_->executor, [self = shared_from_this()] {
     self->flush_posted_ = false;
     self->flush();
   });
@@ -144,8 +140,13 @@ void Connection::flush() {
         return;
       case Io::Kind::want_write:
         write_blocked_ = true;
-        asio::co_spawn(
-            context_->executor, [self = shared_from_this()] { return self->wait_to_write(); }, asio::detached);
+        try {
+          asio::co_spawn(
+              context_->executor, [self = shared_from_this()] { return self->wait_to_write(); }, asio::detached);
+        } catch (const std::bad_alloc&) {
+          write_blocked_ = false;
+          schedule_flush();
+        }
         return;
       case Io::Kind::end:
       case Io::Kind::failed:
@@ -222,7 +223,8 @@ void Connection::send_again(CommandPtr command) {
   held_ = true;
   std::size_t place = begun();
   while (place < queue_.size() && queue_[place]->again) ++place;
-  queue_.insert(queue_.begin() + static_cast<std::ptrdiff_t>(place), std::move(command));
+  retry_for_memory([&] { queue_.push_back(std::move(command)); });
+  std::rotate(queue_.begin() + static_cast<std::ptrdiff_t>(place), queue_.end() - 1, queue_.end());
 }
 
 // Ends what is past its deadline; returns the next deadline.
@@ -233,9 +235,7 @@ SteadyTime Connection::sweep(SteadyTime now) {
   for (std::size_t i = 0; i < queue_.size(); ++i) {
     Command& command = *queue_[i];
     if (command.done && command.deadline <= now) {
-      context_->finish(command, std::unexpected(RedisError{.failure = RedisFailure::timed_out,
-                                                           .maybe_done = i < fixed,
-                                                           .message = "no answer by the deadline"}));
+      context_->fail(command, RedisFailure::timed_out, "no answer by the deadline", i < fixed);
       if (i >= fixed) continue;  // never sent: out of the queue
     } else if (command.done) {
       next = std::min(next, command.deadline);
