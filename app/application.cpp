@@ -406,7 +406,7 @@ int Application::run() {
       watch_config();
     }
   }
-  for (auto& worker : workers_) worker->start();
+  for (std::size_t i = 0; i < workers_.size(); ++i) workers_[i]->start(i);
   if (successor_) {
     successor_->commit({.io = control_,
                         .ledger = *ledger_,

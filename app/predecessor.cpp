@@ -14,6 +14,7 @@
 #include <future>
 
 #include "core/log.hpp"
+#include "core/thread.hpp"
 
 extern char** environ;
 
@@ -132,7 +133,7 @@ bool Predecessor::give_state(const std::vector<ratelimit::TakenUnits>& taken,
 void Predecessor::commit(std::function<void()> gone) {
   committed_ = true;
   gone_ = std::move(gone);
-  reader_ = std::thread([this] { read_answers(); });
+  reader_ = core::start_thread("handover", [this] { read_answers(); });
 }
 
 void Predecessor::give_connection(int fd, std::string_view received) {

@@ -15,6 +15,7 @@
 
 #include "app/predecessor.hpp"
 #include "core/log.hpp"
+#include "core/thread.hpp"
 #include "metering/record_codec.hpp"
 
 namespace ganglion::app {
@@ -103,7 +104,7 @@ class Successor::Service {
  public:
   Service(HandoverChannel& channel, const Parts& parts) : channel_(channel), parts_(parts) {
     for (const metering::IntentId id : parts_.ledger.open_ids()) open_.emplace(id.sequence, id);
-    thread_ = std::thread([this] { run(); });
+    thread_ = core::start_thread("handover", [this] { run(); });
   }
   ~Service() {
     stopping_ = true;

@@ -4,9 +4,11 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "core/run_loop.hpp"
+#include "core/thread.hpp"
 #include "gateway/pipeline.hpp"
 #include "net/redis_client.hpp"
 
@@ -24,9 +26,9 @@ class WorkerThread {
   boost::asio::io_context& io() { return io_; }
   gateway::Worker& worker() { return worker_; }
 
-  void start() {
+  void start(std::size_t number) {
     if (redis_) redis_->start();
-    thread_ = std::thread([this] { core::run_loop(io_); });
+    thread_ = core::start_thread("worker " + std::to_string(number), [this] { core::run_loop(io_); });
   }
   // Running handlers are dropped where they wait.
   void stop() {

@@ -14,6 +14,7 @@
 #include "cache/tiers_state.hpp"
 #include "core/log.hpp"
 #include "core/run_loop.hpp"
+#include "core/thread.hpp"
 #include "net/keep_running.hpp"
 #include "net/retry_for_memory.hpp"
 
@@ -133,7 +134,7 @@ void Tiers::Impl::start_thread() {
     keep("cache leases", &Impl::keep_leases);
   }
   if (disk) keep("cache disk", &Impl::take_disk);
-  thread = std::thread([this] { core::run_loop(*io); });
+  thread = core::start_thread("cache-tiers", [this] { core::run_loop(*io); });
 }
 
 void Tiers::Impl::keep(const char* name, asio::awaitable<void> (Impl::*coroutine)()) {

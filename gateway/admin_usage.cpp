@@ -3,10 +3,12 @@
 #include "gateway/admin_usage.hpp"
 
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <utility>
 
 #include "api/error_body.hpp"
+#include "core/thread.hpp"
 #include "metering/usage.hpp"
 
 namespace ganglion::gateway {
@@ -33,7 +35,9 @@ std::optional<std::vector<std::pair<std::string, std::string>>> parameters(std::
 }  // namespace
 
 UsageEndpoint::UsageEndpoint(std::string directory, std::function<metering::FreeAllocation()> free)
-    : directory_(std::move(directory)), free_(std::move(free)) {}
+    : directory_(std::move(directory)), free_(std::move(free)) {
+  boost::asio::post(pool_, [] { core::name_this_thread("usage"); });
+}
 
 UsageEndpoint::~UsageEndpoint() {
   pool_.join();

@@ -9,6 +9,7 @@
 
 #include "core/digest.hpp"
 #include "core/log.hpp"
+#include "core/thread.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -47,6 +48,7 @@ SemanticCache::SemanticCache(const cache::SemanticOptions& options, const core::
       hit_score_(registry.shared().histogram(Family::semantic_score, {"hit"})),
       refused_score_(registry.shared().histogram(Family::semantic_score, {"refused"})),
       embed_seconds_(registry.shared().histogram(Family::semantic_embedding_seconds)) {
+  boost::asio::post(indexer_, [] { core::name_this_thread("semantic"); });
   for (std::size_t i = 0; i < looks_.size(); ++i) {
     looks_[i] =
         registry.shared().counter(Family::semantic_lookups_total, {cache::name(static_cast<SemanticResult>(i))});

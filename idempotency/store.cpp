@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/log.hpp"
+#include "core/thread.hpp"
 
 namespace ganglion::idempotency {
 namespace {
@@ -39,7 +40,8 @@ core::Result<std::unique_ptr<Store>> Store::open(const std::string& path) {
   return std::unique_ptr<Store>{new Store{std::move(*database)}};
 }
 
-Store::Store(std::unique_ptr<Database> database) : database_(std::move(database)), thread_([this] { run(); }) {}
+Store::Store(std::unique_ptr<Database> database)
+    : database_(std::move(database)), thread_(core::start_thread("idempotency", [this] { run(); })) {}
 
 Store::~Store() {
   stop();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/log.hpp"
+#include "core/thread.hpp"
 
 namespace ganglion::metering {
 
@@ -100,7 +101,7 @@ struct GroupCommit::HandlerWaiter final : Waiter {
 GroupCommit::GroupCommit(std::chrono::microseconds interval_max, std::uint64_t durable, LedgerHooks& hooks,
                          Mending mending)
     : interval_max_(interval_max), hooks_(hooks), mending_(std::move(mending)), durable_(durable), appended_(durable) {
-  thread_ = std::thread([this] { run(); });
+  thread_ = core::start_thread("ledger-commit", [this] { run(); });
 }
 
 GroupCommit::~GroupCommit() {

@@ -11,6 +11,7 @@
 
 #include "core/digest.hpp"
 #include "core/log.hpp"
+#include "core/thread.hpp"
 #include "metering/ledger_id.hpp"
 #include "metering/segment_scan.hpp"
 
@@ -57,7 +58,7 @@ core::Result<std::unique_ptr<LedgerKeeper>> LedgerKeeper::open(const LedgerOptio
   std::unique_ptr<LedgerKeeper> keeper{
       new LedgerKeeper{options, ledger, clock, std::move(*store), std::move(*anchors), *position}};
   keeper->holds_ = std::move(holds);
-  keeper->thread_ = std::thread([raw = keeper.get()] { raw->run(); });
+  keeper->thread_ = core::start_thread("ledger-keeper", [raw = keeper.get()] { raw->run(); });
   return keeper;
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/log.hpp"
+#include "core/thread.hpp"
 #include "metering/segment_scan.hpp"
 
 namespace ganglion::metering {
@@ -21,7 +22,7 @@ constexpr std::uint64_t kFreeBytesMin = 1024 * 1024;
 
 SegmentSupply::SegmentSupply(LedgerStorage& storage, std::string directory, Changed changed)
     : storage_(storage), directory_(std::move(directory)), changed_(std::move(changed)) {
-  thread_ = std::thread([this] { run(); });
+  thread_ = core::start_thread("ledger-supply", [this] { run(); });
 }
 
 SegmentSupply::~SegmentSupply() {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/log.hpp"
+#include "core/thread.hpp"
 
 namespace ganglion::sinks {
 namespace {
@@ -37,7 +38,7 @@ SinkRunner::~SinkRunner() {
 }
 
 void SinkRunner::start() {
-  thread_ = std::thread([this] { run(); });
+  thread_ = core::start_thread("sink " + options_.name, [this] { run(); });
 }
 
 void SinkRunner::stop() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Sockets of a service manager: the gateway takes them by LISTEN_FDS, tells NOTIFY_SOCKET when it serves and after an upgrade who is
-the main process, and a restart refuses nobody: who connects in between waits."""
+the main process, and a restart refuses nobody: who connects in between waits. Its threads are told apart by their names."""
 
 import os
 import pathlib
@@ -56,6 +56,9 @@ def main():
         early.join()
         gateway.ports = {"proxy": port, "admin": admin.getsockname()[1]}
         check(gateway.metric("process_threads") is not None, "the admin socket does not serve")
+        threads = {name.read_text(encoding="utf-8").strip() for name in pathlib.Path(f"/proc/{process.pid}/task").glob("*/comm")}
+        named = {"ganglion", "worker 0", "ledger-commit", "ledger-supply", "ledger-keeper", "usage"}
+        check(named <= threads, f"of its threads' names {named - threads} are missing")
         process.send_signal(signal.SIGTERM)
         check(notify.recv(512).decode() == "STOPPING=1", "stopping was not told")
         check(process.wait(timeout=60) == 0, "it did not stop")

@@ -15,6 +15,7 @@
 #include "backends/local/engine/cuda_encoder.hpp"
 #endif
 #include "backends/local/tokenizer/tokenizer.hpp"
+#include "core/thread.hpp"
 
 namespace ganglion::local {
 
@@ -152,7 +153,7 @@ Result<void> EmbeddingEngine::Impl::load() {
   if (!encoder) return std::unexpected(encoder.error());
   encoder_ = std::move(*encoder);
   device_ = device_.empty() ? encoder_->device() : encoder_->device() + ": " + device_;
-  thread_ = std::thread([this] { run(); });
+  thread_ = core::start_thread("embeddings", [this] { run(); });
   return {};
 }
 

@@ -9,6 +9,7 @@
 
 #include "backends/local/engine/engine_impl.hpp"
 #include "backends/local/engine/request_check.hpp"
+#include "core/thread.hpp"
 
 namespace ganglion::local {
 
@@ -163,7 +164,7 @@ std::vector<std::int32_t> Engine::Impl::end_ids() const {
 }
 
 void Engine::Impl::start() {
-  thread_ = std::thread([this] { run(); });
+  thread_ = core::start_thread("engine", [this] { run(); });
 }
 
 Engine::Impl::~Impl() {

@@ -2,6 +2,8 @@
 
 #include "backends/local/kernels/thread_pool.hpp"
 
+#include "core/thread.hpp"
+
 namespace ganglion::local {
 namespace {
 
@@ -22,7 +24,7 @@ ThreadPool::ThreadPool(int threads)
   if (size_ < 1) size_ = 1;
   if (size_ > kThreadsMax) size_ = kThreadsMax;
   threads_.reserve(static_cast<std::size_t>(size_ - 1));
-  for (int i = 1; i < size_; ++i) threads_.emplace_back([this, i] { work(i); });
+  for (int i = 1; i < size_; ++i) threads_.push_back(core::start_thread("kernels", [this, i] { work(i); }));
 }
 
 ThreadPool::~ThreadPool() {

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "core/thread.hpp"
+
 namespace ganglion::local {
 
 using core::ErrorKind;
@@ -13,7 +15,7 @@ using core::Result;
 
 class CudaRanks::Hand {
  public:
-  Hand() : thread_([this] { run(); }) {}
+  Hand() : thread_(core::start_thread("gpu", [this] { run(); })) {}
   ~Hand() {
     turn_.store(kStop, std::memory_order_release);
     turn_.notify_one();
