@@ -17,7 +17,8 @@ namespace {
 using core::ErrorKind;
 using core::Result;
 
-// Schemas within each other, references followed: each takes some of the compiling thread's stack.
+// Schemas within each other, references followed, and choices among alternatives that must hold together: each takes
+// some of the compiling thread's stack.
 constexpr int kRulesDeepMax = 300;
 
 const Json& nothing() {
@@ -34,9 +35,6 @@ class Compiler {
     if (schemas.empty()) return json_.any_value();
     std::sort(schemas.begin(), schemas.end());
     if (const auto known = known_.find(schemas); known != known_.end()) return known->second;
-    if (depth_ > kRulesDeepMax) {
-      return core::fail(ErrorKind::invalid_value, "the schema is nested too deeply at " + place_);
-    }
     auto id = builder_.declare();
     if (!id) return id;
     known_[schemas] = *id;
@@ -44,11 +42,9 @@ class Compiler {
     for (const Json* s : schemas) {
       if (auto ok = reader_.absorb(conditions, *s); !ok) return std::unexpected(ok.error());
     }
-    ++depth_;
     const std::string outside = std::exchange(place_, reader_.place(*schemas.front()));
     const auto ok = define(*id, std::move(conditions));
     place_ = outside;
-    --depth_;
     if (!ok) return std::unexpected(ok.error());
     return *id;
   }
@@ -57,6 +53,7 @@ class Compiler {
   using Make = std::function<Result<void>(RuleId)>;
 
   Result<void> define(RuleId id, Conditions c);
+  Result<void> define_within(RuleId id, Conditions c);
   Result<void> define_group(RuleId id, Conditions c);
   Result<void> define_values(RuleId id, const Conditions& c);
   Result<void> define_number(RuleId id, const Conditions& c);
@@ -86,6 +83,16 @@ class Compiler {
 };
 
 Result<void> Compiler::define(RuleId id, Conditions c) {
+  if (depth_ > kRulesDeepMax) {
+    return core::fail(ErrorKind::invalid_value, "the schema is nested too deeply at " + place_);
+  }
+  ++depth_;
+  auto ok = define_within(id, std::move(c));
+  --depth_;
+  return ok;
+}
+
+Result<void> Compiler::define_within(RuleId id, Conditions c) {
   if (auto ok = builder_.spend(2'000); !ok) return ok;
   if (!c.groups.empty()) return define_group(id, std::move(c));
   if (!c.typed && c.mentioned != 0) c.types &= c.mentioned;

@@ -88,14 +88,17 @@ bool apart(SchemaReader& reader, const Schemas& a, const Schemas& b, int depth) 
       }
     }
   }
+  // A schema without types is answered with those that its conditions mention, but any other satisfies it too.
+  const auto answered = [](const Conditions& c) {
+    return !c.typed && c.mentioned != 0 ? c.types & c.mentioned : c.types;
+  };
   for (Conditions* c : {&x, &y}) {
-    if (!c->typed && c->mentioned != 0) c->types &= c->mentioned;
     if (!c->values) continue;
     unsigned types = 0;
     for (const Json& v : *c->values) types |= type_of(v);
     c->types &= types;
   }
-  const unsigned common = x.types & y.types;
+  const unsigned common = (answered(x) & y.types) | (x.types & answered(y));
   if (common == 0) return true;
   if (x.values && y.values) {
     return std::ranges::none_of(*x.values,

@@ -194,6 +194,8 @@ TEST(GrammarSchema, WhatIsNotSupportedIsRefusedWithItsPlace) {
            Refusal{R"({"multipleOf":0.3})", "#/multipleOf", kUnsupported},
            Refusal{R"({"$ref":"https://example.org/x"})", "#/$ref", kUnsupported},
            Refusal{R"({"oneOf":[{"type":"integer"},{"type":"number"}]})", "#/oneOf", kUnsupported},
+           Refusal{R"({"oneOf":[{"properties":{"a":{"type":"integer"}},"required":["a"]},{"type":"string"}]})",
+                   "#/oneOf", kUnsupported},
            Refusal{R"({"items":[{}]})", "#/items", kUnsupported},
            Refusal{R"({"$ref":"#/$defs/none"})", "#/$ref", kInvalid},
            Refusal{R"({"type":"strin"})", "#/type", kInvalid},
@@ -247,7 +249,13 @@ TEST(GrammarSchema, HugeOnesAreRefusedInTime) {
   nlohmann::ordered_json wide = {{"type", "object"}};
   for (int i = 0; i < 6000; ++i)
     wide["properties"]["a_rather_long_property_name_" + std::to_string(i)] = {{"type", "integer"}, {"minimum", i}};
-  for (const auto& schema : {crossed, chain, wide}) {
+  // A choice within itself, whichever way it is reached, and more choices that must hold together than there is stack
+  // for.
+  nlohmann::ordered_json endless =
+      nlohmann::ordered_json::parse(R"({"type":"object","anyOf":[{"$ref":"#"},{"required":["a"]}]})");
+  nlohmann::ordered_json together = {{"type", "object"}, {"allOf", nlohmann::ordered_json::array()}};
+  for (int i = 0; i < 4000; ++i) together["allOf"].push_back({{"anyOf", {nlohmann::ordered_json::object()}}});
+  for (const auto& schema : {crossed, chain, wide, endless, together}) {
     const auto made = compile(schema_source(schema.dump()), byte_vocabulary());
     ASSERT_FALSE(made);
     EXPECT_EQ(made.error().kind, core::ErrorKind::invalid_value) << made.error().message;
