@@ -99,7 +99,7 @@ void CallObject::member_begins(char c) {
         if (value_ == Value::arguments && c == '"') value_ = Value::text_arguments;
         if (value_ == Value::arguments && c == '{') arguments_.push_back(c);
         if (value_ == Value::name && c != '"') state_ = State::wrong;
-        if (value_ == Value::arguments && c != '{') state_ = State::wrong;
+        if (value_ == Value::arguments && c != '{' && c != 'n') state_ = State::wrong;
         raw_.push_back(c);
         if (c == '"') string_ = true;
         if (c == '{' || c == '[') depth_ = 1;
@@ -111,7 +111,7 @@ void CallObject::member_begins(char c) {
         return;
       }
       value_ends();
-      if (space(c)) return;
+      if (space(c) || state_ == State::wrong) return;
       [[fallthrough]];
     case At::behind:
       if (c == ',') {
@@ -126,6 +126,7 @@ void CallObject::member_begins(char c) {
 void CallObject::value_ends() {
   if (value_ == Value::name) name_ = unquoted(raw_), named_ = true;
   if (value_ == Value::text_arguments) arguments_ += unquoted(raw_);  // some models write the arguments as a string
+  if (value_ == Value::arguments && raw_.front() == 'n' && raw_ != "null") state_ = State::wrong;
   at_ = At::behind;
 }
 
@@ -178,6 +179,7 @@ bool ToolCallReader::begin_call(const std::string& name, std::vector<Piece>& out
   if (std::find(functions_.begin(), functions_.end(), name) == functions_.end()) return false;
   ++calls_;
   called_ = true;
+  argued_ = false;
   taken_.clear();
   out.push_back({Piece::Kind::call, name});
   return true;
@@ -281,7 +283,11 @@ bool ToolCallReader::step_object(std::vector<Piece>& out) {
     return true;
   }
   if (called_) {
-    if (std::string more = object_.take_arguments(); !more.empty()) {
+    std::string more = object_.take_arguments();
+    // None, null or an empty string: clients parse what they get.
+    if (more.empty() && !argued_ && object_.state() == CallObject::State::done) more = "{}";
+    if (!more.empty()) {
+      argued_ = true;
       out.push_back({Piece::Kind::arguments, std::move(more)});
     }
   }

@@ -74,7 +74,8 @@ class ToolCallReader {
   std::string pending_;  // not looked at yet
   std::string taken_;    // of a call that has no name yet: text again if it gets none
   CallObject object_;
-  bool in_list_ = false, called_ = false;  // called_: the call at hand has been told
+  bool in_list_ = false;
+  bool called_ = false, argued_ = false;  // the call at hand has been told; some of its arguments too
   int depth_ = 0;                          // of raw arguments
   bool string_ = false, escaped_ = false;
   int calls_ = 0;

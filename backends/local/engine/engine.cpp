@@ -229,8 +229,9 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
   if (r.grammar != nullptr && r.grammar->vocabulary().size() != vocab_size_) {
     return core::fail(ErrorKind::internal, "the grammar was made for another model");
   }
-  if (r.grammar != nullptr) active->end_tokens.insert(vocabulary_->end_ids().begin(), vocabulary_->end_ids().end());
-  if (!r.ignore_eos) active->end_tokens.insert(config_.eos_ids.begin(), config_.eos_ids.end());
+  if (r.grammar != nullptr || !r.ignore_eos) {
+    active->end_tokens.insert(vocabulary_->end_ids().begin(), vocabulary_->end_ids().end());
+  }
   if (r.sampling.repetition_penalty != 1.0f) {
     active->history.prompt.insert(active->tokens.begin(), active->tokens.end());
   }

@@ -78,10 +78,11 @@ void forbid(std::span<float> row, const std::uint32_t* mask, float value) {
 std::vector<Scored> filter(const Kernels& kernels, std::span<const float> p, const SamplingParams& params) {
   const float top = kernels.max(p.data(), static_cast<int>(p.size()));
   const auto k = static_cast<std::size_t>(std::max(params.top_k, 0));
+  const bool nucleus_of_k = k > 0 && params.top_p < 1;  // a share of what top_k leaves: all of that has to be known
   std::vector<Scored> kept;
   // Gather above a falling threshold until the filters' outcome is certain.
   for (float threshold = top * 1e-2f;; threshold *= 1e-3f) {
-    if (params.min_p > 0) threshold = std::max(threshold, params.min_p * top);
+    if (params.min_p > 0 && !nucleus_of_k) threshold = std::max(threshold, params.min_p * top);
     if (threshold < 1e-30f) threshold = 0;
     kept.clear();
     double sum = 0;
@@ -90,8 +91,9 @@ std::vector<Scored> filter(const Kernels& kernels, std::span<const float> p, con
       kept.emplace_back(static_cast<std::int32_t>(i), p[i]);
       sum += p[i];
     }
-    const bool certain = (k > 0 && kept.size() >= k) || (params.top_p < 1 && sum >= params.top_p) ||
-                         (params.min_p > 0 && threshold <= params.min_p * top) || threshold == 0;
+    const bool certain = (k > 0 && kept.size() >= k) || threshold == 0 ||
+                         (!nucleus_of_k && ((params.top_p < 1 && sum >= params.top_p) ||
+                                            (params.min_p > 0 && threshold <= params.min_p * top)));
     if (certain) break;
   }
   std::sort(kept.begin(), kept.end(), likelier);

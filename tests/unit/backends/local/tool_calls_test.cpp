@@ -68,6 +68,18 @@ const std::vector<Case>& cases() {
       {ToolStyle::hermes,
        "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call> Done.",
        {" Done.", {{"f", "{}"}}}},
+      // A function without arguments is called with none, however the model says so.
+      {ToolStyle::hermes, R"(<tool_call>{"name": "f"}</tool_call>)", {"", {{"f", "{}"}}}},
+      {ToolStyle::hermes,
+       R"(<tool_call>{"name": "f", "arguments": null}</tool_call> Done.)",
+       {" Done.", {{"f", "{}"}}}},
+      {ToolStyle::hermes, R"(<tool_call>{"arguments": null , "name": "f"}</tool_call>)", {"", {{"f", "{}"}}}},
+      {ToolStyle::hermes, R"(<tool_call>{"name": "f", "arguments": ""}</tool_call>)", {"", {{"f", "{}"}}}},
+      {ToolStyle::hermes, R"(<tool_call>{"name": "f", "arguments": nil}</tool_call>)", {"}</tool_call>", {{"f", ""}}}},
+      {ToolStyle::json, R"({"name": "f", "parameters": null})", {"", {{"f", "{}"}}}},
+      {ToolStyle::mistral_list,
+       R"([TOOL_CALLS][{"name": "f"}, {"name": "get_weather", "arguments": null}])",
+       {"", {{"f", "{}"}, {"get_weather", "{}"}}}},
       // Broken behind its name: it is a call by then, whether or not the rest came with it.
       {ToolStyle::hermes,
        "<tool_call>\n{\"name\": \"f\"\"arguments\": {\"a\": 1}}\n</tool_call>",

@@ -3,9 +3,11 @@
 #include "backends/local/engine/engine.hpp"
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tests/support/temp_dir.hpp"
 #include "tests/unit/backends/local/engine/engine_fixture.hpp"
 
 namespace ganglion::local {
@@ -96,6 +98,27 @@ TEST_F(EngineTest, TheModelsEndTokenEndsTheAnswerUnlessIgnored) {
   out = generate(*engine_, request);
   EXPECT_EQ(out.last.finish, FinishReason::stop);
   EXPECT_TRUE(out.tokens.empty());
+  EXPECT_EQ(out.last.usage.completion_tokens, 1);
+}
+
+TEST(EngineEnds, AModelThatNamesNoEndTokenEndsWithItsTokenizers) {
+  const test::TempDir dir;
+  std::filesystem::copy(model_dir("llama2_tiny"), dir.path());
+  std::filesystem::remove(dir / "generation_config.json");
+  std::ifstream file(model_dir("llama2_tiny") + "/config.json");
+  auto config = nlohmann::json::parse(file);
+  config.erase("eos_token_id");
+  std::ofstream(dir / "config.json") << config;
+  auto engine = Engine::load({.dir = dir.path()});
+  ASSERT_TRUE(engine) << engine.error().message;
+  ASSERT_TRUE((*engine)->config().eos_ids.empty());
+  const auto end = (*engine)->tokenizer().eos_id();
+  ASSERT_TRUE(end);
+  auto request = greedy(goldens("llama2_tiny").front().prompt, 3);
+  request.sampling.logit_bias = {{*end, 100.0f}};
+  request.ignore_eos = false;
+  const auto out = generate(**engine, request);
+  EXPECT_EQ(out.last.finish, FinishReason::stop);
   EXPECT_EQ(out.last.usage.completion_tokens, 1);
 }
 

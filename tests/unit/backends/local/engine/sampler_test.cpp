@@ -78,6 +78,18 @@ TEST(Sampler, TopKTopPAndMinPCutTheTail) {
   EXPECT_EQ(f.size(), 3u);
 }
 
+TEST(Sampler, TopPIsAShareOfAllThatTopKLeaves) {
+  // The fifty likeliest have 0.9757: 0.5 + 0.3 + 0.12 = 0.92 of 0.927 are not enough.
+  std::vector<float> logits(104, std::log(0.00045f));
+  logits[7] = std::log(0.5f), logits[3] = std::log(0.3f), logits[90] = std::log(0.12f), logits[50] = std::log(0.035f);
+  SamplingParams p;
+  p.top_k = 50;
+  p.top_p = 0.95f;
+  EXPECT_EQ(frequencies(logits, p).size(), 4u);
+  p.min_p = 0.1f;  // at least 0.05, of those four
+  EXPECT_EQ(frequencies(logits, p).size(), 3u);
+}
+
 TEST(Sampler, FiltersWorkOnFlatDistributionsOverManyTokens) {
   std::vector<float> logits(5000, 0.0f);
   SamplingParams p;
