@@ -50,6 +50,7 @@ Field RequestReader::find(const JsonString& key) const {
 
 core::Result<RequestView> RequestReader::read() {
   if (const JsonType type = cursor_.peek(); type != JsonType::object && type != JsonType::none) {
+    if (!cursor_.skip()) return std::unexpected(json_error(body_, cursor_));
     return core::fail(ErrorKind::invalid_value,
                       "the request body must be a JSON object, not " + std::string{api::name(type)});
   }

@@ -157,9 +157,9 @@ void Application::scrape(metrics::Scrape& out) const {
   const core::SteadyTime now = clock_.steady();
   backends_.each([&](std::string_view name, const gateway::BackendRegistry::Backend& backend) {
     out.set(Family::upstream_healthy, {name}, backend.health->available(now) ? 1 : 0);
-    for (const auto& [model, latency] : backend.latencies) {
+    for (const auto& [model, of_model] : backend.models) {
       for (const api::Tier tier : {api::Tier::regular, api::Tier::fast}) {
-        const double expected = latency->expected_ns(tier, now) * 1e-9;
+        const double expected = of_model.latency->expected_ns(tier, now) * 1e-9;
         if (expected > 0) out.set(Family::upstream_latency_seconds, {name, model, api::name(tier)}, expected);
       }
     }

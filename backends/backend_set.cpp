@@ -55,9 +55,10 @@ class CountedAnswer final : public Answer {
 };
 
 // What the outcome of a try says about the backend's health. The client's own mistakes (400, 404...) say nothing.
-// A Retry-After that the retry loop waits out itself does not rest the backend.
-void judge(Health& health, const core::Error& error, const Rejection& rejection, const RetryOptions& retry,
+// A Retry-After that the retry loop waits out itself rests nothing.
+void judge(const Target& target, const core::Error& error, const Rejection& rejection, const RetryOptions& retry,
            core::SteadyTime now) {
+  Health& health = *target.health;
   switch (error.kind) {
     case ErrorKind::cancelled:
     case ErrorKind::deadline_exceeded:
@@ -71,8 +72,12 @@ void judge(Health& health, const core::Error& error, const Rejection& rejection,
     case ErrorKind::upstream_rejected:
       if (rejection.status == 429 || rejection.status == 503) {
         health.released();
-        if (rejection.retry_after && *rejection.retry_after > retry.backoff_max)
+        if (!rejection.retry_after || *rejection.retry_after <= retry.backoff_max) return;
+        if (rejection.status == 429) {
+          target.rest->begin(now, *rejection.retry_after);
+        } else {
           health.rest(now, *rejection.retry_after);
+        }
         return;
       }
       if (rejection.status < 500) {
@@ -84,6 +89,11 @@ void judge(Health& health, const core::Error& error, const Rejection& rejection,
       break;
   }
   health.failed(now);
+}
+
+// What the gateway's account at one provider may not do, or the provider does not have, another may.
+bool another_may(int status) {
+  return status == 401 || status == 402 || status == 403 || status == 404;
 }
 
 }  // namespace
@@ -111,7 +121,7 @@ const Target* BackendSet::pick(api::Tier tier, core::SteadyTime now, std::span<c
   if (least_expected == 0) least_expected = 1;
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     const Target& target = targets_[(turn_ + i) % targets_.size()];
-    if (target.weight == 0 || !target.health->available(now)) continue;
+    if (target.weight == 0 || !target.health->available(now) || target.rest->left(now).count() > 0) continue;
     if (std::ranges::find(tried, &target) != tried.end()) continue;
     double score = 0;
     if (tier == api::Tier::fast) {
@@ -131,6 +141,28 @@ const Target* BackendSet::pick(api::Tier tier, core::SteadyTime now, std::span<c
   }
   ++turn_;
   return best;
+}
+
+core::Error BackendSet::nobody(core::SteadyTime now, Rejection& rejection) const {
+  std::chrono::nanoseconds least = std::chrono::nanoseconds::max();
+  bool limited = false;
+  for (const Target& target : targets_) {
+    if (target.weight == 0) continue;
+    least = std::min(least, std::max(target.health->rest_left(now), target.rest->left(now)));
+    limited = limited || target.health->available(now);
+  }
+  core::Error error = core::make_error(limited ? ErrorKind::upstream_rejected : ErrorKind::no_backend,
+                                       "no backend of model '" + model_ + "' is in rotation now");
+  if (targets_.empty() || least == std::chrono::nanoseconds::max()) return error;
+  error.retry_after = std::max(std::chrono::ceil<std::chrono::milliseconds>(least), std::chrono::milliseconds{1'000});
+  if (limited) {
+    rejection = {.status = 429,
+                 .content_type = "application/json",
+                 .body = R"({"error":{"message":"the provider's rate limit of this model is reached; it said when to )"
+                         R"(ask again","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded"}})",
+                 .retry_after = error.retry_after};
+  }
+  return error;
 }
 
 boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, const RetryOptions& retry,
@@ -191,13 +223,17 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
       co_return Started{.answer = std::make_unique<CountedAnswer>(std::move(*answer), std::move(in_flight)),
                         .target = target};
     }
-    judge(*target->health, answer.error(), refused, retry, std::chrono::steady_clock::now());
+    judge(*target, answer.error(), refused, retry, std::chrono::steady_clock::now());
     last = std::move(answer.error());
     rejection = std::move(refused);
-    if (!last->retryable || call.deadline.passed() || call.cancel->cancelled()) break;
+    if (call.deadline.passed() || call.cancel->cancelled()) break;
+    if (!last->retryable &&
+        (!another_may(rejection.status) || pick(call.tier, std::chrono::steady_clock::now(), tried) == nullptr)) {
+      break;
+    }
   }
   if (call.cancel->cancelled()) co_return core::fail(ErrorKind::cancelled);
-  if (!last) co_return core::fail(ErrorKind::no_backend, "no backend of model '" + model_ + "' is in rotation now");
+  if (!last) co_return std::unexpected(nobody(std::chrono::steady_clock::now(), rejection));
   co_return std::unexpected(std::move(*last));
 }
 

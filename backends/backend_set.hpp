@@ -14,6 +14,7 @@
 #include "backends/backend.hpp"
 #include "backends/health.hpp"
 #include "backends/latency.hpp"
+#include "backends/model_rest.hpp"
 #include "backends/remote/options.hpp"
 
 namespace ganglion::backends {
@@ -34,10 +35,11 @@ class AttemptHooks {
 };
 
 struct Target {
-  Backend* backend = nullptr;        // owned by the worker's runtime
-  std::shared_ptr<Health> health;    // of the backend, not of the model
-  std::shared_ptr<Latency> latency;  // of the backend under this upstream model
-  std::string upstream_model;        // what the backend calls the model
+  Backend* backend = nullptr;                                       // owned by the worker's runtime
+  std::shared_ptr<Health> health;                                   // of the backend, not of the model
+  std::shared_ptr<Latency> latency;                                 // of the backend under this upstream model
+  std::shared_ptr<ModelRest> rest = std::make_shared<ModelRest>();  // likewise
+  std::string upstream_model;                                       // what the backend calls the model
   std::uint32_t weight = 1;
   AttemptHooks* hooks = nullptr;  // of the backend; outlives the set; null: nobody counts
   // For what is reserved before a dispatch; 0: not known.
@@ -62,8 +64,9 @@ class BackendSet {
   const std::string& model() const { return model_; }
   const std::vector<Target>& targets() const { return targets_; }
 
-  // Tries targets until one answers 2xx. `call.model` and `call.body` are set here per attempt. `attempts` gets one
-  // entry per try, also on failure. `rejection` holds the last upstream error answer.
+  // Tries targets until one answers 2xx. What refuses the gateway (401, 402, 403) or does not know the model (404) is
+  // not asked again, but a target that was not tried yet is. `call.model` and `call.body` are set here per attempt.
+  // `attempts` gets one entry per try, also on failure. `rejection` holds the last upstream error answer.
   boost::asio::awaitable<core::Result<Started>> start(Call& call, const RetryOptions& retry, const BodyFor& body_for,
                                                       std::vector<Attempt>& attempts, Rejection& rejection);
 
@@ -71,6 +74,8 @@ class BackendSet {
   // fast: the lowest measured latency, times the fast requests already there; regular: the fewest requests in flight
   // by weight, so it takes what capacity is spare. Ties in turn.
   const Target* pick(api::Tier tier, core::SteadyTime now, std::span<const Target* const> tried);
+  // Why pick() finds nothing at all, and when it will: a limit of the providers' where only that is in the way.
+  core::Error nobody(core::SteadyTime now, Rejection& rejection) const;
 
   std::string model_;
   std::vector<Target> targets_;

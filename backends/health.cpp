@@ -46,6 +46,11 @@ void Health::rest(core::SteadyTime now, std::chrono::milliseconds asked) {
   }
 }
 
+std::chrono::nanoseconds Health::rest_left(core::SteadyTime now) const {
+  const std::int64_t until = rest_until_ns_.load(std::memory_order_relaxed);
+  return std::chrono::nanoseconds{std::max<std::int64_t>(until - nanoseconds(now), 0)};
+}
+
 void Health::released() {
   trial_.store(false, std::memory_order_relaxed);
 }

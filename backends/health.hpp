@@ -29,6 +29,8 @@ class Health {
   // A claimed trial that ended without a verdict (the client left).
   void released();
 
+  // 0: it does not rest.
+  std::chrono::nanoseconds rest_left(core::SteadyTime now) const;
   std::uint32_t failures_in_a_row() const { return failures_.load(std::memory_order_relaxed); }
 
   // Requests now being served, over all workers.

@@ -47,7 +47,9 @@ Table<net::UpstreamOptions> timeouts_table() {
   return {{
       entry<T>("connect", &T::connect_timeout, duration(milliseconds{10}, seconds{120}), "Name lookup, TCP and TLS."),
       entry<T>("first_byte", &T::first_byte_timeout, duration(milliseconds{10}, hours{1}),
-               "From the request sent to the first byte of the answer."),
+               "From the request sent to the first byte of a streamed answer."),
+      entry<T>("whole", &T::whole_timeout, duration(milliseconds{10}, hours{1}),
+               "The same for an answer that is not streamed: it begins when it is complete."),
       entry<T>("idle", &T::idle_timeout, duration(milliseconds{10}, hours{1}), "Between two pieces of an answer."),
       entry<T>("pool_idle", &T::pool_idle_timeout, duration(milliseconds{0}, hours{1}),
                "An unused pooled connection is closed after this."),
@@ -169,7 +171,8 @@ Table<backends::RetryOptions> retry_table() {
   return {{
       entry<T>(
           "attempts", &T::attempts_max, integer(1, 10),
-          "All tries over all backends, the first one included. Nothing is retried after the first byte of an answer."),
+          "All tries over all backends, the first one included. Nothing is retried after the first byte of an answer. "
+          "Where a kept connection closes without a byte of it, the request goes out once more on another."),
       entry<T>("backoff", &T::backoff_base, duration(milliseconds{0}, seconds{60}),
                "Wait before the second try, doubled for each further one, with full jitter."),
       entry<T>("max_backoff", &T::backoff_max, duration(milliseconds{0}, seconds{300}),

@@ -11,7 +11,7 @@ inline constexpr std::size_t kHeaderLinesMax = 101;
 inline constexpr std::size_t kUriBytesMax = 8 * 1024;
 inline constexpr std::size_t kJsonDepthMax = 64;
 inline constexpr std::size_t kModelNameBytesMax = 128;
-inline constexpr std::size_t kSseEventBytesMax = 1024 * 1024;             // one event of an upstream stream
+inline constexpr std::size_t kSseEventBytesMax = 16UL * 1024 * 1024;      // one event of an upstream stream: an image
 inline constexpr std::size_t kUpstreamBodyBytesMax = 64UL * 1024 * 1024;  // one non-streamed upstream answer
 
 }  // namespace ganglion::core

@@ -6,21 +6,10 @@
 
 #include "core/secret.hpp"
 #include "core/text.hpp"
+#include "gateway/host_name.hpp"
 
 namespace ganglion::gateway {
 namespace {
-
-bool is_loopback(std::string_view address) {
-  if (address == "::1") return true;
-  if (!address.starts_with("127.")) return false;
-  return std::ranges::count(address, '.') == 3 && address.find_first_not_of("0123456789.") == std::string_view::npos;
-}
-
-// "name:80" -> "name", "[::1]:80" -> "::1". The header's grammar was checked with the request.
-std::string_view without_port(std::string_view host) {
-  if (host.starts_with('[')) return host.substr(1, host.find(']') - 1);
-  return host.substr(0, host.find(':'));
-}
 
 std::string_view digest_bytes(const core::Sha256& digest) {
   return {reinterpret_cast<const char*>(digest.data()), digest.size()};
@@ -29,7 +18,7 @@ std::string_view digest_bytes(const core::Sha256& digest) {
 }  // namespace
 
 AdminGate::AdminGate(std::string bound_host, const AdminAccess& access)
-    : bound_host_(std::move(bound_host)), on_loopback_(is_loopback(bound_host_)) {
+    : bound_host_(std::move(bound_host)), on_loopback_(is_loopback_host(bound_host_)) {
   use(access);
 }
 
@@ -51,7 +40,7 @@ bool AdminGate::accepts_host(std::string_view host) const {
   // HTTP/1.0 knows no Host; no browser sends it.
   if (host.empty()) return on_loopback_;
   const std::string_view name = without_port(host);
-  if (core::iequals(name, "localhost") || is_loopback(name) || core::iequals(name, bound_host_)) return true;
+  if (is_loopback_host(host) || core::iequals(name, bound_host_)) return true;
   return std::ranges::any_of(hosts_, [&](const std::string& known) { return core::iequals(name, known); });
 }
 

@@ -469,6 +469,10 @@ boost::asio::awaitable<core::Result<std::string_view>> BilledCall::whole() {
   if (!facts)
     co_return std::unexpected(
         broken(core::make_error(ErrorKind::upstream_protocol, "the provider's answer is not JSON")));
+  if (facts->error && head_.status == 200) {  // nothing has left yet: clients look at the status first
+    co_return std::unexpected(broken(core::make_error(
+        ErrorKind::upstream_rejected, "the provider answered with an error in place of an answer, under status 200")));
+  }
   if (spec_.view.endpoint == api::Endpoint::embeddings) vectors_ = facts->choices;
   reported_ = facts->usage;
   count_usage(true);

@@ -7,6 +7,7 @@
 #include "api/error_body.hpp"
 #include "api/models_body.hpp"
 #include "gateway/estimate.hpp"
+#include "gateway/host_name.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -41,6 +42,10 @@ core::Result<api::Tier> choose_tier(const Request& request) {
   return *asked;
 }
 
+bool given_twice(const net::RequestHead& head, std::string_view name) {
+  return std::ranges::count_if(head.headers, [&](const net::Header& h) { return net::iequals(h.name, name); }) > 1;
+}
+
 cache::CacheHeaders cache_headers(const net::RequestHead& head) {
   cache::CacheHeaders out;
   for (const net::Header& header : head.headers) {
@@ -54,6 +59,21 @@ cache::CacheHeaders cache_headers(const net::RequestHead& head) {
     if (net::iequals(header.name, cache::kReplayHeader)) out.replay = header.value;
   }
   return out;
+}
+
+// Official SDKs retry a 429 and a 5xx by themselves. A budget does not come back within seconds; what is larger than a
+// limit ever allows, and a provider that refuses our credentials, do not change at all.
+bool is_lasting(const core::Error& error) {
+  switch (error.kind) {
+    case ErrorKind::quota_exceeded:
+      return error.retry_after != std::chrono::seconds{1};
+    case ErrorKind::rate_limited:
+      return error.retry_after.count() == 0;
+    case ErrorKind::upstream_rejected:
+      return !error.retryable && error.retry_after.count() == 0;
+    default:
+      return false;
+  }
 }
 
 }  // namespace
@@ -109,9 +129,13 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
   if (!route) co_return std::unexpected(std::move(route.error()));
   request.route = std::move(*route);
   // Who: before a byte of the body is taken.
+  if (given_twice(head, "authorization")) {
+    co_return core::fail(ErrorKind::malformed_http, "Authorization is given twice; send the one that counts");
+  }
   auto who = request.runtime->auth().identify(head.header("authorization"));
   if (!who) co_return std::unexpected(std::move(who.error()));
   request.who = *who;
+  if (auto done = check_origin(request); !done) co_return done;
   if (request.route.endpoint == api::Endpoint::models) co_return co_await list_models(request);
   // The client's own labels of it, for the ledger and for budgets.
   if (auto done = label(request); !done) co_return done;
@@ -132,12 +156,25 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
   co_return co_await serve_direct(request);
 }
 
+// Where nobody needs a key, a page of any site that a browser here shows could ask, by a form or by a name that has
+// been pointed at this machine: browsers say in Origin whose page it is.
+Worker::Done Worker::check_origin(const Request& request) {
+  if (!request.runtime->auth().ring().open()) return {};
+  const std::string_view origin = request.exchange.head().header("origin");
+  if (origin.empty()) return {};
+  const std::size_t scheme = origin.find("://");
+  if (scheme != std::string_view::npos && is_loopback_host(origin.substr(scheme + 3))) return {};
+  return core::fail(ErrorKind::forbidden,
+                    "no API key is configured here, so pages of this machine alone may ask; configure a key for others "
+                    "(`ganglion keys create`)");
+}
+
 Worker::Done Worker::label(Request& request) {
   const auto& headers = request.exchange.head().headers;
   const auto named = [](const net::Header& header) { return net::iequals(header.name, api::kTagsHeader); };
   const auto first = std::ranges::find_if(headers, named);
   if (first == headers.end()) return {};
-  if (std::find_if(first + 1, headers.end(), named) != headers.end()) {
+  if (given_twice(request.exchange.head(), api::kTagsHeader)) {
     return core::fail(ErrorKind::invalid_value,
                       std::string{api::kTagsHeader} + " is given twice; send one JSON object with all entries",
                       std::string{api::kTagsHeader});
@@ -319,9 +356,7 @@ boost::asio::awaitable<void> Worker::answer_error(Request& request) {
     headers.text("allow", request.exchange.head().path.starts_with("/v1/models") ? "GET, HEAD" : "POST");
   }
   if (error.kind == ErrorKind::unauthorized) headers.text("www-authenticate", "Bearer");
-  // Official SDKs would retry a 429 by themselves; a budget does not come back within seconds.
-  if (error.kind == ErrorKind::quota_exceeded && error.retry_after != std::chrono::seconds{1})
-    headers.text("x-should-retry", "false");
+  if (is_lasting(error)) headers.text("x-should-retry", "false");
   if (error.kind == ErrorKind::rate_limited) headers.rate_limits(services_.limiter.view(request.limits));
   request.status = status;
   const std::string body = api::openai_error_body(error);

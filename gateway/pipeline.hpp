@@ -90,6 +90,7 @@ class Worker {
  private:
   using Done = core::Result<void>;
   boost::asio::awaitable<Done> serve(Request& request);
+  static Done check_origin(const Request& request);
   static Done label(Request& request);
   boost::asio::awaitable<Done> read(Request& request);
   Done parse(Request& request);

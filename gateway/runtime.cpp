@@ -38,12 +38,10 @@ BackendRegistry::Backend& BackendRegistry::get(std::string_view name) {
   return it->second;
 }
 
-std::shared_ptr<backends::Latency> BackendRegistry::latency(std::string_view backend, std::string_view upstream_model) {
+BackendRegistry::Backend::Model BackendRegistry::model(std::string_view backend, std::string_view upstream_model) {
   Backend& of = get(backend);
   const std::lock_guard lock(mutex_);
-  auto& latency = of.latencies[std::string{upstream_model}];
-  if (!latency) latency = std::make_shared<backends::Latency>();
-  return latency;
+  return of.models[std::string{upstream_model}];
 }
 
 void BackendRegistry::each(const std::function<void(std::string_view name, const Backend&)>& visit) const {
@@ -89,9 +87,11 @@ Runtime::Runtime(const boost::asio::any_io_executor& executor, Services& service
       backends::Backend* backend = (to.local ? locals_ : remotes_)[to.index].get();
       if (backend == nullptr) continue;
       const BackendRegistry::Backend& shared = services.backends.get(backend->name());
+      const BackendRegistry::Backend::Model of_model = services.backends.model(backend->name(), to.upstream_model);
       targets.push_back({.backend = backend,
                          .health = shared.health,
-                         .latency = services.backends.latency(backend->name(), to.upstream_model),
+                         .latency = of_model.latency,
+                         .rest = of_model.rest,
                          .upstream_model = to.upstream_model,
                          .weight = to.weight,
                          .hooks = shared.attempts.get(),

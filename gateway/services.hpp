@@ -59,11 +59,15 @@ class BackendRegistry {
     std::shared_ptr<backends::Health> health = std::make_shared<backends::Health>();
     std::unique_ptr<net::UpstreamHooks> hooks;
     std::unique_ptr<UpstreamAttempts> attempts;
-    std::map<std::string, std::shared_ptr<backends::Latency>, std::less<>> latencies;  // by upstream model
+    struct Model {
+      std::shared_ptr<backends::Latency> latency = std::make_shared<backends::Latency>();
+      std::shared_ptr<backends::ModelRest> rest = std::make_shared<backends::ModelRest>();
+    };
+    std::map<std::string, Model, std::less<>> models;  // by upstream model
   };
   // References stay valid for the registry's life.
   Backend& get(std::string_view name);
-  std::shared_ptr<backends::Latency> latency(std::string_view backend, std::string_view upstream_model);
+  Backend::Model model(std::string_view backend, std::string_view upstream_model);
   void each(const std::function<void(std::string_view name, const Backend&)>& visit) const;
 
  private:

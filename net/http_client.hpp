@@ -30,6 +30,7 @@ struct UpstreamRequest {
   core::TextParts body;
   // When every connection is in use: urgent requests get the next free one first, and may use those kept for them.
   bool urgent = false;
+  bool whole = false;  // the answer begins when it is complete: whole_timeout is its limit, not first_byte_timeout
   std::chrono::milliseconds slot_wait{0};  // the longest wait for a connection; 0: connect_timeout
   // Asked before the request is sent a second time (see send()); an error ends it with that. Null: nobody is asked.
   const std::function<core::Result<void>()>* before_resend = nullptr;

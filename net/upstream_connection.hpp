@@ -86,6 +86,7 @@ class UpstreamConnection final : private Stream::PeerListener {
   TimerWheel::Entry timer_;
   std::optional<core::CancelRegistration> on_cancel_;
   core::Deadline deadline_;
+  std::chrono::milliseconds begin_limit_{0};  // until the answer at hand begins
   Stop armed_ = Stop::none;
   Stop stopped_ = Stop::none;
   bool idle_ = false;

@@ -69,6 +69,7 @@ core::Result<void> UpstreamConnection::make_head(const UpstreamRequest& request)
 asio::awaitable<core::Result<void>> UpstreamConnection::exchange(const UpstreamRequest& request,
                                                                  core::Deadline deadline, core::CancelSource& cancel) {
   deadline_ = deadline;
+  begin_limit_ = request.whole ? pool_.options.whole_timeout : pool_.options.first_byte_timeout;
   received_ = 0;
   ended_ = failed_ = send_failed_ = false;
   on_cancel_.emplace(cancel, [this](core::CancelReason) { stop(Stop::cancelled); });
@@ -114,7 +115,7 @@ asio::awaitable<core::Result<void>> UpstreamConnection::send(const UpstreamReque
       send_failed_ = true;
       co_return core::Result<void>{};
     }
-    limit(pool_.options.first_byte_timeout, Stop::first_byte);
+    limit(begin_limit_, Stop::first_byte);
     if (!co_await wait(io.kind)) co_return closed("the upstream connection broke while sending");
   }
   co_return core::Result<void>{};
@@ -126,7 +127,7 @@ asio::awaitable<core::Result<void>> UpstreamConnection::receive_head() {
   read_max_ = pool_.buffers.buffer_bytes();
   parser_.reset();
   int interim = 0;
-  limit(pool_.options.first_byte_timeout, Stop::first_byte);
+  limit(begin_limit_, Stop::first_byte);
   for (;;) {
     if (end_ > 0) {
       switch (parser_.feed({in_.get(), end_})) {

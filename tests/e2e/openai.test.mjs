@@ -16,7 +16,7 @@ providers:
   - name: mock
     base_url: http://127.0.0.1:${upstream.port}/v1
     api_key: \${UPSTREAM_KEY}
-    timeouts: {first_byte: 2s}
+    timeouts: {first_byte: 2s, whole: 2s}
     models: [gpt-4o-mini, {name: nick, upstream: real-name}, text-embedding-3-small]
 local:
   - {name: demo-chat, path: models/demo-chat}

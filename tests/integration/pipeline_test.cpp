@@ -406,8 +406,11 @@ TEST(Pipeline, ErrorsHaveOpenAIsShape) {
     EXPECT_EQ(header_of(answer, "Content-Type"), "application/json");
   };
   expect(gateway.post("/v1/chat/completions", "{"), 400, "invalid_json");
+  expect(gateway.post("/v1/chat/completions", "nope"), 400, "invalid_json");
+  expect(gateway.post("/v1/chat/completions", "[1]"), 400, "invalid_value");
   expect(gateway.post("/v1/chat/completions", R"({"model":"x","messages":[{"role":"user","content":"a"}]})"), 404,
          "model_not_found");
+  expect(gateway.chat("", "Authorization: Bearer sk-a\r\nAuthorization: Bearer sk-b\r\n"), 400, "malformed_http");
   expect(gateway.post("/v1/chat/completions", R"({"messages":[{"role":"user","content":"a"}]})"), 400,
          "missing_required_parameter");
   expect(gateway.post("/v1/chat/completions", std::string(2000, ' ')), 413, "payload_too_large");
@@ -424,6 +427,49 @@ TEST(Pipeline, ErrorsHaveOpenAIsShape) {
   expect(gateway.chat(), 502, "upstream_unreachable");
 }
 
+// A form or a script of any page can reach a port of the machine that shows it.
+TEST(Pipeline, WithoutKeysPagesOfOtherSitesAreRefused) {
+  Answering upstream(http_ok(kAnswer));
+  RunningGateway gateway(provider(upstream->port()) + kNoCache);
+  for (const std::string bad : {"http://evil.example", "http://evil.example:8080", "null", "http://127.evil.example",
+                                "https://localhost.evil.example", "chrome-extension://abc"}) {
+    EXPECT_EQ(status_of(gateway.chat("", "Origin: " + bad + "\r\n")), 403) << bad;
+  }
+  EXPECT_EQ(upstream->requests().size(), 0U);
+  for (const std::string good : {"http://localhost:3000", "http://127.0.0.1", "https://[::1]:8443"}) {
+    EXPECT_EQ(status_of(gateway.chat("", "Origin: " + good + "\r\n")), 200) << good;
+  }
+}
+
+TEST(Pipeline, AnErrorUnderStatus200IsAnError) {
+  Answering upstream(http_ok(R"({"error":{"message":"no credits left","code":402}})"));
+  for (const std::string& caching :
+       {std::string{kNoCache}, std::string{"gateways: [{name: default, cache: {ttl: 60s}}]\n"}}) {
+    RunningGateway gateway(provider(upstream->port()) + caching);
+    const std::string answer = gateway.chat();
+    EXPECT_EQ(status_of(answer), 502) << answer;
+    EXPECT_NE(body_of(answer).find("\"code\":\"upstream_error\""), std::string::npos) << answer;
+    const auto records = gateway.records();
+    ASSERT_EQ(records.size(), 1U);
+    EXPECT_EQ(records[0].outcome, Outcome::upstream_error);
+    EXPECT_EQ(records[0].nano_neurons, 0);
+  }
+}
+
+TEST(Pipeline, WhatDoesNotChangeIsNotWorthAskingAgain) {
+  Answering upstream("HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}");
+  RunningGateway gateway(provider(upstream->port()) + kNoCache +
+                         "keys: [{id: k, secret: \"${APP_KEY}\", limits: {tokens: 1/min}}]\n" +
+                         "key_pepper: \"${PEPPER}\"\n");
+  const std::string large = gateway.chat("", "Authorization: Bearer sk-app\r\n");
+  EXPECT_EQ(status_of(large), 429);
+  EXPECT_EQ(header_of(large, "x-should-retry"), "false") << large;
+  RunningGateway open(provider(upstream->port()) + kNoCache);
+  const std::string refused = open.chat();
+  EXPECT_EQ(status_of(refused), 502);
+  EXPECT_EQ(header_of(refused, "x-should-retry"), "false") << refused;
+}
+
 TEST(Pipeline, UpstreamLimitsGiveTheRightErrors) {
   ScriptedUpstream* self = nullptr;
   ScriptedUpstream upstream({[&](RawSocket& socket) {
@@ -431,7 +477,7 @@ TEST(Pipeline, UpstreamLimitsGiveTheRightErrors) {
     socket.wait_closed(60s);
   }});
   self = &upstream;
-  RunningGateway gateway(provider(upstream.port(), ", timeouts: {first_byte: 150ms}") + kNoCache);
+  RunningGateway gateway(provider(upstream.port(), ", timeouts: {whole: 150ms}") + kNoCache);
   const auto began = std::chrono::steady_clock::now();
   EXPECT_EQ(status_of(gateway.chat()), 504);
   EXPECT_LT(std::chrono::steady_clock::now() - began, 30s) << "the upstream never answers";

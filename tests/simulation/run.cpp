@@ -29,8 +29,8 @@ tenants: [{name: of-a}, {name: of-b}, {name: of-free}]
 pricing: {models: [{model: m, output_per_1m: 1000000}]}
 budgets: [{name: of-a, key: a, neurons: 50}]
 providers:
-  - {name: one, base_url: "http://127.0.0.1:9001/v1", api_key: "${PROVIDER}", models: [m], timeouts: {first_byte: 2s, idle: 2s, connect: 1s}}
-  - {name: two, base_url: "http://127.0.0.1:9002/v1", api_key: "${PROVIDER}", models: [m], timeouts: {first_byte: 2s, idle: 2s, connect: 1s}}
+  - {name: one, base_url: "http://127.0.0.1:9001/v1", api_key: "${PROVIDER}", models: [m], timeouts: {first_byte: 2s, whole: 2s, idle: 2s, connect: 1s}}
+  - {name: two, base_url: "http://127.0.0.1:9002/v1", api_key: "${PROVIDER}", models: [m], timeouts: {first_byte: 2s, whole: 2s, idle: 2s, connect: 1s}}
 gateways: [{name: default, cache: {ttl: 20s}, retry: {attempts: 2, backoff: 20ms}}]
 limits: {gateways: 2}
 budget_sharing: {gateways: 2}

@@ -183,6 +183,69 @@ TEST_F(BackendSetTest, ALongRetryAfterIsNotWaitedOut) {
   EXPECT_EQ(result.error().retry_after, 1h) << "the client is told";
 }
 
+TEST_F(BackendSetTest, ALimitOfTheProvidersRestsThatModelAndIsTold) {
+  FakeBackend a("a");
+  core::Error error = rejected(429);
+  error.retry_after = 20s;
+  a.fails(error, 429);
+  add(a);
+  ASSERT_FALSE(start());
+  const auto again = start();
+  ASSERT_FALSE(again);
+  EXPECT_EQ(a.calls, 1) << "it said when to ask again";
+  EXPECT_EQ(again.error().kind, ErrorKind::upstream_rejected);
+  EXPECT_EQ(rejection.status, 429);
+  EXPECT_EQ(rejection.retry_after, again.error().retry_after);
+  EXPECT_GT(again.error().retry_after, 15s);
+  EXPECT_LE(again.error().retry_after, 20s);
+  EXPECT_NE(rejection.body.find("rate_limit_exceeded"), std::string::npos);
+
+  Target other = targets[0];  // another model of the same backend
+  other.rest = std::make_shared<ModelRest>();
+  set = std::make_unique<BackendSet>("other", std::vector{other});
+  EXPECT_TRUE(start());
+}
+
+TEST_F(BackendSetTest, AnUnavailableBackendThatSaysWhenRestsWhole) {
+  FakeBackend a("a");
+  core::Error error = rejected(503);
+  error.retry_after = 20s;
+  a.fails(error, 503);
+  add(a);
+  ASSERT_FALSE(start());
+  Target other = targets[0];
+  other.rest = std::make_shared<ModelRest>();
+  set = std::make_unique<BackendSet>("other", std::vector{other});
+  const auto again = start();
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().kind, ErrorKind::no_backend);
+  EXPECT_GT(again.error().retry_after, 15s);
+  EXPECT_EQ(a.calls, 1);
+}
+
+TEST_F(BackendSetTest, WhatOneProviderRefusesTheGatewayAnotherIsAsked) {
+  for (const int status : {401, 402, 403, 404}) {
+    FakeBackend a("a");
+    FakeBackend b("b");
+    a.fails(rejected(status), status);
+    a.fails(rejected(status), status);
+    targets.clear();
+    set.reset();
+    add(a, 100);  // preferred by weight
+    add(b);
+    EXPECT_TRUE(start()) << status;
+    EXPECT_EQ(a.calls, 1) << status;
+    EXPECT_EQ(b.calls, 1) << status;
+    b.fails(rejected(status), status);
+    retry.attempts_max = 5;
+    const auto refused = start();
+    ASSERT_FALSE(refused) << status;
+    EXPECT_EQ(a.calls, 2) << "each is asked once";
+    EXPECT_EQ(b.calls, 2) << "each is asked once";
+    EXPECT_EQ(rejection.status, status);
+  }
+}
+
 TEST_F(BackendSetTest, AShortRetryAfterIsWaitedOut) {
   FakeBackend a("a");
   core::Error error = rejected(429);
@@ -291,6 +354,7 @@ TEST_F(BackendSetTest, WithAllBackendsRestingItSaysSo) {
   const auto result = start();
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().kind, ErrorKind::no_backend);
+  EXPECT_EQ(result.error().retry_after, 1s) << "clients are told when";
   EXPECT_EQ(a.calls, 0);
 }
 
