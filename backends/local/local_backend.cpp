@@ -84,9 +84,9 @@ Result<void> fit(const LocalModel& model, const api::SamplingFields& f, std::str
     message += f.max_tokens ? " or completion." : ".";
     return core::fail(ErrorKind::context_length, std::move(message), std::string{param});
   }
-  plan.max_tokens = f.max_tokens
-                        ? *f.max_tokens
-                        : static_cast<int>(std::min<std::size_t>(context - prompt, kDefaultCompletionTokensMax));
+  const int most =
+      plan.endpoint == api::Endpoint::completions ? kDefaultLegacyCompletionTokens : kDefaultCompletionTokensMax;
+  plan.max_tokens = f.max_tokens.value_or(static_cast<std::int32_t>(std::min<std::size_t>(context - prompt, most)));
   return {};
 }
 

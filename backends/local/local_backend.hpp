@@ -19,8 +19,10 @@ namespace ganglion::backends {
 
 enum class LocalKind : std::uint8_t { generate, embed };
 
-// Completion tokens of a request that names no maximum: the rest of the context, at most this many.
+// Tokens of an answer where the request names no maximum: the rest of the context, at most this many; of a legacy
+// completion OpenAI's own default.
 inline constexpr int kDefaultCompletionTokensMax = 4096;
+inline constexpr int kDefaultLegacyCompletionTokens = 16;
 inline constexpr int kSequencesMax = 64;          // prompts times n of one request
 inline constexpr int kEmbeddingInputsMax = 2048;  // OpenAI's own cap on one embeddings request
 

@@ -39,6 +39,12 @@ TEST(LocalCompletions, TextAndItsIdsGiveTheSameAnswer) {
   EXPECT_EQ(from_text["usage"], from_ids["usage"]);
 }
 
+TEST(LocalCompletions, WithoutAMaximumTheyHaveSixteenTokensAsOpenAIs) {
+  const json body = complete(llama(), {{"temperature", 0}, {"ignore_eos", true}}).parsed();
+  EXPECT_EQ(body["usage"]["completion_tokens"], 16);
+  EXPECT_EQ(body["choices"][0]["finish_reason"], "length");
+}
+
 TEST(LocalCompletions, PromptsAndChoicesAreNumberedInOrder) {
   const json fields = {{"max_tokens", 8}, {"temperature", 0}, {"ignore_eos", true}};
   json many = fields;
