@@ -431,38 +431,26 @@ void Application::apply(const config::Reload& reload) {
     log_diagnostics(LogLevel::error, "config_rejected", reload.errors);
     return;
   }
-  core::Result<std::shared_ptr<const gateway::Snapshot>> snapshot = core::fail(core::ErrorKind::internal);
-  if (auto usable = preflight(*reload.snapshot); usable) {
-    snapshot = gateway::Snapshot::make(snapshot_input(*reload.snapshot), ++snapshot_version_);
-  } else {
-    snapshot = std::unexpected(std::move(usable.error()));
-  }
-  if (!snapshot) {
+  const auto refuse = [this](std::string_view problem) {
     metrics_.config_reload_failed();
-    core::log(LogLevel::error, "config_rejected", {{"problem", snapshot.error().message}});
-    return;
-  }
+    core::log(LogLevel::error, "config_rejected", {{"problem", problem}});
+    reloader_->put_back(config_);
+  };
+  // Of the file itself: files that it names for the next start must work too, and those of this start may be gone.
+  if (auto usable = preflight(*reload.file); !usable) return refuse(usable.error().message);
+  const auto snapshot = gateway::Snapshot::make(snapshot_input(*reload.snapshot), ++snapshot_version_);
+  if (!snapshot) return refuse(snapshot.error().message);
   if ((*snapshot)->keys()->open() && !bound_to_loopback_) {
     // The file may say loopback, but the listener was bound when the process started.
-    metrics_.config_reload_failed();
-    core::log(LogLevel::error, "config_rejected",
-              {{"problem", "it has no keys, and the gateway listens beyond loopback until it is restarted"}});
-    return;
+    return refuse("it has no keys, and the gateway listens beyond loopback until it is restarted");
   }
   if (!admin_gate_->on_loopback() && reload.snapshot->admin_access.token.empty() &&
       reload.snapshot->admin.tls.client_ca_file.empty()) {
-    metrics_.config_reload_failed();
-    core::log(LogLevel::error, "config_rejected",
-              {{"problem",
-                "it asks for no admin token and no client certificate, and the admin listener is bound beyond loopback "
-                "until the gateway is restarted"}});
-    return;
+    return refuse(
+        "it asks for no admin token and no client certificate, and the admin listener is bound beyond loopback until "
+        "the gateway is restarted");
   }
-  if (auto done = apply_budgets(*reload.snapshot); !done) {
-    metrics_.config_reload_failed();
-    core::log(LogLevel::error, "config_rejected", {{"problem", done.error().message}});
-    return;
-  }
+  if (auto done = apply_budgets(*reload.snapshot); !done) return refuse(done.error().message);
   config_ = reload.snapshot;
   admin_gate_->use(config_->admin_access);
   admission_.configure(config_->admission, config_->gateway.tiers);
@@ -470,6 +458,9 @@ void Application::apply(const config::Reload& reload) {
   log_diagnostics(LogLevel::warn, "config_warning", config_->warnings);
   for (const std::string& key : reload.needs_restart) {
     core::log(LogLevel::warn, "config_needs_restart", {{"key", key}});
+  }
+  for (const std::string& what : reload.until_restart) {
+    core::log(LogLevel::warn, "config_until_restart", {{"what", what}});
   }
   for (auto& worker : workers_) {
     boost::asio::post(worker->io(), [&worker = worker->worker(), snapshot = *snapshot] {

@@ -98,7 +98,7 @@ class Application final : private metering::LedgerHooks {
   void scrape(metrics::Scrape& out) const;
   std::string not_ready() const;
 
-  std::shared_ptr<const config::Config> config_;
+  std::shared_ptr<const config::Config> config_;  // in force: what is restart-only in it is the start's
   ModelLoader load_model_;
   std::unique_ptr<Predecessor> upgrade_;  // this process is being replaced; outlives what follows it
   core::SystemClock clock_;
@@ -146,6 +146,7 @@ class Application final : private metering::LedgerHooks {
   std::unique_ptr<config::Reloader> reloader_;
   std::optional<boost::asio::posix::stream_descriptor> reload_fd_;
   bool draining_ = false;
+  std::size_t cut_ = 0;                // requests that a drain did not let end
   core::SteadyTime farewell_until_{};  // once nothing runs any more
   std::uint16_t proxy_port_ = 0, admin_port_ = 0;
   bool bound_to_loopback_ = true;

@@ -6,11 +6,13 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <utility>
 
 #include "app/application.hpp"
 #include "app/args.hpp"
 #include "app/preflight.hpp"
 #include "config/describe.hpp"
+#include "config/field.hpp"
 #include "config/loader.hpp"
 #include "core/digest.hpp"
 #include "core/log.hpp"
@@ -106,6 +108,13 @@ int keys_command(const Words& words) {
   if (words.empty() || words.front() != "create") return usage_error("keys", "the only subcommand is `create`");
   const auto args = Args::parse({words.begin() + 1, words.end()}, {.with_value = {"id", "tenant", "pepper-env"}});
   if (!args) return usage_error("keys create", args.error());
+  const std::string id = args->get("id", "key-" + core::random_hex(4));
+  const std::string tenant = args->get("tenant", "default");
+  for (const auto& [option, name] : {std::pair{"--id", &id}, std::pair{"--tenant", &tenant}}) {
+    if (config::is_identifier(*name)) continue;
+    return usage_error("keys create",
+                       std::string{option} + ": a name is 1 to 64 letters, digits, . _ -, not '" + *name + "'");
+  }
   const std::string variable = args->get("pepper-env", "GANGLION_KEY_PEPPER");
   const char* pepper = std::getenv(variable.c_str());
   std::string made;
@@ -116,13 +125,13 @@ int keys_command(const Words& words) {
               << "=" << made << "\n\n";
     pepper = made.c_str();
   }
-  const std::string id = args->get("id", "key-" + core::random_hex(4));
   const std::string key = "sk-gl-" + core::random_hex(24);
   std::cerr << "The key itself, shown this once:\n";
   std::cout << key << "\n";
-  std::cerr << "\nFor the configuration file:\nkey_pepper: ${" << variable << "}\nkeys:\n  - id: " << id
-            << "\n    hash: " << core::hex(gateway::key_digest(core::Secret{pepper}, key))
-            << "\n    tenant: " << args->get("tenant", "default") << "\n";
+  std::cerr << "\nFor the configuration file:\nkey_pepper: ${" << variable << "}\n";
+  if (tenant != "default") std::cerr << "tenants:\n  - name: " << tenant << "\n";  // that one is always there
+  std::cerr << "keys:\n  - id: " << id << "\n    hash: " << core::hex(gateway::key_digest(core::Secret{pepper}, key))
+            << "\n    tenant: " << tenant << "\n";
   return 0;
 }
 

@@ -41,6 +41,7 @@ std::expected<metering::TimeRange, std::string> range_of(const Args& args) {
     if (!time) return std::unexpected("--" + std::string{name} + ": " + time.error().message);
     *field = *time;
   }
+  if (range.empty()) return std::unexpected("--from, --to: " + std::string{metering::kEmptyRange});
   return range;
 }
 
@@ -101,6 +102,7 @@ int usage_command(const Words& words) {
     if (const auto set = metering::set_usage_option(query, name, args->get(name)); !set)
       return failed("usage", "--" + std::string{name} + ": " + set.error().message, 2);
   }
+  if (query.range.empty()) return failed("usage", "--from, --to: " + std::string{metering::kEmptyRange}, 2);
   const std::string format = args->get("format", "table");
   if (format != "table" && format != "json" && format != "csv")
     return failed("usage", "--format is table, json or csv", 2);
@@ -129,6 +131,9 @@ int invoice_command(const Words& words) {
                                               source->daily_free_neurons, std::chrono::system_clock::now());
   if (!invoice) return failed("invoice", invoice.error().message, 1);
   warn("invoice", invoice->note);
+  if (invoice->bill.counts.records == 0) {  // a name that was mistyped, perhaps
+    warn("invoice", "no usage of the tenant '" + args->get("tenant") + "' is on record in " + args->get("month"));
+  }
   std::cout << (format == "json"  ? metering::format_json(*invoice)
                 : format == "csv" ? metering::format_csv(*invoice)
                                   : metering::format_text(*invoice));

@@ -1,5 +1,6 @@
 // ganglion: picks the subcommand.
 
+#include <algorithm>
 #include <csignal>
 #include <iostream>
 #include <map>
@@ -49,6 +50,11 @@ int main(int argc, char** argv) {
       {"keys", keys_command},       {"ledger", ledger_command},   {"usage", usage_command},
       {"invoice", invoice_command}, {"metrics", metrics_command}, {"calibrate", calibrate_command},
       {"bench", bench_command},     {"upgrade", upgrade_command}};
+  const auto is_help = [](const std::string& word) { return word == "--help" || word == "-h"; };
+  if (kCommands.contains(command) && std::ranges::any_of(words, is_help)) {
+    std::cout << kHelp;
+    return 0;
+  }
   if (const auto found = kCommands.find(command); found != kCommands.end()) return found->second(words);
   if (command == "version" || command == "--version") {
     std::cout << "ganglion " << kVersion << " (" << kCommit << ")\n";

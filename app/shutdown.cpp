@@ -1,6 +1,7 @@
 // Signals and the drain: first SIGTERM or SIGINT stops accepting and lets running requests end within shutdown.drain;
 // a second one ends the process at once. SIGHUP reads the configuration again.
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <csignal>
 #include <cstdlib>
@@ -85,12 +86,14 @@ void Application::poll_drain(core::SteadyTime give_up, bool cancelled) {
   const bool late = clock_.steady() >= give_up;
   const bool ended = idle || (late && cancelled);
   if (ended && said_farewell()) {
-    core::log(core::LogLevel::info, "stopped", {{"cut", proxy_->exchanges()}});
+    core::log(core::LogLevel::info, "stopped", {{"cut", cut_}});
     control_.stop();
     return;
   }
   if (late && !ended) {
-    core::log(core::LogLevel::warn, "drain_window_over", {{"cut", proxy_->exchanges()}});
+    const std::size_t running = proxy_->exchanges();
+    core::log(core::LogLevel::warn, "drain_window_over", {{"cut", running}});
+    cut_ = std::max(cut_, running);  // those that were called off before may not be gone yet
     proxy_->cancel_all();
     give_up = clock_.steady() + kCancelGrace;
     cancelled = true;

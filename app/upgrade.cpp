@@ -130,7 +130,8 @@ void Application::handed_over() {
   upgrade_->commit([this] {
     boost::asio::post(control_, [this] {
       // Its next start closes what is open in the ledger; here nothing can be billed any more.
-      core::log(core::LogLevel::error, "successor_gone", {{"cut", proxy_->exchanges()}});
+      cut_ = proxy_->exchanges();
+      core::log(core::LogLevel::error, "successor_gone", {{"cut", cut_}});
       proxy_->cancel_all();
     });
   });

@@ -104,6 +104,9 @@ void check_keys(const Place& place, const Config& config, const Names& tenants, 
       if (key.secret.empty() || !core::equal_constant_time(key.secret.reveal(), keys[j].secret.reveal())) continue;
       place.error({"keys", i, "secret"}, "the same key as `" + keys[j].id + "`");
     }
+    if (!key.secret.empty() && key.secret.reveal().size() < 16) {
+      place.warn({"keys", i, "secret"}, "shorter than 16 bytes; `ganglion keys create` makes a key and its hash");
+    }
     check_reference(place, {"keys", i, "tenant"}, tenants, key.tenant, "tenant");
     check_reference(place, {"keys", i, "gateway"}, gateways, key.gateway, "gateway");
     for (std::size_t j = 0; j < key.models.size(); ++j) {
@@ -164,6 +167,14 @@ void check_retention(const Place& place, const Config& config) {
   place.error({"ledger", "retention"}, "must be longer than idempotency.ttl (" +
                                            format_duration(config.idempotency.ttl) +
                                            "), or 0: after a crash the ledger says what a key was billed for");
+}
+
+// The default of `reserve` gives way to a small segment; what was asked for would not.
+void check_reserve(const Place& place, const Config& config) {
+  const auto& ledger = config.ledger;
+  if (ledger.reserve_bytes <= ledger.segment_bytes || at(place.root, {"ledger"}).find("reserve") == nullptr) return;
+  place.error({"ledger", "reserve"},
+              "larger than segment_size (" + format_size(ledger.segment_bytes) + "); it is a part of each segment");
 }
 
 void check_providers(const Place& place, const Config& config) {
@@ -282,6 +293,7 @@ void check_meaning(Reader& reader, const Node& root, const Config& config) {
   }
   check_prices(place, config, models);
   check_retention(place, config);
+  check_reserve(place, config);
   check_redis(place, config.redis);
   check_sinks(place, config);
   if (config.cache.entry_bytes_max > config.cache.memory_bytes_max) {

@@ -100,6 +100,10 @@ std::string url_problem(std::string_view url) {
 
 }  // namespace
 
+bool is_identifier(std::string_view name) {
+  return !name.empty() && name.size() <= 64 && all_of_set(name, "._-");
+}
+
 bool is_model_name(std::string_view name) {
   return !name.empty() && name.size() <= core::kModelNameBytesMax && all_of_set(name, "._-/@:+");
 }
@@ -224,8 +228,7 @@ Codec<std::string> path(std::size_t length_min) {
 }
 
 Codec<std::string> identifier() {
-  return checked("name", "1 to 64 letters, digits, . _ -", "^[A-Za-z0-9._-]{1,64}$",
-                 [](std::string_view t) { return !t.empty() && t.size() <= 64 && all_of_set(t, "._-"); });
+  return checked("name", "1 to 64 letters, digits, . _ -", "^[A-Za-z0-9._-]{1,64}$", is_identifier);
 }
 
 Codec<std::string> model_name() {

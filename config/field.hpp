@@ -76,6 +76,7 @@ struct Field {
   FieldInfo info;
   std::function<void(Reader&, const Node&, T&)> read;
   std::function<Value(const T&, Secrets)> write;
+  std::function<void(const T& from, T& to)> keep;  // copies what is restart-only; empty: nothing is
 };
 
 template <class T>
@@ -109,6 +110,14 @@ void read_object(Reader& reader, const Node& node, const Table<T>& table, T& obj
                [&](std::size_t i, const Node& value) { table.fields[i].read(reader, value, object); });
 }
 
+// Puts what is restart-only in `from` into `to`.
+template <class T>
+void keep_fields(const Table<T>& table, const T& from, T& to) {
+  for (const Field<T>& field : table.fields) {
+    if (field.keep) field.keep(from, to);
+  }
+}
+
 // Codecs of scalars, on one canonical type each; entry() converts to the member's type.
 Codec<bool> boolean();
 Codec<std::int64_t> integer(std::int64_t min, std::int64_t max);
@@ -135,6 +144,7 @@ Codec<Listen> listen();
 Codec<std::vector<std::string>> model_patterns();
 Codec<std::vector<std::uint32_t>> percentages();  // 1 to 1000, at most 16
 
+bool is_identifier(std::string_view name);
 bool is_model_name(std::string_view name);
 
 template <class To, class From>
@@ -166,6 +176,9 @@ Field<T> entry(std::string key, Access access, Codec<M> codec, std::string doc, 
   field.write = [access, write = codec.write](const T& object, Secrets secrets) {
     return write(convert<M>(std::invoke(access, object)), secrets);
   };
+  if (extra.reloads == Reloads::restart) {
+    field.keep = [access](const T& from, T& to) { std::invoke(access, to) = std::invoke(access, from); };
+  }
   return field;
 }
 
@@ -182,10 +195,14 @@ Field<T> section(std::string key, Access access, Table<U> table, std::string doc
   field.write = [access, table](const T& object, Secrets secrets) {
     return write_object(table, std::invoke(access, object), secrets);
   };
+  field.keep = [access, table](const T& from, T& to) {
+    keep_fields(table, std::invoke(access, from), std::invoke(access, to));
+  };
   return field;
 }
 
-// A list of objects. `plain`, where given, makes an item from a plain string.
+// A list of objects. `plain`, where given, makes an item from a plain string. What is restart-only in it is so as a
+// whole list: items of two files need not match.
 template <class T, class Access, class U>
 Field<T> objects(std::string key, Access access, Table<U> table, std::string doc, Extra extra = {},
                  std::type_identity_t<std::function<void(Reader&, const Node&, U&)>> plain = {}) {
@@ -222,6 +239,9 @@ Field<T> objects(std::string key, Access access, Table<U> table, std::string doc
     for (const U& item : std::invoke(access, object)) out.push_back(write_object(table, item, secrets));
     return Value{std::move(out)};
   };
+  if (extra.reloads == Reloads::restart) {
+    field.keep = [access](const T& from, T& to) { std::invoke(access, to) = std::invoke(access, from); };
+  }
   return field;
 }
 

@@ -35,6 +35,10 @@ Field<T> listen_field(Server server, std::string doc) {
   field.write = [codec, server](const T& object, Secrets secrets) {
     return codec.write({.host = server(object).host, .port = server(object).port}, secrets);
   };
+  field.keep = [server](const T& from, T& to) {
+    server(to).host = server(from).host;
+    server(to).port = server(from).port;
+  };
   return field;
 }
 

@@ -8,7 +8,7 @@
 
 #include <array>
 
-#include "config/describe.hpp"
+#include "config/in_force.hpp"
 
 namespace ganglion::config {
 
@@ -33,7 +33,8 @@ Reloader::Reloader(std::filesystem::path path, std::shared_ptr<const Config> cur
     : path_(std::move(path)),
       options_(std::move(options)),
       clock_(clock),
-      current_(std::move(current)),
+      started_(std::move(current)),
+      current_(started_),
       stamp_(std::make_unique<Stamp>(Stamp::of(path_))) {
   fd_ = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
   if (fd_ < 0) return;
@@ -96,10 +97,17 @@ Reload Reloader::load_now() {
     return {.kind = Reload::Kind::unchanged, .snapshot = current_};
   }
   if (!loaded) return {.kind = Reload::Kind::rejected, .snapshot = current_, .errors = std::move(loaded.error())};
-  Reload result{.kind = Reload::Kind::applied, .needs_restart = changed_not_reloadable(*current_, *loaded)};
-  current_ = std::make_shared<const Config>(*std::move(loaded));
-  result.snapshot = current_;
-  return result;
+  const auto time = std::chrono::duration_cast<std::chrono::microseconds>(clock_.wall().time_since_epoch());
+  auto taken = in_force(*started_, *current_, *loaded, time);
+  if (!taken) {
+    return {.kind = Reload::Kind::rejected, .snapshot = current_, .errors = {std::move(taken.error())}};
+  }
+  current_ = std::make_shared<const Config>(std::move(taken->config));
+  return {.kind = Reload::Kind::applied,
+          .snapshot = current_,
+          .file = std::make_shared<const Config>(*std::move(loaded)),
+          .needs_restart = std::move(taken->needs_restart),
+          .until_restart = std::move(taken->until_restart)};
 }
 
 }  // namespace ganglion::config

@@ -25,8 +25,10 @@ struct Reload {
   };
   Kind kind = Kind::unchanged;
   std::shared_ptr<const Config> snapshot;  // the one in force, always set
+  std::shared_ptr<const Config> file;      // applied: as the file says it, in force after a restart
   std::vector<Diagnostic> errors;          // rejected only
-  std::vector<std::string> needs_restart;  // applied: key paths that keep their old value until a restart
+  std::vector<std::string> needs_restart;  // applied: key paths that keep the start's value until a restart
+  std::vector<std::string> until_restart;  // applied: what else that means, for the operator
 };
 
 class Reloader {
@@ -34,8 +36,8 @@ class Reloader {
   // A change is taken once the file has not changed for this long: a half-written file is not looked at.
   static constexpr std::chrono::milliseconds kSettle{100};
 
-  // `current` is in force already. Watching starts here; when inotify is not available fd() is -1 and only reload()
-  // works.
+  // `current` is in force since the start: what is restart-only in it stays. Watching starts here; when inotify is not
+  // available fd() is -1 and only reload() works.
   Reloader(std::filesystem::path path, std::shared_ptr<const Config> current, const core::Clock& clock,
            LoadOptions options = {});
   ~Reloader();
@@ -51,6 +53,8 @@ class Reloader {
   Reload check();
   // Reads the file now (SIGHUP), settled or not.
   Reload reload();
+  // The owner could not use what it was given: `config` is in force still.
+  void put_back(std::shared_ptr<const Config> config) { current_ = std::move(config); }
 
   const std::shared_ptr<const Config>& current() const { return current_; }
 
@@ -62,6 +66,7 @@ class Reloader {
   std::filesystem::path path_;
   LoadOptions options_;
   const core::Clock& clock_;
+  const std::shared_ptr<const Config> started_;
   std::shared_ptr<const Config> current_;
   int fd_ = -1;
   std::unique_ptr<Stamp> stamp_;                // size, inode and time of the file as last seen

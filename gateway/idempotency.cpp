@@ -11,6 +11,7 @@
 
 #include "core/limits.hpp"
 #include "core/log.hpp"
+#include "core/private_files.hpp"
 #include "metering/segment_scan.hpp"
 #include "metering/storage.hpp"
 #include "metering/tail_reader.hpp"
@@ -133,8 +134,7 @@ Idempotency::Idempotency(const idempotency::IdempotencyOptions& options, const s
     *counter = registry.shared().counter(metrics::Family::idempotency_requests_total, {result});
   }
   const std::filesystem::path directory = std::filesystem::path{ledger_directory} / "idempotency";
-  std::error_code error;
-  std::filesystem::create_directories(directory, error);
+  const std::error_code error = core::make_private_folder(directory);
   // SQLite makes the names in the folder durable, not the folder's own.
   const auto named = error ? core::fail(ErrorKind::ledger_unavailable, "cannot create " + directory.string())
                            : metering::sync_directory(ledger_directory);

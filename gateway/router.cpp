@@ -47,7 +47,19 @@ std::string decode_model(std::string_view text) {
   return out.size() <= core::kModelNameBytesMax ? out : std::string{};
 }
 
+bool is_models(std::string_view path) {
+  return path == kModels ||
+         (path.starts_with(kModels) && path.size() > kModels.size() + 1 && path[kModels.size()] == '/');
+}
+
 }  // namespace
+
+api::Endpoint endpoint_of(std::string_view path) {
+  for (const PostPath& post : kPosts) {
+    if (path == post.path) return post.endpoint;
+  }
+  return is_models(path) ? api::Endpoint::models : api::Endpoint::kCount;
+}
 
 core::Result<Route> match(std::string_view method, std::string_view path) {
   for (const PostPath& post : kPosts) {
@@ -58,8 +70,7 @@ core::Result<Route> match(std::string_view method, std::string_view path) {
     }
     return Route{.endpoint = post.endpoint};
   }
-  if (path == kModels ||
-      (path.starts_with(kModels) && path.size() > kModels.size() + 1 && path[kModels.size()] == '/')) {
+  if (is_models(path)) {
     if (method != "GET" && method != "HEAD") {
       return core::fail(core::ErrorKind::method_not_allowed,
                         std::string{kModels} + " takes GET, not " + std::string{method});

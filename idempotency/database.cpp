@@ -9,6 +9,8 @@
 #include <system_error>
 #include <utility>
 
+#include "core/private_files.hpp"
+
 namespace ganglion::idempotency {
 namespace {
 
@@ -94,6 +96,7 @@ core::Result<void> Database::finish(Statement& statement) {
 core::Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
   sqlite3* handle = nullptr;
   const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  core::make_private_database(path);  // it holds answers in the clear
   const int result = sqlite3_open_v2(path.c_str(), &handle, flags, nullptr);
   std::unique_ptr<Database> database{new Database{handle, path}};
   if (result != SQLITE_OK) {

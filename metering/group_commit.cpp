@@ -269,11 +269,12 @@ bool GroupCommit::commit(std::unique_lock<std::mutex>& lock, Commit by) noexcept
   if (!synced) {
     // What the kernel did with the pages is unknown and a second fsync would lie: nothing is acknowledged any more
     // until all of it stands in another file.
-    failure_ = synced.error();
+    // Who waits is told no file's name: it goes on to clients.
+    failure_ = core::make_error(synced.error().kind, "usage cannot be recorded: a write to disk failed");
     failed_.store(true, std::memory_order_release);
     mend_due_ = true;
-    core::log(core::LogLevel::error, "ledger_sync_failed", {{"error", failure_.message}});
-    hooks_.state_changed(LedgerState::broken, failure_.message);
+    core::log(core::LogLevel::error, "ledger_sync_failed", {{"error", synced.error().message}});
+    hooks_.state_changed(LedgerState::broken, synced.error().message);
   } else {
     durable_.store(target, std::memory_order_release);
     commits_.fetch_add(1, std::memory_order_relaxed);

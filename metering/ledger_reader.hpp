@@ -41,7 +41,9 @@ std::string describe(const VerifyReport& report);  // "" if nothing is wrong
 struct TimeRange {
   std::optional<std::chrono::microseconds> from;  // since 1970-01-01 UTC
   std::optional<std::chrono::microseconds> to;
+  bool empty() const { return from && to && *from >= *to; }  // whatever the records are
 };
+inline constexpr std::string_view kEmptyRange = "there is no time between from and to: from must be before to";
 
 // "2026-11-22", "2026-11-22T10:00:00Z" (UTC); invalid_value otherwise.
 core::Result<std::chrono::microseconds> parse_time(std::string_view text);

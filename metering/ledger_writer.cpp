@@ -25,6 +25,11 @@ std::unexpected<core::Error> unavailable(const std::string& why) {
   return core::fail(core::ErrorKind::ledger_unavailable, "usage cannot be recorded: " + why);
 }
 
+// Clients are told no more than this: the operator's reason, which the log has, names files.
+std::unexpected<core::Error> unavailable(LedgerState state) {
+  return unavailable(state == LedgerState::broken ? "a write to disk failed" : "no space is left for more records");
+}
+
 }  // namespace
 
 LedgerWriter::LedgerWriter(const LedgerOptions& options, const core::Clock& clock, LedgerHooks& hooks,
@@ -253,7 +258,6 @@ void LedgerWriter::close() {
 void LedgerWriter::set_state(LedgerState state, std::string_view why) {
   if (state_ == state) return;
   state_ = state;
-  why_ = why;
   core::log(state == LedgerState::ok ? core::LogLevel::info : core::LogLevel::error, "ledger_state",
             {{"state", state == LedgerState::ok     ? "ok"
                        : state == LedgerState::full ? "full"
@@ -270,10 +274,10 @@ void LedgerWriter::settle_state(std::string_view why) {
 core::Result<void> LedgerWriter::usable(bool starts_request) {
   if (closed_) return unavailable("the ledger is closed");
   if (commit_->failed()) return unavailable("a write to disk failed");
-  if (state_ == LedgerState::broken) return unavailable(why_);
+  if (state_ == LedgerState::broken) return unavailable(state_);
   if (!starts_request || state_ == LedgerState::ok) return {};
   // The supply finds out by itself when space returns; a failed write is tried again by a request a second.
-  if (supply_full_ || clock_.steady() < write_retry_at_) return unavailable(why_);
+  if (supply_full_ || clock_.steady() < write_retry_at_) return unavailable(state_);
   write_retry_at_ = clock_.steady() + kWriteRetry;
   return {};
 }
@@ -386,7 +390,7 @@ core::Result<void> LedgerWriter::begin_segment(std::uint64_t epoch, std::shared_
 core::Result<std::uint64_t> LedgerWriter::append(RecordType type, Urgency urgency, std::size_t open_after) {
   if (offset_ + frame_.size() > capacity_) {
     if (auto next = supply_->take()) {
-      if (auto begun = begin_segment(epoch_ + 1, std::move(next)); !begun) return std::unexpected(begun.error());
+      if (auto begun = begin_segment(epoch_ + 1, std::move(next)); !begun) return unavailable(state_);
     } else if (const bool ends = type == RecordType::terminal || type == RecordType::close;
                offset_ + frame_.size() > (ends ? 2 * (capacity_ + reserve_bytes()) : capacity_ + reserve_bytes() / 2)) {
       return unavailable("the next segment is not ready");
@@ -394,7 +398,7 @@ core::Result<std::uint64_t> LedgerWriter::append(RecordType type, Urgency urgenc
   }
   ChainState chain = chain_;
   finish_frame(frame_, 0, type, commit_->durable(), chain, hasher_);
-  if (auto wrote = write(offset_, frame_); !wrote) return unavailable(wrote.error().message);
+  if (auto wrote = write(offset_, frame_); !wrote) return unavailable(state_);
   const std::uint64_t sequence = chain_.next_sequence;
   chain_ = chain;
   offset_ += frame_.size();

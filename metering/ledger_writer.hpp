@@ -91,7 +91,6 @@ class LedgerWriter {
 
   mutable std::mutex mutex_;  // guards all below
   LedgerState state_ = LedgerState::ok;
-  std::string why_;
   bool supply_full_ = false;  // no room for the next segment
   bool write_full_ = false;   // no room in this one
   core::SteadyTime write_retry_at_{};

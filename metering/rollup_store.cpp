@@ -8,6 +8,7 @@
 #include <bit>
 #include <cerrno>
 
+#include "core/private_files.hpp"
 #include "metering/record_codec.hpp"
 
 namespace ganglion::metering {
@@ -152,6 +153,7 @@ void RollupBatch::clear() {
 
 core::Result<std::unique_ptr<RollupStore>> RollupStore::open(const std::string& directory, const std::string& ledger_id,
                                                              Between between) {
+  core::make_private_database(rollups_path(directory));
   auto database = Database::open(rollups_path(directory), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
   if (!database) return std::unexpected(database.error());
   std::unique_ptr<RollupStore> store{new RollupStore{std::move(*database)}};

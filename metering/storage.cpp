@@ -21,6 +21,8 @@
 #include <system_error>
 #include <utility>
 
+#include "core/private_files.hpp"
+
 namespace ganglion::metering {
 namespace {
 
@@ -45,17 +47,22 @@ int sync_parent(const std::string& path) {
 
 // Makes `directory` and the parents it lacks; each new name is synced, or a power loss takes the folder with all it
 // holds. A name that is there is synced too: whoever made it may have been killed before he did. That parent may be
-// somebody else's, and not ours to open.
-int create_durably(const std::filesystem::path& directory) {
+// somebody else's, and not ours to open. The folder itself is made for our user alone, its parents as the umask says:
+// others may have their things there.
+int create_durably(const std::filesystem::path& directory, mode_t mode = core::kPrivateFolder) {
   std::error_code error;
   if (directory.empty()) return 0;
   if (std::filesystem::is_directory(directory, error)) {
     [[maybe_unused]] const int tried = sync_parent(directory);
     return 0;
   }
-  if (const int made = create_durably(directory.parent_path()); made != 0) return made;
-  std::filesystem::create_directory(directory, error);
-  return error ? error.value() : sync_parent(directory);
+  if (!directory.has_filename()) return create_durably(directory.parent_path(), mode);  // "ledger/"
+  if (const int made = create_durably(directory.parent_path(), 0777); made != 0) return made;
+  if (::mkdir(directory.c_str(), mode) != 0) {
+    const int failed = errno;
+    if (failed != EEXIST || !std::filesystem::is_directory(directory, error)) return failed;
+  }
+  return sync_parent(directory);
 }
 
 int write_all(int fd, std::string_view data, std::uint64_t offset) {

@@ -158,6 +158,7 @@ core::Result<std::string> for_each_slice(const std::string& directory, const Rol
 }
 
 core::Result<UsageReport> usage(const std::string& directory, const UsageQuery& query) {
+  if (query.range.empty()) return core::fail(core::ErrorKind::invalid_value, std::string{kEmptyRange}, "from");
   RollupRange range{.hour_from = 0, .hour_to = kHourMax, .by_hour = has_hour(query)};
   for (const auto& [time, hour] :
        {std::pair{query.range.from, &range.hour_from}, std::pair{query.range.to, &range.hour_to}}) {

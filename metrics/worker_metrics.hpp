@@ -29,7 +29,7 @@ std::string_view name(CacheOutcome outcome);
 // Everything about one request that has ended, however it ended. Views need to live only for the call. A duration
 // below zero says "did not happen" and is not counted.
 struct RequestSample {
-  std::string_view endpoint;  // api::name(endpoint); few fixed values; empty: no route matched
+  std::string_view endpoint;  // api::name(endpoint), "unknown" where no route matched; few fixed values
   std::string_view model;     // a name that the gateway knows; empty if it was unknown or never read
   std::string_view tenant;    // empty before the key was checked
   std::string_view tier;      // api::name(tier)

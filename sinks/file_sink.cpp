@@ -72,8 +72,13 @@ FileSink::FileSink(const SinkOptions& options, std::string ledger_id)
       ledger_id_(std::move(ledger_id)) {}
 
 FileSink::~FileSink() {
+  FileSink::release();
+}
+
+void FileSink::release() {
   close();
   if (lock_fd_ >= 0) ::close(lock_fd_);
+  lock_fd_ = -1;
 }
 
 void FileSink::close() {
@@ -85,7 +90,7 @@ void FileSink::close() {
 core::Result<void> FileSink::lock_directory() {
   if (lock_fd_ >= 0) return {};
   std::error_code error;
-  std::filesystem::create_directories(directory_, error);
+  std::filesystem::create_directories(directory_, error);  // as the umask says: the files are for others to read
   if (error) return io_error("cannot create", directory_, error.value());
   const std::string path = directory_ + "/.lock";
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);

@@ -18,6 +18,7 @@ class FileSink final : public Sink {
   // Cuts a torn last line. Errors: another process writes here, or the files are another ledger's.
   core::Result<std::uint64_t> open() override;
   core::Result<void> deliver(std::span<const metering::LedgerRecord> records, std::uint64_t upto) override;
+  void release() override;
 
  private:
   core::Result<void> lock_directory();

@@ -9,9 +9,10 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
-#include <filesystem>
 #include <system_error>
 #include <utility>
+
+#include "core/private_files.hpp"
 
 namespace ganglion::sinks {
 namespace {
@@ -53,8 +54,8 @@ core::Result<std::uint64_t> PositionFile::read() const {
 }
 
 core::Result<void> PositionFile::write(std::uint64_t sequence) {
-  std::error_code made;
-  std::filesystem::create_directories(directory_, made);
+  // Where this fails, the file's own error says more.
+  static_cast<void>(core::make_private_folder(directory_));
   const std::string fresh = path_ + ".new";
   const int fd = ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return io_error("cannot create", fresh, errno);

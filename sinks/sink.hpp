@@ -26,6 +26,9 @@ class Sink {
 
   // Any thread: a call that waits for the other side fails soon. For the end of the process.
   virtual void interrupt() {}
+
+  // Gives up what keeps another process from taking over; open() takes it again. Beside no other call.
+  virtual void release() {}
 };
 
 }  // namespace ganglion::sinks

@@ -49,6 +49,7 @@ void SinkRunner::stop() {
   wake_.notify_all();
   sink_->interrupt();
   if (thread_.joinable()) thread_.join();
+  sink_->release();  // this process may live on for minutes, until its requests have ended
 }
 
 bool SinkRunner::sleep(std::chrono::nanoseconds time) {

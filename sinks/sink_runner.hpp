@@ -45,7 +45,8 @@ class SinkRunner {
   SinkRunner& operator=(const SinkRunner&) = delete;
 
   void start();
-  void stop();  // interrupts the sink and ends the thread; what was not delivered is, after the next start
+  // Interrupts the sink, ends the thread and releases the sink; what was not delivered is, after the next start.
+  void stop();
 
   SinkStatus status() const;
   std::uint64_t position() const { return position_.load(std::memory_order_acquire); }

@@ -39,6 +39,14 @@ test('unknown commands and options exit 2 and say what there is', () => {
   assert.match(run(['usage', '--bye', 'x']).stderr, /--by/);
 });
 
+test('every command has a help, which is no error', () => {
+  for (const words of [['serve', '--help'], ['config', '--help'], ['keys', 'create', '--help'], ['ledger', '-h']]) {
+    const { status, stdout, stderr } = run(words);
+    assert.equal(status, 0, stderr);
+    assert.match(stdout, /ganglion serve/);
+  }
+});
+
 test('a created key works; the access log has one JSON line a request and no prompt or key', async () => {
   const upstream = await new Upstream().start();
   const pepper = 'pepper-for-tests-0123456789';
@@ -48,7 +56,6 @@ test('a created key works; the access log has one JSON line a request and no pro
   const block = made.stderr.slice(made.stderr.indexOf('key_pepper:'));
   const gateway = await new Gateway(`providers:
   - {name: mock, base_url: "http://127.0.0.1:${upstream.port}/v1", models: [gpt-4o-mini]}
-tenants: [{name: acme}]
 ${block}`, { GANGLION_KEY_PEPPER: pepper }).start();
   const ask = (bearer) => fetch(`${gateway.baseURL}/chat/completions`, {
     method: 'POST', headers: { authorization: `Bearer ${bearer}` },

@@ -1,10 +1,12 @@
 // How requests end when somebody leaves: what is stopped, how fast, and what is billed and counted for it.
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <future>
+#include <sstream>
 #include <thread>
 
 #include "tests/integration/answers.hpp"
@@ -185,6 +187,41 @@ TEST(Ending, AnAnswerOverTheCachesEntryReachesItsClientWhole) {
     EXPECT_EQ(body_of(answer), large);
   }
   EXPECT_EQ(upstream->requests().size(), 2U);
+}
+
+TEST(Drain, SaysAtItsEndHowManyRequestsItCut) {
+  ScriptedUpstream* self = nullptr;
+  ScriptedUpstream upstream({[&](RawSocket& socket) {
+    self->read_request(socket);
+    socket.wait_closed(60s);
+  }});
+  self = &upstream;
+  RunningGateway gateway(provider(upstream.port()) + kNoCache + "shutdown: {drain: 50ms}\n");
+  RawSocket first = gateway.connect();
+  RawSocket second = gateway.connect();
+  for (RawSocket* client : {&first, &second})
+    client->send(RunningGateway::request("/v1/chat/completions", RunningGateway::chat_body()));
+  wait_until([&] { return upstream.requests().size() == 2; });
+  int fds[2] = {-1, -1};
+  ASSERT_EQ(::pipe(fds), 0);
+  core::set_log_fd(fds[1]);
+  core::set_log_level(core::LogLevel::info);
+  gateway.stop();
+  core::set_log_level(core::LogLevel::off);
+  core::set_log_fd(2);
+  ::close(fds[1]);
+  std::string log(64 * 1024, '\0');
+  const ssize_t size = ::read(fds[0], log.data(), log.size());
+  ::close(fds[0]);
+  log.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+  std::istringstream lines(log);
+  int told = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.contains("\"drain_window_over\"") && !line.contains("\"stopped\"")) continue;
+    ++told;
+    EXPECT_TRUE(line.contains("\"cut\":2")) << line;
+  }
+  EXPECT_EQ(told, 2) << log;
 }
 
 }  // namespace

@@ -46,6 +46,21 @@ TEST(Protocol, NothingMalformedReachesAnUpstream) {
   EXPECT_EQ(upstream->requests().size(), 1U);
 }
 
+TEST(Protocol, WhatIsNotServedCountsForNoEndpoint) {
+  RunningGateway gateway(provider(1));
+  EXPECT_EQ(status_of(gateway.post("/v1/nope", "{}")), 404);
+  EXPECT_EQ(status_of(gateway.get("/v1/embeddings")), 405);
+  const auto counted = [&](const std::string& endpoint, const std::string& code) {
+    return gateway.metric("ganglion_requests_total", {"endpoint=\"" + endpoint + "\"", "code=\"" + code + "\""});
+  };
+  // A request is counted behind its answer.
+  for (int tries = 0; tries < 5000 && counted("unknown", "404") + counted("embeddings", "405") < 2; ++tries)
+    std::this_thread::sleep_for(1ms);
+  EXPECT_EQ(counted("unknown", "404"), 1);
+  EXPECT_EQ(counted("embeddings", "405"), 1);
+  EXPECT_EQ(gateway.metric("ganglion_requests_total", {"endpoint=\"chat_completions\""}), 0);
+}
+
 TEST(Protocol, PipelinedRequestsAreAnsweredInOrder) {
   ScriptedUpstream* self = nullptr;
   int asked = 0;

@@ -5,9 +5,12 @@
 
 No request fails that should pass, a revoked key is refused within a second, a refused file changes nothing and is counted, old
 configurations are let go of (resident memory and descriptors stay), and streams that run over many reloads end as they should. At
-the end SIGTERM: streams that fit the drain's window end normally, longer ones get an error event, and all are billed."""
+the end SIGTERM: streams that fit the drain's window end normally, longer ones get an error event, and all are billed.
+
+Before that, without load: keys marked *restart* keep the value of the start until a restart, whatever a file says meanwhile."""
 
 import argparse
+import json
 import pathlib
 import random
 import signal
@@ -15,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "soak"), str(HERE.parent / "faults")]
@@ -160,6 +164,110 @@ class Test:
         print(f"SIGTERM: {len(seen)} streams, those within the window whole, the others told and billed; ended after {took:.1f} s", flush=True)
 
 
+class UntilRestart:
+    """Another ledger, other listeners and another local model in the file of a running gateway: none of it is in force yet, nothing
+    breaks meanwhile, and the log says so as long as it is so."""
+
+    def __init__(self, directory):
+        directory.mkdir()
+        self.upstream = lab.Upstream()
+        self.gateway = Gateway(self.text("chat"), directory=directory)
+        self.head = self.gateway.file.read_text(encoding="utf-8").split("providers:")[0]
+
+    def text(self, local, more=""):
+        """`local`: what the model of this process is called."""
+        return f"""providers:
+{lab.provider(self.upstream)}local:
+  - {{name: {local}, path: "{lab.ROOT}/models/demo-chat", threads: 1}}
+{lab.NO_CACHE}key_pepper: a-pepper-for-tests-only
+keys:
+  - {{id: all, secret: sk-all}}
+  - {{id: own, secret: sk-own, models: [{local}]}}
+pricing:
+  models:
+    - {{model: m, input_per_1m: 0, output_per_1m: 1000000}}
+    - {{model: {local}, input_per_1m: 0, output_per_1m: 2000000}}
+limits: {{models: [{{model: {local}, running: 8}}]}}
+{more}"""
+
+    def take(self, text, head=None):
+        """Reloads, and returns what the log says of it."""
+        applied = self.gateway.metric("ganglion_config_reloads_total", result="ok") or 0
+        log = self.gateway.directory / "gateway.log"
+        offset = log.stat().st_size
+        fresh = self.gateway.directory / "fresh.yaml"
+        fresh.write_text((head or self.head) + text, encoding="utf-8")
+        fresh.rename(self.gateway.file)
+        self.gateway.process.send_signal(signal.SIGHUP)
+        lab.wait_until(lambda: (self.gateway.metric("ganglion_config_reloads_total", result="ok") or 0) > applied, "the file was not taken")
+        return [json.loads(line) for line in log.read_bytes()[offset:].decode().splitlines()]
+
+    @staticmethod
+    def waiting(said):
+        return sorted(event["key"] for event in said if event["event"] == "config_needs_restart")
+
+    def get(self, listener, path, key="sk-all"):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.gateway.ports[listener]}{path}", headers={"authorization": f"Bearer {key}"})
+        with urllib.request.urlopen(request, timeout=lab.LONG_S) as response:
+            return json.loads(response.read())
+
+    def status(self, model, key):
+        return lab.ask(self.gateway.ports["proxy"], "hello", model=model, key=key, max_tokens=4).status
+
+    def wait_for(self, model, key, status):
+        """Workers take a snapshot a moment after the reload is counted."""
+        lab.wait_until(lambda: self.status(model, key) == status, f"{model} does not give {key} {status}")
+
+    def run(self):
+        self.gateway.start()
+        check(self.status("m", "sk-all") == 200, "the provider is not asked")
+        self.ledger()
+        self.local_model()
+        self.gateway.stop()
+        billed = [r for r in self.gateway.records() if r["model"] == "chat" and r["outcome"] == "completed"]
+        check(billed and all(float(r["neurons"]) == 2 * r["output_tokens"] for r in billed), f"the model's price is lost: {billed[-1:]}")
+        self.gateway.file.write_text(self.head + self.text("talk"), encoding="utf-8")
+        self.gateway.start()
+        check(self.status("talk", "sk-own") == 200, "the new model is not there after the restart")
+        check(self.status("chat", "sk-all") == 404, "the old model is there after the restart")
+        self.gateway.stop()
+        self.upstream.stop()
+        print("keys marked restart: kept until the restart", flush=True)
+
+    def ledger(self):
+        moved = self.head.replace(str(self.gateway.ledger), str(self.gateway.directory / "elsewhere")).replace("workers: 2", "workers: 3")
+        check(moved.count("elsewhere") == 1 and moved.count("workers: 3") == 1, moved)
+        changed = ["ledger.directory", "server.workers"]
+        for text in (self.text("chat"), self.text("chat", 'budgets: [{name: late, key: all, neurons: "1000", window: day}]\n')):
+            said = self.take(text, moved)
+            check(self.waiting(said) == changed, f"what waits for a restart is not told: {self.waiting(said)}")
+        budgets = {b["budget"]: b for b in self.get("admin", "/admin/budgets")["budgets"]}
+        check(float(budgets["late"]["spent"]) == 8, f"the new budget does not know its history: {budgets}")
+        shown = self.get("admin", "/admin/config")
+        check(shown["ledger"]["directory"] == str(self.gateway.ledger) and shown["server"]["workers"] == 2, f"not what is in force: {shown['ledger']}")
+        check(len(shown["budgets"]) == 1, "the budget is not in force")
+        check(not (self.gateway.directory / "elsewhere").exists(), "the other ledger was made")
+        said = self.take(self.text("chat"))
+        check(self.waiting(said) == [], f"a warning although the file is as it runs: {said}")
+
+    def local_model(self):
+        check(self.status("chat", "sk-own") == 200, "the local model does not answer")
+        said = self.take(self.text("talk"))
+        check(self.waiting(said) == ["local"], f"{self.waiting(said)}")
+        told = " ".join(event["what"] for event in said if event["event"] == "config_until_restart")
+        check("`chat`" in told and "`talk`" in told, f"the log does not say what becomes of the models: {told}")
+        for _ in range(8):  # whichever worker is asked, before and after it has the new snapshot
+            check(self.status("chat", "sk-own") == 200, "a rename took the local model away")
+            check(self.status("chat", "sk-all") == 200, "a rename took the local model away")
+        self.wait_for("talk", "sk-all", 404)
+        names = [model["id"] for model in self.get("proxy", "/v1/models")["data"]]
+        check(sorted(names) == ["chat", "m"], f"listed: {names}")
+        check([model["name"] for model in self.get("admin", "/admin/config")["local"]] == ["chat"], "/admin/config shows what is not in force")
+        said = self.take(self.text("chat"))
+        check(self.waiting(said) == [] and self.status("chat", "sk-own") == 200, f"after the way back: {said}")
+        self.take(self.text("talk"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reloads", type=int, default=40)
@@ -169,6 +277,7 @@ def main():
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="ganglion-reload-") as directory:
         try:
+            UntilRestart(pathlib.Path(directory) / "until").run()
             Test(options, pathlib.Path(directory)).run()
         except lab.Broken as error:
             print(f"FAILED: {error}", file=sys.stderr)

@@ -32,7 +32,7 @@ pricing: {schedule: launch-2023, usd_per_1000_neurons: {fast: 0.125}, daily_free
 ledger: {commit_interval: 500us}
 shutdown: {drain: 1m30s}
 )",
-                        {{"KEY", "sk-upstream"}, {"PEPPER", "0123456789abcdef"}, {"CLIENT", "sk-client"}});
+                        {{"KEY", "sk-upstream"}, {"PEPPER", "0123456789abcdef"}, {"CLIENT", "sk-client-0123456789"}});
   EXPECT_EQ(c.server.host, "::1");
   EXPECT_EQ(c.server.port, 9000);
   EXPECT_EQ(c.server.workers, 4U);
@@ -50,7 +50,7 @@ shutdown: {drain: 1m30s}
   EXPECT_EQ(c.remotes[0].models[1].upstream, "gpt-4o-mini");
   ASSERT_EQ(c.gateway.keys.size(), 1U);
   const auto& key = c.gateway.keys[0];
-  EXPECT_EQ(key.secret.reveal(), "sk-client");
+  EXPECT_EQ(key.secret.reveal(), "sk-client-0123456789");
   EXPECT_EQ(key.tier, api::Tier::fast);
   EXPECT_TRUE(key.tier_fixed);
   EXPECT_THAT(key.models, testing::ElementsAre("gpt-*", "small"));

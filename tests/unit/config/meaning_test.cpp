@@ -9,7 +9,10 @@ using testing::HasSubstr;
 using testing::Not;
 
 const std::string kHash(64, 'a');
-const Env kEnv = {{"PEPPER", "0123456789abcdef"}, {"K", "sk-one"}, {"L", "sk-two"}};
+const Env kEnv = {{"PEPPER", "0123456789abcdef"},
+                  {"K", "sk-one-0123456789"},
+                  {"L", "sk-two-0123456789"},
+                  {"SHORT", "sk-0123456789ab"}};
 const std::string kPepper = "key_pepper: ${PEPPER}\n";
 
 TEST(Meaning, ReferencesToUndefinedNames) {
@@ -103,6 +106,11 @@ TEST(Meaning, KeysNeedAPepperAndOneForm) {
   EXPECT_EQ(
       report(kBase + kPepper + "keys: [{id: a, secret: \"${K}\"}, {id: b, secret: \"${L}\", models: [\"*\"]}]\n", kEnv),
       "");
+}
+
+TEST(Meaning, AKeyThatCanBeGuessedIsSaid) {
+  EXPECT_THAT(report(kBase + kPepper + "keys: [{id: a, secret: \"${K}\"}, {id: b, secret: \"${SHORT}\"}]\n", kEnv),
+              HasSubstr("warning: keys[1].secret: shorter than 16 bytes"));
 }
 
 TEST(Meaning, OpenListenerWithoutKeysIsRefused) {
@@ -201,6 +209,10 @@ TEST(Meaning, PairsThatContradict) {
   EXPECT_THAT(report(kBase + "admin: {tls: {key: a.pem}}\n"), HasSubstr("admin.tls: `cert` is missing"));
   EXPECT_THAT(report(kBase + "cache: {max_memory: 1MiB, max_entry: 2MiB}\n"),
               HasSubstr("c.yaml:2:38: cache.max_entry: larger than max_memory"));
+  EXPECT_THAT(report(kBase + "ledger: {segment_size: 1MiB, reserve: 2MiB}\n"),
+              HasSubstr("c.yaml:2:39: ledger.reserve: larger than segment_size (1MiB)"));
+  EXPECT_EQ(report(kBase + "ledger: {segment_size: 2MiB, reserve: 2MiB}\n"), "");
+  EXPECT_EQ(report(kBase + "ledger: {segment_size: 1MiB}\n"), "") << "the default gives way";
   EXPECT_THAT(report(kBase + "gateways: [{name: g, retry: {backoff: 10s, max_backoff: 1s}}]\n"),
               HasSubstr("gateways[0].retry.backoff: longer than max_backoff"));
   EXPECT_THAT(report(kBase + "pricing: {models: [{model: demo-chat}]}\n"),

@@ -155,6 +155,47 @@ TEST_F(ReloaderTest, ReloadBySignalDoesNotWait) {
   EXPECT_EQ(reloader->check().kind, Kind::unchanged);
 }
 
+TEST_F(ReloaderTest, WhatNeedsARestartIsToldUntilItIsAsItRuns) {
+  const auto reloader = make();
+  const unsigned workers = reloader->current()->server.workers;
+  for (const char* drain : {"38s", "39s"}) {
+    folder.write("c.yaml", text(drain) + "server: {workers: 7}\n");
+    const Reload done = reloader->reload();
+    ASSERT_EQ(done.kind, Kind::applied);
+    EXPECT_THAT(done.needs_restart, testing::ElementsAre("server.workers")) << drain;
+    EXPECT_EQ(done.snapshot->server.workers, workers) << "what is in force";
+    EXPECT_EQ(done.file->server.workers, 7U);
+  }
+  folder.write("c.yaml", text("40s"));
+  const Reload reverted = reloader->reload();
+  ASSERT_EQ(reverted.kind, Kind::applied);
+  EXPECT_THAT(reverted.needs_restart, testing::IsEmpty());
+  EXPECT_EQ(reverted.snapshot->hash, reverted.file->hash);
+}
+
+TEST_F(ReloaderTest, AModelThatWouldBeGoneIsNotTakenAway) {
+  const std::string serves = "providers: [{name: up, base_url: \"http://127.0.0.1:1/v1\", models: [";
+  folder.write("c.yaml", kBase + serves + "m, talk]}]\n");
+  const auto reloader = make();
+  const auto old = reloader->current();
+  folder.write("c.yaml", "local: [{name: talk, path: p}]\n" + serves + "m]}]\n");
+  const Reload moved = reloader->reload();
+  EXPECT_EQ(moved.kind, Kind::rejected);
+  EXPECT_THAT(format(moved.errors), testing::HasSubstr("`talk` moves from `providers` to `local`"));
+  EXPECT_EQ(moved.snapshot, old);
+  EXPECT_EQ(reloader->current(), old);
+}
+
+TEST_F(ReloaderTest, WhatTheOwnerCouldNotUseIsPutBack) {
+  const auto reloader = make();
+  const auto old = reloader->current();
+  folder.write("c.yaml", text("41s"));
+  ASSERT_EQ(reloader->reload().kind, Kind::applied);
+  reloader->put_back(old);
+  EXPECT_EQ(reloader->current(), old);
+  EXPECT_EQ(reloader->check().snapshot, old);
+}
+
 TEST_F(ReloaderTest, OtherFilesOfTheFolderDoNotMatter) {
   const auto reloader = make();
   folder.write("other.yaml", "x");

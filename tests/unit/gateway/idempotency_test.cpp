@@ -5,6 +5,8 @@
 
 #include <gmock/gmock.h>
 
+#include <filesystem>
+
 #include "core/log.hpp"
 #include "metering/ledger_keeper.hpp"
 #include "metrics/metrics.hpp"
@@ -73,6 +75,10 @@ class IdempotencyTest : public ::testing::Test {
   std::unique_ptr<Idempotency> keys_;
   std::vector<Idempotency::Known> held_;
 };
+
+TEST_F(IdempotencyTest, ItsFolderIsForTheGatewaysUserAlone) {
+  EXPECT_EQ(std::filesystem::status(dir_.ledger() + "/idempotency").permissions(), std::filesystem::perms::owner_all);
+}
 
 TEST_F(IdempotencyTest, OneLeadsTheOthersFollowThenTheAnswerIsRepeated) {
   EXPECT_EQ(look("a").kind, Kind::fresh);

@@ -37,6 +37,17 @@ TEST(Router, WrongMethodNamesTheRightOne) {
   EXPECT_EQ(match("DELETE", "/v1/models/x").error().kind, ErrorKind::method_not_allowed);
 }
 
+TEST(Router, TellsWhoseAPathIsWhateverTheMethod) {
+  EXPECT_EQ(endpoint_of("/v1/chat/completions"), api::Endpoint::chat_completions);
+  EXPECT_EQ(endpoint_of("/v1/embeddings"), api::Endpoint::embeddings);
+  EXPECT_EQ(endpoint_of("/v1/models"), api::Endpoint::models);
+  EXPECT_EQ(endpoint_of("/v1/models/%zz"), api::Endpoint::models);
+  for (const char* path : {"/", "/v1/models/", "/v1/modelsx", "/v1/chat/completions/", "/metrics"}) {
+    EXPECT_EQ(api::name(endpoint_of(path)), "unknown") << path;
+  }
+  EXPECT_EQ(api::name(Route{}.endpoint), "unknown");
+}
+
 TEST(Router, NearMissesAreNotFound) {
   for (const char* path : {"/", "/v1", "/v1/", "/v1/chat", "/v1/chat/completions/", "/V1/chat/completions",
                            "/v1/modelsx", "/v1/models/", "/admin/config", "/metrics", "/v1/chat/completions%20"}) {

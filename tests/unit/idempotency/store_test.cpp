@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -178,6 +179,33 @@ TEST_F(StoreTest, RefusesAnotherProgramsFileAndLeavesItAlone) {
   EXPECT_EQ(opened.error().kind, core::ErrorKind::ledger_unavailable);
   EXPECT_THAT(opened.error().message, HasSubstr(dir_.file()));
   EXPECT_EQ(std::filesystem::file_size(dir_.file()), 4096U);
+}
+
+// Answers lie in them in the clear.
+TEST_F(StoreTest, ItsFilesAreForTheGatewaysUserAlone) {
+  using std::filesystem::perms;
+  const auto expect_private = [&] {
+    for (const char* end : {"", "-wal", "-shm"}) {
+      EXPECT_EQ(std::filesystem::status(dir_.file() + end).permissions(), perms::owner_read | perms::owner_write)
+          << end;
+    }
+  };
+  const mode_t before = ::umask(022);
+  open();
+  claim(row("k"));
+  expect_private();
+  // As an earlier version and its crash have left them.
+  const TempDir left;
+  for (const char* end : {"", "-wal"}) std::filesystem::copy_file(dir_.file() + end, left.file() + end);
+  store_.reset();
+  for (const char* end : {"", "-wal"}) {
+    std::filesystem::copy_file(left.file() + end, dir_.file() + end, std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::permissions(dir_.file() + end, perms{0644});
+  }
+  open();
+  claim(row("again"));
+  expect_private();
+  ::umask(before);
 }
 
 TEST_F(StoreTest, RefusesADirectoryThatIsNotThere) {

@@ -4,6 +4,7 @@
 #include "metering/ledger_keeper.hpp"
 
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -108,6 +109,24 @@ TEST_F(LedgerKeeperTest, RollupsAndTailTogetherAreTheRecords) {
   // And it is what the records alone say.
   std::filesystem::rename(rollups_path(dir_.ledger()), dir_.ledger() + "/away");
   EXPECT_EQ(sums(dir_.ledger(), all), before);
+}
+
+TEST_F(LedgerKeeperTest, SumsAreForTheGatewaysUserAlone) {
+  using std::filesystem::perms;
+  const mode_t before = ::umask(022);
+  const auto ledger = open();
+  auto keeper = keep(*ledger);
+  const std::string path = rollups_path(dir_.ledger());
+  for (const char* end : {"", "-wal", "-shm"}) {
+    EXPECT_EQ(std::filesystem::status(path + end).permissions(), perms::owner_read | perms::owner_write) << end;
+  }
+  keeper.reset();
+  std::filesystem::permissions(path, perms{0644});  // as an earlier version made it
+  keeper = keep(*ledger);
+  for (const char* end : {"", "-wal", "-shm"}) {
+    EXPECT_EQ(std::filesystem::status(path + end).permissions(), perms::owner_read | perms::owner_write) << end;
+  }
+  ::umask(before);
 }
 
 TEST_F(LedgerKeeperTest, FiltersAndGroupsByTag) {

@@ -99,6 +99,13 @@ TEST_F(LedgerReaderTest, GroupsByEveryKeyAndFiltersByTime) {
                 .total.counts.records,
             2U);
   EXPECT_FALSE(parse_usage_columns("model,colour"));
+  // No sum of nothing where the ends were exchanged.
+  for (const char* to : {"2026-01-01", "2026-01-02"}) {
+    const auto none =
+        usage(dir_.ledger(), {.range = {.from = parse_time("2026-01-02").value(), .to = parse_time(to).value()}});
+    ASSERT_FALSE(none) << to;
+    EXPECT_EQ(none.error().kind, core::ErrorKind::invalid_value);
+  }
 }
 
 TEST_F(LedgerReaderTest, FreeNeuronsAreADayAndGoToTheRegularTierFirst) {

@@ -94,14 +94,14 @@ class FaultyStorage final : public LedgerStorage {
       if (!owner_.write_full && !grows) return real_->write(offset, data, out_of_space);
       static_cast<void>(real_->write(offset, data.substr(0, data.size() / 2), out_of_space));  // as a short write would
       out_of_space = true;
-      return core::fail(core::ErrorKind::ledger_unavailable, "no space left");
+      return core::fail(core::ErrorKind::ledger_unavailable, "cannot write to /ledger: no space left");
     }
     core::Result<void> sync() override {
       owner_.synced_by = std::this_thread::get_id();
       owner_.pass();
       ++owner_.syncs;
       if (const int more = owner_.slow_ms) std::this_thread::sleep_for(std::chrono::milliseconds{more});
-      if (owner_.sync_fails) return core::fail(core::ErrorKind::ledger_unavailable, "cannot sync: input/output error");
+      if (owner_.sync_fails) return core::fail(core::ErrorKind::ledger_unavailable, "cannot sync /ledger: I/O error");
       return real_->sync();
     }
     core::Result<void> truncate(std::uint64_t bytes) override { return real_->truncate(bytes); }
@@ -144,16 +144,21 @@ class RecordingHooks final : public LedgerHooks {
     committed_records += facts.records;
     ++commits;
   }
-  void state_changed(LedgerState to, std::string_view /*why*/) override {
+  void state_changed(LedgerState to, std::string_view why) override {
     {
       const std::lock_guard lock(mutex_);
       state_ = to;
+      why_ = why;
     }
     changed_.notify_all();
   }
   bool wait_for(LedgerState wanted) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, std::chrono::seconds{60}, [&] { return state_ == wanted; });
+  }
+  std::string why() {
+    const std::lock_guard lock(mutex_);
+    return why_;
   }
   std::atomic<std::uint64_t> committed_records{0};
   std::atomic<std::uint64_t> commits{0};
@@ -162,6 +167,7 @@ class RecordingHooks final : public LedgerHooks {
   std::mutex mutex_;
   std::condition_variable changed_;
   LedgerState state_ = LedgerState::ok;
+  std::string why_;
 };
 
 inline LedgerOptions options_in(const TempDir& dir, std::uint64_t segment_bytes = 64 * 1024) {

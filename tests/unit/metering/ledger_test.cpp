@@ -73,6 +73,23 @@ TEST_F(LedgerTest, TerminalIsDurableWhenTheWaitEnds) {
   EXPECT_EQ(record.attempts[1].http_status, 200);
 }
 
+TEST_F(LedgerTest, AFolderThatItMakesIsForItsUserAlone) {
+  using std::filesystem::perms;
+  const mode_t before = ::umask(022);
+  for (const std::string& slash : {std::string{}, std::string{"/"}}) {
+    std::filesystem::remove_all(dir_ / "new");
+    const LedgerOptions options{.directory = dir_ / "new/ledger" + slash, .segment_bytes = 64 * 1024};
+    EXPECT_TRUE(Ledger::open(options, clock_, hooks_, &storage_));
+    EXPECT_EQ(std::filesystem::status(dir_ / "new/ledger").permissions(), perms::owner_all);
+    EXPECT_EQ(std::filesystem::status(dir_ / "new").permissions(), perms{0755}) << "others may have their things there";
+  }
+  std::filesystem::permissions(dir_ / "new/ledger", perms{0750});
+  const LedgerOptions options{.directory = dir_ / "new/ledger", .segment_bytes = 64 * 1024};
+  EXPECT_TRUE(Ledger::open(options, clock_, hooks_, &storage_));
+  EXPECT_EQ(std::filesystem::status(dir_ / "new/ledger").permissions(), perms{0750}) << "somebody's choice";
+  ::umask(before);
+}
+
 TEST_F(LedgerTest, OneRequestHasOneEnd) {
   const auto ledger = open();
   const auto id = ledger->intent(subject("r1"), "local").value();
@@ -231,6 +248,7 @@ TEST_F(LedgerTest, AfterAFailedSyncNothingIsAcknowledgedUntilAllIsWrittenAnew) {
   const auto end = await(ledger->terminal(first, finished()));
   ASSERT_FALSE(end);
   EXPECT_EQ(end.error().kind, core::ErrorKind::ledger_unavailable);
+  EXPECT_THAT(end.error().message, ::testing::Not(::testing::HasSubstr("/"))) << "clients are told no path";
   EXPECT_TRUE(hooks_.wait_for(LedgerState::broken));
   std::this_thread::sleep_for(400ms);  // it has tried once
   EXPECT_FALSE(await(ledger->terminal(second, finished())));
@@ -377,6 +395,8 @@ TEST_F(LedgerTest, AFullVolumeIsSeenWithinASecondAlthoughSegmentsAreReady) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, core::ErrorKind::ledger_unavailable);
   EXPECT_THAT(refused.error().message, ::testing::HasSubstr("no space is left"));
+  EXPECT_THAT(refused.error().message, ::testing::Not(::testing::HasSubstr("/"))) << "clients are told no path";
+  EXPECT_THAT(hooks_.why(), ::testing::HasSubstr(dir_.ledger())) << "the log is";
   EXPECT_TRUE(await(ledger->terminal(running, finished())));
   storage_.volume_full = false;
   ASSERT_TRUE(hooks_.wait_for(LedgerState::ok));
@@ -449,7 +469,9 @@ TEST_F(LedgerTest, WriteWithoutSpaceIsTriedAgainAndLeavesNoHole) {
   const auto ledger = open();
   const auto id = ledger->intent(subject("r1"), "local").value();
   storage_.write_full = true;
-  EXPECT_FALSE(ledger->intent(subject("r2"), "local"));
+  const auto refused = ledger->intent(subject("r2"), "local");
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, ::testing::Not(::testing::HasSubstr("/"))) << "clients are told no path";
   EXPECT_EQ(ledger->stats().open_intents, 1U);
   EXPECT_FALSE(await(ledger->terminal(id, finished())));
   EXPECT_EQ(ledger->stats().open_intents, 0U) << "nobody waits for an end that could not be written";

@@ -3,6 +3,7 @@
 #include "sinks/file_sink.hpp"
 
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -153,6 +154,8 @@ TEST_F(FileSinkTest, TwoProcessesCannotWriteToOneDirectory) {
   const auto opened = second->open();
   ASSERT_FALSE(opened);
   EXPECT_THAT(opened.error().message, HasSubstr("another process"));
+  first->release();
+  EXPECT_TRUE(second->open());
 }
 
 TEST_F(FileSinkTest, ADirectoryThatCannotBeMadeIsAnError) {
@@ -176,6 +179,14 @@ TEST_F(FileSinkTest, PositionsAreKeptPerSinkAndLedger) {
     write(root_ / "sinks/events.position", bad);
     EXPECT_FALSE(position.read()) << bad;
   }
+}
+
+TEST_F(FileSinkTest, PositionsAreForTheGatewaysUserAlone) {
+  using std::filesystem::perms;
+  const mode_t before = ::umask(022);
+  EXPECT_TRUE(PositionFile(root_ / "ledger/sinks", "events", kLedger).write(1));
+  ::umask(before);
+  EXPECT_EQ(std::filesystem::status(root_ / "ledger/sinks").permissions(), perms::owner_all);
 }
 
 TEST_F(FileSinkTest, JsonHoldsNoNulAndNoLineFeed) {

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "core/log.hpp"
+#include "sinks/file_sink.hpp"
 #include "sinks/sink_set.hpp"
 #include "tests/unit/metering/ledger_support.hpp"
 #include "tests/unit/sinks/records.hpp"
@@ -104,6 +105,23 @@ TEST_F(SinkRunnerTest, TakesEverythingInBoundedBatchesBesideTheWriter) {
   EXPECT_LE(store_->largest, 20U);
   EXPECT_EQ(runner->status().sent, 1000U);
   EXPECT_EQ(runner->status().lag_seconds, 0);
+}
+
+// The process that takes this one's place writes while this one still ends its requests.
+TEST_F(SinkRunnerTest, AStoppedSinkIsAnotherProcesssToOpen) {
+  metering::churn(*ledger_, 5);
+  ASSERT_TRUE(ledger_->flush());
+  options_.type = "file";
+  options_.directory = dir_ / "usage";
+  SinkSet sinks(std::vector<SinkOptions>{options_}, dir_.ledger(), kLedger,
+                [this] { return ledger_->stats().durable_sequence; }, system_);
+  sinks.start();
+  ASSERT_TRUE(wait([&] { return sinks.min_position() == ledger_->stats().durable_sequence; }));
+  FileSink next(options_, kLedger);
+  EXPECT_FALSE(next.open());
+  sinks.stop();
+  const auto opened = next.open();
+  EXPECT_TRUE(opened) << opened.error().message;
 }
 
 TEST_F(SinkRunnerTest, NoRecordIsLostOrTakenTwiceWhateverFails) {
