@@ -4,6 +4,7 @@
 // Keys, all under one hash tag so that a script sees them together:
 //   PREFIX{budget}:epoch      born: when this store's data began; g:GATEWAY: when it last said that it registered all;
 //   p:GATEWAY its process that speaks for it
+//   PREFIX{budget}:short      a sorted set by time: "GATEWAY DIGEST" of who is short of what, so that all hear of it
 //   PREFIX{budget}:DIGEST     one budget and window. s:GATEWAY spent, c:GATEWAY cap, t:GATEWAY when, n:GATEWAY its last
 //   exchange; w: somebody is short
 
@@ -28,9 +29,11 @@ constexpr std::size_t kOthersMax = 200'000;
 constexpr std::chrono::milliseconds kCommandTime{200};
 constexpr std::chrono::milliseconds kUndecidedPause{20};
 constexpr unsigned kMissesMax = 4;  // rounds without an answer, of a store that is there
+constexpr int kRefreshes = 2;       // of what an idle budget holds, at least so often in a lapse
 
 // ARGV: gateway, the data that it has registered in ("" none yet), ms after which a gateway that is silent does not
-// count, process, 1 if that one speaks for the gateway from now on.
+// count, process, 1 if that one speaks for the gateway from now on. Returns born, gateways, and the digests that others
+// are short of, with blanks between.
 const net::RedisScript& announce_script() {
   static const net::RedisScript script(R"lua(
 local t = redis.call('TIME')
@@ -49,15 +52,21 @@ local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   if string.sub(all[i], 1, 2) == 'g:' and now - tonumber(all[i + 1]) <= tonumber(ARGV[3]) then live = live + 1 end
 end
-return {born, live}
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now - 2000))
+local short = {}
+for _, mark in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '+inf')) do
+  local who, digest = string.match(mark, '^(%S+) (%S+)$')
+  if who and who ~= ARGV[1] then short[#short + 1] = digest end
+end
+return {born, live, table.concat(short, ' ')}
 )lua");
   return script;
 }
 
 // ARGV: gateway, limit, spent, used, keep, need (below 0: none, and no slack either), kept s, lapse ms, rebuild ms,
 // gateways, process, number of the exchange, then for each gateway that this one knows of: its name and what it had
-// spent. Returns cap, others' spent, slack, whether others are short, born, then each other gateway and what it has
-// spent; or `late` alone.
+// spent. Returns cap, others' spent, slack, 1 if others are short and 2 if nothing is granted yet, added up, what
+// others hold, then each other gateway and what it has spent; or `late` alone.
 const net::RedisScript& lease_script() {
   static const net::RedisScript script(R"lua(
 local t = redis.call('TIME')
@@ -124,13 +133,15 @@ if not rebuilding then
   if target > room then target = room end
   if target > cap then cap = target end
 end
-if need > 0 and cap < used + need then
+if need > 0 and cap < used + need and room < used + need then
   redis.call('HSET', KEYS[2], 'w', text(now), 'w:who', me)
+  redis.call('ZADD', KEYS[3], text(now), me .. ' ' .. (string.match(KEYS[2], '{budget}:(.*)$') or ''))
+  redis.call('EXPIRE', KEYS[3], 60)
 end
 redis.call('HSET', KEYS[2], 's:' .. me, text(spent), 'c:' .. me, text(cap), 't:' .. me, text(now),
   'n:' .. me, ARGV[11] .. ' ' .. ARGV[12])
 redis.call('EXPIRE', KEYS[2], ARGV[7])
-local answer = {text(cap), text(others_spent), text(slack), short, born}
+local answer = {text(cap), text(others_spent), text(slack), short + (rebuilding and 2 or 0), text(held)}
 for i = 1, #out do answer[#answer + 1] = out[i] end
 return answer
 )lua");
@@ -146,7 +157,7 @@ metering::LeaseUnits number(const net::RedisReply& reply) {
 // The asks of one round, of which some are on their way.
 struct BudgetShare::Round {
   std::vector<metering::LeaseAsk> asks;
-  std::string epoch_key;
+  std::string epoch_key, short_key;
   std::size_t next = 0;
   std::size_t done = 0;
   std::size_t failures = 0;
@@ -193,7 +204,10 @@ void BudgetShare::kick() {
 }
 
 boost::asio::awaitable<void> BudgetShare::pause() {
-  timer_.expires_after(undecided_ ? std::min(options_.interval, kUndecidedPause) : options_.interval);
+  const auto now = boost::asio::steady_timer::clock_type::now();
+  if (!hurried_) next_round_ = now + options_.interval;
+  if (undecided_) next_round_ = std::min<boost::asio::steady_timer::time_point>(next_round_, now + kUndecidedPause);
+  timer_.expires_at(next_round_);
   boost::system::error_code ignored;
   if (!kicked_) co_await timer_.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, ignored));
 }
@@ -208,12 +222,12 @@ bool BudgetShare::farewell() {
 boost::asio::awaitable<void> BudgetShare::leave() {
   const std::shared_ptr<bool> alive = alive_;
   if (in_charge_) {
-    auto asks = budgets_.lease_asks(true);
-    for (metering::LeaseAsk& ask : asks) {
+    auto last = collect(metering::LeaseRound::all);
+    for (metering::LeaseAsk& ask : last) {
       ask.keep = ask.used;
       ask.need = -1;
     }
-    co_await exchange(std::move(asks));
+    co_await exchange(std::move(last));
   }
   if (*alive) left_ = true;
 }
@@ -225,19 +239,24 @@ boost::asio::awaitable<void> BudgetShare::run() {
     if (!first) co_await pause();
     first = false;
     if (!*alive) co_return;
-    kicked_ = false;
+    // Who waits is served at once, and nobody else is asked about for that: many may wait in one interval.
+    hurried_ = kicked_.exchange(false) && misses_ == 0 && boost::asio::steady_timer::clock_type::now() < next_round_;
     if (leaving_) co_return co_await leave();
     if (!budgets_.any() || budgets_.handed_over()) continue;  // then it is another process's to tell
     bool up = co_await announce();
     if (!*alive) co_return;
     const bool forgotten = born_ != registered_in_;
-    if (up) up = co_await exchange(budgets_.lease_asks(forgotten));
+    if (up) {
+      up = co_await exchange(collect(forgotten  ? metering::LeaseRound::all
+                                     : hurried_ ? metering::LeaseRound::waiting
+                                                : metering::LeaseRound::due));
+    }
     if (!*alive) co_return;
     if (!up && !in_charge_ && !budgets_.handed_over()) {
       // Another process spoke for this gateway and is no more: as after an upgrade that failed late.
       up = co_await announce();
       if (!*alive) co_return;
-      if (up) up = co_await exchange(budgets_.lease_asks(true));
+      if (up) up = co_await exchange(collect(metering::LeaseRound::all));
       if (!*alive) co_return;
     }
     if (forgotten && up) {
@@ -264,16 +283,37 @@ boost::asio::awaitable<void> BudgetShare::run() {
 
 boost::asio::awaitable<bool> BudgetShare::announce() {
   const std::shared_ptr<bool> alive = alive_;
-  const std::string key = redis_.options().key_prefix + "{budget}:epoch";
+  const std::string key = epoch_key();
+  const std::string marks = short_key();
   const std::string lapse = std::to_string(options_.lapse.count());
-  const std::string_view keys[] = {key};
+  const std::string_view keys[] = {key, marks};
   const std::string_view args[] = {gateway_, registered_in_, lapse, process_, in_charge_ ? "" : "1"};
   auto reply = co_await redis_.eval(announce_script(), keys, args, core::Deadline::after(kCommandTime));
-  if (!*alive || !reply || !reply->is_array() || reply->items.size() < 2) co_return false;
+  if (!*alive || !reply || !reply->is_array() || reply->items.size() < 3) co_return false;
   in_charge_ = true;
   born_ = reply->items[0].text;
   gateways_ = static_cast<std::uint32_t>(std::max<std::int64_t>(number(reply->items[1]), 1));
+  short_of_.clear();
+  std::string_view rest = reply->items[2].text;
+  while (!rest.empty()) {
+    const std::size_t end = std::min(rest.find(' '), rest.size());
+    short_of_.emplace_back(rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
   co_return true;
+}
+
+std::string BudgetShare::epoch_key() const {
+  return redis_.options().key_prefix + "{budget}:epoch";
+}
+
+std::string BudgetShare::short_key() const {
+  return redis_.options().key_prefix + "{budget}:short";
+}
+
+std::vector<metering::LeaseAsk> BudgetShare::collect(metering::LeaseRound round) {
+  if (round != metering::LeaseRound::waiting) budgets_.others_short(short_of_);
+  return budgets_.lease_asks(round, options_.lapse / kRefreshes);
 }
 
 std::vector<std::string> BudgetShare::arguments(const metering::LeaseAsk& ask) {
@@ -317,7 +357,7 @@ void BudgetShare::send(const std::shared_ptr<Round>& round, std::size_t index) {
   const std::string key = redis_.options().key_prefix + "{budget}:" + ask.digest;
   const std::vector<std::string> words = arguments(ask);
   const std::vector<std::string_view> args(words.begin(), words.end());
-  const std::string_view keys[] = {round->epoch_key, key};
+  const std::string_view keys[] = {round->epoch_key, key, round->short_key};
   redis_.send_eval(lease_script(), keys, args, core::Deadline::after(kCommandTime),
                    [this, alive = alive_, round, index](net::RedisResult reply) {
                      if (!*alive) return;
@@ -341,8 +381,10 @@ void BudgetShare::send(const std::shared_ptr<Round>& round, std::size_t index) {
 void BudgetShare::take(const metering::LeaseAsk& ask, const net::RedisReply& reply) {
   const metering::LeaseGrant grant{.cap = number(reply.items[0]),
                                    .others_spent = number(reply.items[1]),
+                                   .others_held = number(reply.items[4]),
                                    .slack = number(reply.items[2]),
-                                   .others_are_short = number(reply.items[3]) != 0};
+                                   .others_are_short = (number(reply.items[3]) & 1) != 0,
+                                   .rebuilding = (number(reply.items[3]) & 2) != 0};
   budgets_.leased(ask, grant);
   if (ask.need > 0) (grant.cap >= ask.used + ask.need ? granted_ : short_).add();
   std::vector<std::pair<std::string, std::string>> others;
@@ -363,7 +405,8 @@ boost::asio::awaitable<bool> BudgetShare::exchange(std::vector<metering::LeaseAs
   std::shared_ptr<Round> round;
   try {
     round = std::make_shared<Round>(io_);
-    round->epoch_key = redis_.options().key_prefix + "{budget}:epoch";
+    round->epoch_key = epoch_key();
+    round->short_key = short_key();
   } catch (const std::bad_alloc&) {
     for (const metering::LeaseAsk& ask : asks) budgets_.lease_failed(ask);
     throw;

@@ -1,6 +1,6 @@
 #pragma once
 // Budgets shared with other gateways through Redis: registers what this gateway uses, asks for slices of what is left,
-// and gives back what it does not need. Requests spend from slices and make no round trip; one that finds its slice
+// and gives back what others are short of. Requests spend from slices and make no round trip; one that finds its slice
 // used up waits for the next. The ledger of each gateway is the truth: after Redis has lost its data, every gateway
 // registers again what it has spent and holds, and nobody is granted more before all have, or `rebuild` has passed.
 // What arrives late, from a connection that hung or from a process whose place was taken, changes nothing there.
@@ -53,6 +53,9 @@ class BudgetShare {
   void failed(Round& round, std::size_t index);
   void take(const metering::LeaseAsk& ask, const net::RedisReply& reply);
   std::vector<std::string> arguments(const metering::LeaseAsk& ask);
+  std::vector<metering::LeaseAsk> collect(metering::LeaseRound round);
+  std::string epoch_key() const;
+  std::string short_key() const;
 
   boost::asio::io_context& io_;
   net::RedisClient& redis_;
@@ -63,6 +66,8 @@ class BudgetShare {
   metrics::Shard& shard_;
   metrics::Counter granted_, short_, failed_, rebuilt_;
   boost::asio::steady_timer timer_;
+  boost::asio::steady_timer::time_point next_round_;  // of all that is due
+  bool hurried_ = false;                              // this round came before it, for who waits
   std::atomic<bool> kicked_{false};
   std::uint64_t sequence_ = 0;  // of exchanges
   bool in_charge_ = false;      // the store knows that this process speaks for the gateway
@@ -72,6 +77,7 @@ class BudgetShare {
   std::string born_;           // when the store's data began
   std::string registered_in_;  // the data in which all was registered; "": none yet
   std::uint32_t gateways_ = 1;
+  std::vector<std::string> short_of_;  // budgets that other gateways are short of, by digest
   // What the others had spent, by the budget's digest: told to a store that has forgotten them.
   std::unordered_map<std::string, std::vector<std::pair<std::string, std::string>>> others_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -10,7 +10,7 @@
 namespace ganglion::metering {
 namespace {
 
-// Others are running and hold the rest: some of it comes back when they end.
+// Others hold the rest, running requests or gateways: some of it may come back soon.
 constexpr std::chrono::seconds kRetryWhenReserved{1};
 
 BudgetAmount percent_of(BudgetAmount limit, std::uint32_t percent) {
@@ -67,7 +67,7 @@ core::WallTime BudgetAccount::resets(core::WallTime now) const {
   return window.kind == WindowKind::sliding ? spent.falls_to(0, now) : slot_start(window, slot_of(window, now) + 1);
 }
 
-core::Error BudgetAccount::refusal(BudgetAmount whole, BudgetAmount more, core::WallTime now) const {
+core::Error BudgetAccount::refusal(BudgetAmount whole, BudgetAmount more, core::WallTime now, Sharing sharing) const {
   const BudgetAmount now_limit = limit_at(now);
   std::string what = "Budget `" + budget + "`";
   if (!value.empty()) what += " of `" + value + "`";
@@ -81,6 +81,15 @@ core::Error BudgetAccount::refusal(BudgetAmount whole, BudgetAmount more, core::
   if (whole > now_limit) {
     error.message =
         what + " can never hold this request, which may cost up to " + need + ". Ask for fewer tokens (max_tokens).";
+    return error;
+  }
+  if (sharing != Sharing::off && may_be_granted(more, now)) {
+    error.message = what + " may have room for this request, which may cost up to " + need +
+                    (sharing == Sharing::alone
+                         ? ", but the store through which gateways share it does not answer, and this gateway's part "
+                           "of it has none. Please try again later."
+                         : ", but this gateway was not granted it. Please try again in a moment.");
+    error.retry_after = kRetryWhenReserved;
     return error;
   }
   if (add_saturating(spent_everywhere(now), more) <= now_limit) {

@@ -37,12 +37,16 @@ struct BudgetAccount {
   struct Lease {
     std::int64_t slot = INT64_MIN;              // the window that all below is about
     BudgetAmount cap = 0;                       // spent and reserved may come to this
+    bool granted = false;                       // the store granted it, if only nothing; else `cap` is what was kept
+    bool unsettled = false;                     // the store was being rebuilt: what it grants is to be asked for
     BudgetAmount others_spent = 0;              // as last heard
+    BudgetAmount others_held = 0;               // same
     BudgetAmount slack = 0;                     // what may be held beyond use
     bool others_are_short = false;              //
     BudgetAmount need = 0;                      // the most that a waiting request lacks
     BudgetAmount published = kBudgetAmountMax;  // use, as last told
     core::SteadyTime asked_at{};                // the last request
+    core::SteadyTime told_at{};                 // the last exchange
   };
   Lease lease;
   std::uint32_t alerted = 0;  // bit i: alerts[i] was raised in alerted_slot
@@ -63,7 +67,7 @@ struct BudgetAccount {
   bool may_be_granted(BudgetAmount more, core::WallTime now) const;
   BudgetAmount spent_everywhere(core::WallTime now) const;
   // quota_exceeded for a request that needs `whole` in all and has no room for `more` of it.
-  core::Error refusal(BudgetAmount whole, BudgetAmount more, core::WallTime now) const;
+  core::Error refusal(BudgetAmount whole, BudgetAmount more, core::WallTime now, Sharing sharing) const;
   // Appends the alerts that are due now. `refused`: a request found no room.
   void check_alerts(core::WallTime now, bool refused, std::vector<BudgetAlert>& out);
   core::WallTime resets(core::WallTime now) const;

@@ -31,15 +31,24 @@ struct LeaseAsk {
 struct LeaseGrant {
   LeaseUnits cap = 0;  // spent and reserved here may come to this
   LeaseUnits others_spent = 0;
-  LeaseUnits slack = 0;  // what may be held beyond use while nobody else is short
+  LeaseUnits others_held = 0;  // >= others_spent: what their use may come to
+  LeaseUnits slack = 0;        // what may be held beyond use while nobody else is short
   bool others_are_short = false;
+  bool rebuilding = false;  // the store has lost its data and grants nothing yet: `cap` is what was kept
+};
+
+// Which budgets an exchange is about.
+enum class LeaseRound : std::uint8_t {
+  waiting,  // those that a request waits for
+  due,      // those in use, and of the others what is to be told, given back or kept alive
+  all,      // and those that were told before: the store has forgotten
 };
 
 // How budgets are shared now.
 enum class Sharing : std::uint8_t {
   off,     // this gateway has them to itself
   leased,  // within what was granted
-  alone,   // the store does not answer: within what was granted, and of windows that it was never asked about, a share
+  alone,   // the store does not answer: within what was granted, and of windows that it granted nothing of, a share
 };
 
 }  // namespace ganglion::metering

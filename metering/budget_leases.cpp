@@ -9,8 +9,11 @@
 namespace ganglion::metering {
 namespace {
 
-// A gateway that was not asked for so long gives its slack back.
+// A budget that was not asked for so long is not told of in every round. It keeps its slice, for an outage of the store
+// must not refuse those who were quiet before; whoever is short of it is heard all the same: see others_short().
 constexpr std::chrono::seconds kIdle{10};
+// What was given back because others were short is asked for again after so long.
+constexpr std::chrono::seconds kShortFor{10};
 
 BudgetAmount of_units(BudgetUnit unit, LeaseUnits units) {
   return units <= 0 ? 0 : BudgetAmount(units) * lease_unit(unit);
@@ -21,6 +24,13 @@ std::int64_t lifetime_s(const WindowSpec& window, std::int64_t slot, core::WallT
   if (window.kind == WindowKind::sliding) return 2 * window.length.count() + kMargin_s;
   const auto left = std::chrono::ceil<std::chrono::seconds>(slot_start(window, slot + 1) - now);
   return std::max<std::int64_t>(left.count(), 0) + kMargin_s;
+}
+
+// Between half of it and the whole, by budget: so that they do not all come at once.
+std::chrono::milliseconds spread(std::chrono::milliseconds refresh, const std::string& digest) {
+  constexpr std::size_t kParts = 64;
+  const auto part = static_cast<std::int64_t>(std::hash<std::string>{}(digest) % kParts);
+  return std::chrono::milliseconds{refresh.count() / 2 + refresh.count() * part / (2 * std::int64_t{kParts})};
 }
 
 }  // namespace
@@ -46,13 +56,20 @@ std::int64_t BudgetAccount::lease_slot(core::WallTime now) const {
 BudgetAmount BudgetAccount::allowed(core::WallTime now, Sharing sharing, std::uint32_t gateways) const {
   const BudgetAmount whole = limit_at(now);
   if (sharing == Sharing::off) return whole;
-  if (lease.slot == lease_slot(now)) return std::min(whole, lease.cap);
-  return sharing == Sharing::alone ? whole / std::max(gateways, 1U) : 0;
+  const bool known = lease.slot == lease_slot(now);
+  const BudgetAmount cap = known ? std::min(whole, lease.cap) : 0;
+  if (sharing != Sharing::alone || (known && lease.granted)) return cap;
+  // The store granted nothing yet. What others are known to hold is theirs all the same.
+  const BudgetAmount left = !known ? whole : whole > lease.others_held ? whole - lease.others_held : 0;
+  return std::max(cap, std::min(whole / std::max(gateways, 1U), left));
 }
 
 bool BudgetAccount::may_be_granted(BudgetAmount more, core::WallTime now) const {
   BudgetAmount used = add_saturating(spent.total(now), reserved);
-  if (lease.slot == lease_slot(now)) used = add_saturating(used, lease.others_spent);
+  // In a sliding window what others have spent gets less, so it says nothing once it is old.
+  const bool heard =
+      lease.slot == lease_slot(now) && (window.kind != WindowKind::sliding || lease.asked_at - lease.told_at <= kIdle);
+  if (heard) used = add_saturating(used, lease.others_spent);
   return add_saturating(used, more) <= limit_at(now);
 }
 
@@ -63,23 +80,30 @@ void Budgets::share(Sharing sharing, std::uint32_t gateways) {
   sharing_.store(sharing, std::memory_order_relaxed);
 }
 
-std::vector<LeaseAsk> Budgets::lease_asks(bool all) {
+std::vector<LeaseAsk> Budgets::lease_asks(LeaseRound round, std::chrono::milliseconds refresh) {
   std::vector<LeaseAsk> out;
   const core::SteadyTime steady = clock_.steady();
   const std::lock_guard lock(mutex_);
-  out.reserve(accounts_.size());
+  if (round != LeaseRound::waiting) out.reserve(accounts_.size());
   for (const auto& [key, account] : accounts_) {
     const std::lock_guard account_lock(account->mutex);
-    const core::WallTime now = clock_.wall();
     detail::BudgetAccount::Lease& lease = account->lease;
+    if (round == LeaseRound::waiting && lease.need == 0) continue;
+    const core::WallTime now = clock_.wall();
     const std::int64_t slot = account->lease_slot(now);
     const BudgetAmount used = add_saturating(account->spent.total(now), account->reserved);
+    // As the store counts it, so that a fraction of a unit does not look like slack.
+    const BudgetAmount used_up = of_units(account->unit, lease_units_up(account->unit, used));
     if (lease.slot != slot) lease = {.need = lease.need, .published = kBudgetAmountMax, .asked_at = lease.asked_at};
-    const bool idle = steady - lease.asked_at > kIdle;
-    const bool holds_slack = lease.cap > add_saturating(used, lease.slack);
-    const bool give_back = lease.need == 0 && (idle || lease.others_are_short || holds_slack);
-    const bool due = lease.need != 0 || used != lease.published || (give_back && lease.cap > used) ||
-                     (all && (used != 0 || lease.cap != 0)) || !idle || account->reserved != 0;
+    const BudgetAmount slack = lease.others_are_short ? 0 : lease.slack;
+    const bool give_back = lease.need == 0 && lease.cap > add_saturating(used_up, slack);
+    const bool in_use = steady - lease.asked_at <= kIdle || account->reserved != 0;
+    const std::chrono::milliseconds silence = lease.unsettled ? std::chrono::milliseconds{0}
+                                              : lease.others_are_short
+                                                  ? std::min<std::chrono::milliseconds>(kShortFor, refresh)
+                                                  : spread(refresh, account->digest);
+    const bool due = lease.need != 0 || used != lease.published || give_back || in_use ||
+                     steady - lease.told_at >= silence || (round == LeaseRound::all && (used != 0 || lease.cap != 0));
     if (!due) continue;
     LeaseAsk ask;
     try {
@@ -88,10 +112,7 @@ std::vector<LeaseAsk> Budgets::lease_asks(bool all) {
       continue;  // it is due still the next time
     }
     ask.used = lease_units_up(account->unit, used);
-    if (give_back) {
-      const BudgetAmount slack = idle || lease.others_are_short ? 0 : lease.slack;
-      lease.cap = std::min(lease.cap, of_units(account->unit, lease_units_up(account->unit, used + slack)));
-    }
+    if (give_back) lease.cap = add_saturating(used_up, slack);
     // More may be in use than was granted: reservations of the window before, and history found at start.
     ask.keep = std::max(ask.used, lease_units_up(account->unit, lease.cap));
     ask.limit = lease_units_up(account->unit, account->limit_at(now));
@@ -101,8 +122,21 @@ std::vector<LeaseAsk> Budgets::lease_asks(bool all) {
     out.push_back(std::move(ask));
     lease.need = 0;
     lease.published = used;
+    lease.told_at = steady;
   }
   return out;
+}
+
+void Budgets::others_short(const std::vector<std::string>& digests) {
+  if (digests.empty()) return;
+  const std::unordered_set<std::string_view> wanted(digests.begin(), digests.end());
+  const std::lock_guard lock(mutex_);
+  for (const auto& [key, account] : accounts_) {
+    const std::lock_guard account_lock(account->mutex);
+    const std::int64_t slot = account->lease_slot(clock_.wall());
+    if (account->lease.slot != slot || account->lease.others_are_short) continue;
+    if (wanted.contains(account->digest + ":" + std::to_string(slot))) account->lease.others_are_short = true;
+  }
 }
 
 void Budgets::leased(const LeaseAsk& ask, const LeaseGrant& grant) {
@@ -115,12 +149,17 @@ void Budgets::leased(const LeaseAsk& ask, const LeaseGrant& grant) {
   }
   const std::lock_guard lock(account->mutex);
   if (account->lease_slot(clock_.wall()) != ask.slot) return;  // its window is over
-  account->lease.slot = ask.slot;
+  detail::BudgetAccount::Lease& lease = account->lease;
+  lease.slot = ask.slot;
   // Only ever up: it was lowered before it was asked with.
-  account->lease.cap = std::max(account->lease.cap, of_units(account->unit, grant.cap));
-  account->lease.others_spent = of_units(account->unit, grant.others_spent);
-  account->lease.slack = of_units(account->unit, grant.slack);
-  account->lease.others_are_short = grant.others_are_short;
+  lease.cap = std::max(lease.cap, of_units(account->unit, grant.cap));
+  // What a store in rebuild lets a gateway keep is no grant; what it granted before it lost its data is one still.
+  lease.granted = lease.granted || !grant.rebuilding;
+  lease.unsettled = grant.rebuilding;
+  lease.others_spent = of_units(account->unit, grant.others_spent);
+  lease.others_held = of_units(account->unit, grant.others_held);
+  lease.slack = of_units(account->unit, grant.slack);
+  lease.others_are_short = grant.others_are_short;
 }
 
 void Budgets::lease_failed(const LeaseAsk& ask) {

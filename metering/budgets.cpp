@@ -268,14 +268,16 @@ core::Result<void> Budgets::raise(BudgetReservation& reservation, const BudgetCo
       if (sharing != Sharing::off) account->lease.asked_at = clock_.steady();
       if (more == 0 || (running && account->on_exceed == OnExceed::finish)) continue;
       if (account->fits(more, now, sharing, gateways)) continue;
-      const bool wait = sharing == Sharing::leased && account->may_be_granted(more, now);
+      // Else it is for want of the store or of a slice that it is refused, which says nothing of what is spent.
+      const bool used_up = sharing == Sharing::off || !account->may_be_granted(more, now);
+      const bool wait = sharing == Sharing::leased && !used_up;
       if (wait) account->lease.need = std::max(account->lease.need, more);
       // A refusal that stands is told before one that waiting may mend.
       if (refusing != nullptr && (wait || !error.retryable)) continue;
       refusing = account.get();
-      error = account->refusal(target.of(account->unit), more, now);
+      error = account->refusal(target.of(account->unit), more, now, sharing);
       error.retryable = wait;
-      if (more <= account->limit_at(now) && !wait) account->check_alerts(now, true, alerts);
+      if (more <= account->limit_at(now) && used_up) account->check_alerts(now, true, alerts);
     }
     if (refusing == nullptr && !elsewhere) {
       for (const auto& account : group.accounts) {

@@ -190,9 +190,12 @@ class Budgets {
   // Sharing with other gateways. `gateways`: how many there are.
   void share(Sharing sharing, std::uint32_t gateways);
   Sharing sharing() const { return sharing_.load(std::memory_order_relaxed); }
-  // What is to be told and asked now; `all`: of every budget that was used, because the store has forgotten. Slack that
-  // is not needed is given back by it. Each ask is answered by one leased() or lease_failed().
-  std::vector<LeaseAsk> lease_asks(bool all);
+  // What is to be told and asked now. Slack that others need is given back by it. A budget that nobody uses is silent,
+  // but for an exchange in every `refresh` that keeps alive what it holds. Each ask is answered by one leased() or
+  // lease_failed().
+  std::vector<LeaseAsk> lease_asks(LeaseRound round, std::chrono::milliseconds refresh);
+  // Other gateways are short of these (LeaseAsk::digest).
+  void others_short(const std::vector<std::string>& digests);
   void leased(const LeaseAsk& ask, const LeaseGrant& grant);
   void lease_failed(const LeaseAsk& ask);
 

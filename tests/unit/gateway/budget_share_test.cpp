@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <boost/asio/post.hpp>
+#include <cstdlib>
 #include <future>
 #include <thread>
 
@@ -317,6 +318,58 @@ TEST(BudgetShare, HistoryOfALedgerIsRegistered) {
   EXPECT_FALSE(b.spend(601));
   EXPECT_TRUE(b.spend(500));
   EXPECT_FALSE(a.spend(101));
+}
+
+bool registered(const RedisServer& redis, const std::string& gateway) {
+  for (int i = 0; i < 12'000; ++i) {
+    if (!redis.say({"HGET", "t:{budget}:epoch", "g:" + gateway}).starts_with("$-1")) return true;
+    std::this_thread::sleep_for(5ms);
+  }
+  return false;
+}
+
+// Nothing was granted: the store was being rebuilt.
+TEST(BudgetShare, ABudgetThatWasOnlyRegisteredHasItsShareInAnOutage) {
+  for (const std::uint32_t gateways : {1U, 2U}) {
+    RedisServer redis;
+    redis.kill();
+    auto options = quick();
+    options.gateways = gateways;
+    options.rebuild = 60s;
+    Gateway a("a", redis, 1'000, options, 4);
+    ASSERT_TRUE(a.until(metering::Sharing::alone));
+    redis.restart();
+    ASSERT_TRUE(registered(redis, "a"));
+    ASSERT_TRUE(a.until(metering::Sharing::leased));
+    redis.kill();
+    ASSERT_TRUE(a.until(metering::Sharing::alone));
+    EXPECT_TRUE(a.spend(400, 0ms)) << gateways;
+    EXPECT_FALSE(a.spend(597, 0ms)) << gateways;
+  }
+}
+
+TEST(BudgetShare, AnIdleBudgetMakesNoTrafficAndIsThereForWhoIsShortOfIt) {
+  RedisServer redis;
+  auto options = quick();
+  options.gateways = 1;
+  Gateway a("a", redis, 1'000, options, 4);
+  ASSERT_TRUE(registered(redis, "a"));
+  // The script of a budget is the only one that sets an expiry.
+  const auto exchanges = [&redis] {
+    const std::string answer = redis.say({"INFO", "commandstats"});
+    const std::string name = "cmdstat_expire:calls=";
+    const std::size_t at = answer.find(name);
+    return at == std::string::npos ? 0 : std::strtoull(answer.c_str() + at + name.size(), nullptr, 10);
+  };
+  bool silent = false;
+  for (int i = 0; i < 20 && !silent; ++i) {
+    const auto before = exchanges();
+    std::this_thread::sleep_for(500ms);
+    silent = before != 0 && exchanges() == before;
+  }
+  EXPECT_TRUE(silent);
+  Gateway b("b", redis, 1'000, options);
+  EXPECT_TRUE(b.spend(990, 20s));
 }
 
 }  // namespace
