@@ -35,6 +35,7 @@ struct ActiveRequest final : Sequence {
   DraftState draft;
   bool drafted = false;                         // the guesses are the draft model's
   bool stuck = false;                           // the vocabulary has no token that the grammar allows
+  bool no_room = false;                         // Choice::no_room of its last one
   std::unordered_set<std::int32_t> end_tokens;  // stop ids, and the model's own unless ignored
   std::uint64_t seed = 0;
   int prompt_tokens = 0;

@@ -138,11 +138,12 @@ class CudaRunner final : public Runner {
     for (std::size_t i = 0; i < results->size(); ++i) {
       const cuda::SampleResult& r = (*results)[i];
       Choice& choice = choices[i];
-      choice.ok = r.ok != 0;
+      choice.ok = r.ok == 1;
+      choice.no_room = r.ok == CudaDecoder::kNoRoom;
       choice.id = r.id;
       choice.logprob = r.logprob;
       choice.top.clear();
-      for (int k = 0; r.ok != 0 && k < r.top_count; ++k) choice.top.emplace_back(r.top_id[k], r.top_logprob[k]);
+      for (int k = 0; choice.ok && k < r.top_count; ++k) choice.top.emplace_back(r.top_id[k], r.top_logprob[k]);
     }
     return {};
   }
@@ -157,6 +158,28 @@ class CudaRunner final : public Runner {
   std::unique_ptr<CudaRanks> ranks_;
   std::uint64_t kv_bytes_, gpu_bytes_;
   std::string device_;
+  bool broken_ = false;
+};
+
+// Knows whether its device is lost, as CudaRunner does.
+class CudaEncoder final : public Encoder {
+ public:
+  explicit CudaEncoder(std::unique_ptr<CudaBert> bert) : bert_(std::move(bert)) {}
+
+  Result<std::vector<std::vector<float>>> encode(std::span<const std::span<const std::int32_t>> sequences) override {
+    auto vectors = bert_->encode(sequences);
+    if (!vectors) {
+      broken_ = vectors.error().kind == ErrorKind::overloaded && is_sticky(cudaPeekAtLastError());
+    }
+    return vectors;
+  }
+  int dimensions() const override { return bert_->dimensions(); }
+  int context_max() const override { return bert_->context_max(); }
+  std::string device() const override { return bert_->device(); }
+  bool broken() const override { return broken_; }
+
+ private:
+  std::unique_ptr<CudaBert> bert_;
   bool broken_ = false;
 };
 
@@ -204,7 +227,9 @@ Result<std::unique_ptr<Encoder>> make_cuda_encoder(const Checkpoint& checkpoint,
     }
     index = devices->front();
   }
-  return CudaBert::load(&checkpoint, config, {.device = index, .rows_max = rows_max});
+  auto bert = CudaBert::load(&checkpoint, config, {.device = index, .rows_max = rows_max});
+  if (!bert) return std::unexpected(bert.error());
+  return std::make_unique<CudaEncoder>(std::move(*bert));
 }
 
 }  // namespace ganglion::local

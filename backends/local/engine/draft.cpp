@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
+#include <new>
 #include <utility>
 
 #include "backends/local/engine/active_request.hpp"
@@ -105,6 +107,7 @@ std::string Draft::space_of(const ActiveRequest& r) const {
 
 bool Draft::grow(DraftState& state, int tokens) {
   const auto wanted = static_cast<std::size_t>((tokens + kPageTokens - 1) / kPageTokens);
+  widen_table(state.pages, wanted);
   while (state.pages.size() < wanted) {
     const auto page = tree_->take();
     if (!page) return false;
@@ -137,7 +140,10 @@ void Draft::publish(ActiveRequest& r) {
 void Draft::drop(ActiveRequest& r) {
   DraftState& s = r.draft;
   agree(r);
-  publish(r);
+  try {
+    publish(r);
+  } catch (const std::bad_alloc&) {  // it is computed anew
+  }
   tree_->release(s.pages);
   s.computed = s.known = 0;
   s.owner = nullptr;
@@ -238,8 +244,14 @@ Result<void> Draft::compute(const std::atomic<bool>& give_up, const std::functio
   if (runner_->overlaps()) {
     ok = runner_->submit(slices_);
     if (!ok) return ok;
-    if (meanwhile) meanwhile();
+    std::exception_ptr broke;  // what was submitted is collected whatever becomes of the text
+    try {
+      if (meanwhile) meanwhile();
+    } catch (const std::exception&) {
+      broke = std::current_exception();
+    }
     ok = runner_->collect(choices_);
+    if (broke) std::rethrow_exception(broke);
   } else {
     ok = runner_->step(slices_, choices_, &give_up);
   }

@@ -70,8 +70,9 @@ class Draft {
   core::Result<Done> propose(std::span<const Job> jobs, const std::atomic<bool>& give_up,
                              const std::function<void()>& meanwhile);
 
-  void drop(ActiveRequest& request);  // gives its pages back; what they hold of the text stays to be found
-  void forget();                      // the pages hold nothing any more; nobody may have any
+  // Gives its pages back; what they hold of the text stays to be found, where there is memory for that.
+  void drop(ActiveRequest& request);
+  void forget();  // the pages hold nothing any more; nobody may have any
 
   std::int64_t context_max() const { return runner_->context_max(); }
   std::int64_t page_bytes() const { return runner_->page_bytes(); }

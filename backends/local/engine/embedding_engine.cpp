@@ -1,5 +1,6 @@
 // The embedding loop: waiting requests' sequences are packed into passes of at most step_tokens_max tokens, in order
-// of arrival; a request ends when its last sequence has been computed.
+// of arrival; a request ends when its last sequence has been computed. A device that fails is dealt with as in
+// engine_step.cpp.
 
 #include <algorithm>
 #include <condition_variable>
@@ -9,6 +10,7 @@
 #include <thread>
 
 #include "backends/local/engine/engine.hpp"
+#include "backends/local/engine/failures.hpp"
 #include "backends/local/kernels/cpu/dispatch.hpp"
 #include "backends/local/models/bert.hpp"
 #ifdef GANGLION_CUDA
@@ -40,11 +42,15 @@ struct EmbeddingEngine::Impl {
     bool cancelled = false;
   };
 
-  Impl(const EmbeddingOptions& options, Tokenizer tokenizer, ModelConfig config)
-      : options_(options), tokenizer_(std::move(tokenizer)), config_(std::move(config)), pool_(options.threads) {}
+  Impl(const EmbeddingOptions& options, EmbeddingHooks hooks, Tokenizer tokenizer, ModelConfig config)
+      : options_(options),
+        hooks_(std::move(hooks)),
+        tokenizer_(std::move(tokenizer)),
+        config_(std::move(config)),
+        pool_(options.threads) {}
   ~Impl();
   Result<void> load();
-  Result<std::unique_ptr<Encoder>> make_encoder();
+  Result<std::unique_ptr<Encoder>> make_encoder(std::string& note);
   Result<Handle> submit(std::vector<std::vector<std::int32_t>> inputs, std::shared_ptr<EmbedSink> sink,
                         Priority priority);
   Result<void> check(const std::vector<std::vector<std::int32_t>>& inputs) const;
@@ -56,17 +62,32 @@ struct EmbeddingEngine::Impl {
   void compute();
   void deliver();
   void end(Request& request, Result<EmbedResult>&& result);
+  void fail_all(const core::Error& error);  // needs no memory
+  void fail_pass(const core::Error& error);
+  void restart();
+  void put_off_restart(std::string_view problem);
+  void notice(std::string_view event, std::string_view problem) const;
 
   EmbeddingOptions options_;
+  EmbeddingHooks hooks_;
   Tokenizer tokenizer_;
   ModelConfig config_;
   ThreadPool pool_;
-  std::unique_ptr<Encoder> encoder_;
+  int dimensions_ = 0, context_max_ = 0;
   std::string device_;  // where it runs, and why not on a GPU
 
-  std::deque<std::unique_ptr<Request>> active_;  // the loop's own; fast ones first
+  // The loop's own.
+  std::unique_ptr<Encoder> encoder_;             // null: out of service
+  std::deque<std::unique_ptr<Request>> active_;  // fast ones first
   int passed_over_ = 0;                          // passes in which a regular one waited and none took part
   std::vector<std::span<const std::int32_t>> pass_;
+  std::deque<std::unique_ptr<Request>> joining_;  // mail that is being taken in
+  std::vector<std::uint64_t> leaving_;
+  int failures_ = 0;  // passes in a row
+  RestartPause restart_pause_;
+  // Made beforehand: for when there is no memory.
+  const core::Error broke_off_ = core::make_error(ErrorKind::internal, "the engine could not complete a pass");
+  const core::Error stopped_by_us_ = core::make_error(ErrorKind::shutting_down, "the engine is stopping");
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
@@ -82,12 +103,12 @@ struct EmbeddingEngine::Impl {
 EmbeddingEngine::EmbeddingEngine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 EmbeddingEngine::~EmbeddingEngine() = default;
 
-Result<std::unique_ptr<EmbeddingEngine>> EmbeddingEngine::load(const EmbeddingOptions& options) {
+Result<std::unique_ptr<EmbeddingEngine>> EmbeddingEngine::load(const EmbeddingOptions& options, EmbeddingHooks hooks) {
   auto config = load_model_config(options.dir);
   if (!config) return std::unexpected(config.error());
   auto tokenizer = Tokenizer::load(options.dir);
   if (!tokenizer) return std::unexpected(tokenizer.error());
-  auto impl = std::make_unique<Impl>(options, std::move(*tokenizer), std::move(*config));
+  auto impl = std::make_unique<Impl>(options, std::move(hooks), std::move(*tokenizer), std::move(*config));
   if (auto loaded = impl->load(); !loaded) return std::unexpected(loaded.error());
   return std::unique_ptr<EmbeddingEngine>(new EmbeddingEngine(std::move(impl)));
 }
@@ -104,13 +125,13 @@ EngineStats EmbeddingEngine::stats() const {
   return impl_->stats_;
 }
 int EmbeddingEngine::dimensions() const {
-  return impl_->encoder_->dimensions();
+  return impl_->dimensions_;
 }
 const std::string& EmbeddingEngine::device() const {
   return impl_->device_;
 }
 int EmbeddingEngine::context_max() const {
-  return impl_->encoder_->context_max();
+  return impl_->context_max_;
 }
 const Tokenizer& EmbeddingEngine::tokenizer() const {
   return impl_->tokenizer_;
@@ -119,8 +140,9 @@ const ModelConfig& EmbeddingEngine::config() const {
   return impl_->config_;
 }
 
-// By options_.device; device_ gets why not a GPU, if one was looked for.
-Result<std::unique_ptr<Encoder>> EmbeddingEngine::Impl::make_encoder() {
+// By options_.device; `note` gets why not a GPU, if one was looked for.
+Result<std::unique_ptr<Encoder>> EmbeddingEngine::Impl::make_encoder(std::string& note) {
+  if (hooks_.make_encoder) return hooks_.make_encoder(options_, config_, note);
   auto checkpoint = Checkpoint::open(options_.dir);
   if (!checkpoint) return std::unexpected(checkpoint.error());
 #ifdef GANGLION_CUDA
@@ -132,7 +154,7 @@ Result<std::unique_ptr<Encoder>> EmbeddingEngine::Impl::make_encoder() {
       return encoder;
     }
     if (options_.device != "auto") return encoder;
-    device_ = encoder.error().message;
+    note = encoder.error().message;
   }
 #else
   if (options_.device != "auto" && options_.device != "cpu") {
@@ -149,10 +171,14 @@ Result<void> EmbeddingEngine::Impl::load() {
   options_.queue_max = std::max(options_.queue_max, 1);
   options_.inputs_max = std::max(options_.inputs_max, 1);
   options_.step_tokens_max = std::clamp(options_.step_tokens_max, 1, 65536);
-  auto encoder = make_encoder();
+  std::string note;
+  auto encoder = make_encoder(note);
   if (!encoder) return std::unexpected(encoder.error());
   encoder_ = std::move(*encoder);
-  device_ = device_.empty() ? encoder_->device() : encoder_->device() + ": " + device_;
+  device_ = note.empty() ? encoder_->device() : encoder_->device() + ": " + note;
+  options_.device = device_setting(encoder_->device());  // "auto" chooses once
+  dimensions_ = encoder_->dimensions();
+  context_max_ = encoder_->context_max();
   thread_ = core::start_thread("embeddings", [this] { run(); });
   return {};
 }
@@ -173,10 +199,10 @@ Result<void> EmbeddingEngine::Impl::check(const std::vector<std::vector<std::int
   }
   for (const auto& tokens : inputs) {
     if (tokens.empty()) return core::fail(ErrorKind::invalid_value, "an input has no tokens", "input");
-    if (tokens.size() > static_cast<std::size_t>(encoder_->context_max())) {
+    if (tokens.size() > static_cast<std::size_t>(context_max_)) {
       return core::fail(ErrorKind::context_length,
-                        "this model's context is " + std::to_string(encoder_->context_max()) +
-                            " tokens; an input has " + std::to_string(tokens.size()),
+                        "this model's context is " + std::to_string(context_max_) + " tokens; an input has " +
+                            std::to_string(tokens.size()),
                         "input");
     }
     for (std::int32_t id : tokens) {
@@ -208,6 +234,9 @@ Result<Handle> EmbeddingEngine::Impl::submit(std::vector<std::vector<std::int32_
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return core::fail(ErrorKind::shutting_down, "the engine is stopping");
+    if (!stats_.in_service) {
+      return core::fail(ErrorKind::no_backend, "the model's device has failed; it is out of service");
+    }
     const int queued = stats_.queued_now[0] + stats_.queued_now[1];
     const int reserved = options_.queue_max * options_.fast_reserved_percent / 100;
     if (queued >= options_.queue_max ||
@@ -218,10 +247,10 @@ Result<Handle> EmbeddingEngine::Impl::submit(std::vector<std::vector<std::int32_
       error.retry_after = std::chrono::milliseconds(static_cast<std::int64_t>(1000 * seconds));
       return std::unexpected(std::move(error));
     }
-    ++stats_.queued_now[kind];
-    ++stats_.accepted;
     handle.id = request->id = next_id_++;
     arrived_.push_back(std::move(request));
+    ++stats_.queued_now[kind];
+    ++stats_.accepted;
   }
   wake_.notify_one();
   return handle;
@@ -237,19 +266,20 @@ void EmbeddingEngine::Impl::cancel(Handle handle) {
 }
 
 void EmbeddingEngine::Impl::run() {
-  while (collect()) {
-    if (pass_.empty()) continue;
+  for (;;) {
     try {
-      compute();
-    } catch (const std::exception&) {
-      for (auto& request : active_)
-        end(*request, core::fail(ErrorKind::internal, "the engine could not complete a pass"));
-      active_.clear();
+      if (!collect()) break;
+      if (encoder_ == nullptr) {
+        restart();
+      } else if (!pass_.empty()) {
+        compute();
+        deliver();
+      }
+    } catch (const std::exception&) {  // memory, in practice: these requests end, the engine goes on
+      fail_all(broke_off_);            // and waits for the next ones: it does not come back here at once
     }
-    deliver();
   }
-  for (auto& request : active_) end(*request, core::fail(ErrorKind::shutting_down, "the engine is stopping"));
-  active_.clear();
+  fail_all(stopped_by_us_);
 }
 
 // Fast ones to the front, each kind in order of arrival; but a regular one that was passed over long enough first.
@@ -263,25 +293,31 @@ void EmbeddingEngine::Impl::order() {
   if (first != active_.end()) std::rotate(active_.begin(), first, first + 1);
 }
 
-// Takes mail and packs the next pass. False at the end.
+// Takes mail and packs the next pass. False at the end. What throws here leaves nobody behind: who is not in active_
+// yet is in joining_.
 bool EmbeddingEngine::Impl::collect() {
-  std::vector<std::uint64_t> cancelled;
   bool stopping = false;
   {
     std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return stopping_ || !arrived_.empty() || !cancelled_.empty() || !active_.empty(); });
-    for (auto& request : arrived_) active_.push_back(std::move(request));
-    arrived_.clear();
-    cancelled.swap(cancelled_);
+    const auto mail = [&] { return stopping_ || !arrived_.empty() || !cancelled_.empty() || !active_.empty(); };
+    if (encoder_ == nullptr) {
+      wake_.wait_until(lock, restart_pause_.next(), mail);
+    } else {
+      wake_.wait(lock, mail);
+    }
+    joining_.swap(arrived_);
+    leaving_.swap(cancelled_);
     stopping = stopping_;
   }
-  for (const std::uint64_t id : cancelled) {
+  for (; !joining_.empty(); joining_.pop_front()) active_.push_back(std::move(joining_.front()));
+  for (const std::uint64_t id : leaving_) {
     const auto at = std::find_if(active_.begin(), active_.end(), [id](const auto& r) { return r->id == id; });
     if (at == active_.end()) continue;
     (*at)->cancelled = true;
     end(**at, core::fail(ErrorKind::cancelled));
     active_.erase(at);
   }
+  leaving_.clear();
   order();
   pack();
   return !stopping;
@@ -314,42 +350,46 @@ void EmbeddingEngine::Impl::compute() {
   std::size_t next = 0, tokens = 0;
   for (const auto& input : pass_) tokens += input.size();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.steps;
+    stats_.prompt_tokens += tokens;
+    stats_.step_seconds += seconds;
+    stats_.device_seconds += seconds;
+    request_seconds_ += 0.1 * (seconds - request_seconds_);
+  }
+  if (!vectors) {
+    fail_pass(vectors.error());
+    return;
+  }
+  failures_ = 0;
   for (auto& request : active_) {
     const double share = static_cast<double>(request->tokens_in_pass) / static_cast<double>(tokens);
     request->result.engine_us += static_cast<std::int64_t>(share * seconds * 1e6 + 0.5);
     for (; request->in_pass > 0; --request->in_pass, ++next) {
-      if (vectors) request->result.vectors.push_back(std::move((*vectors)[next]));
+      request->result.vectors.push_back(std::move((*vectors)[next]));
     }
   }
-  if (!vectors) {
-    for (auto& request : active_) end(*request, std::unexpected(vectors.error()));
-    active_.clear();
-  }
-  const std::lock_guard lock(mutex_);
-  ++stats_.steps;
-  stats_.prompt_tokens += tokens;
-  stats_.step_seconds += seconds;
-  stats_.device_seconds += seconds;
-  request_seconds_ += 0.1 * (seconds - request_seconds_);
 }
 
+// A request goes only when it was told.
 void EmbeddingEngine::Impl::deliver() {
-  for (std::size_t i = 0; i < active_.size();) {
-    if (active_[i]->result.vectors.size() < active_[i]->inputs.size()) {
-      ++i;
+  for (auto at = active_.begin(); at != active_.end();) {
+    Request& request = **at;
+    if (request.result.vectors.size() < request.inputs.size()) {
+      ++at;
       continue;
     }
-    const auto request = std::move(active_[i]);
-    active_.erase(active_.begin() + static_cast<std::ptrdiff_t>(i));
     bool finite = true;
-    for (const auto& vector : request->result.vectors) {
+    for (const auto& vector : request.result.vectors) {
       for (float v : vector) finite = finite && v - v == 0.0f;
     }
     if (finite) {
-      end(*request, std::move(request->result));
+      end(request, std::move(request.result));
     } else {
-      end(*request, core::fail(ErrorKind::internal, "the model's output is not a number"));
+      end(request, core::fail(ErrorKind::internal, "the model's output is not a number"));
     }
+    at = active_.erase(at);
   }
 }
 
@@ -365,6 +405,69 @@ void EmbeddingEngine::Impl::end(Request& request, Result<EmbedResult>&& result) 
     }
   }
   request.sink->on_result(std::move(result));
+}
+
+// ---- failures ----
+
+// Nothing here may throw, nor need memory: it is what is done where there is none.
+void EmbeddingEngine::Impl::fail_all(const core::Error& error) {
+  pass_.clear();
+  leaving_.clear();
+  for (auto* const requests : {&active_, &joining_}) {
+    for (; !requests->empty(); requests->pop_front()) end(*requests->front(), std::unexpected(copy_to_tell(error)));
+  }
+}
+
+// The requests of a pass that failed may succeed elsewhere. A device that is of no more use takes the model out of
+// service before they are told, or they would come right back.
+void EmbeddingEngine::Impl::fail_pass(const core::Error& error) {
+  const bool lost = encoder_->broken() || ++failures_ >= kDeviceFailuresMax;
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.device_failures;
+    if (lost) stats_.in_service = false;
+  }
+  if (lost) {
+    encoder_.reset();
+    restart_pause_.begin();
+  }
+  notice(lost ? "engine_out_of_service" : "engine_step_failed", error.message);
+  fail_all(core::make_error(ErrorKind::no_backend, error.message));
+}
+
+// Makes a new encoder for the one that was lost. Whoever came in between is sent on.
+void EmbeddingEngine::Impl::restart() {
+  if (!active_.empty()) fail_all(core::make_error(ErrorKind::no_backend, "the model is out of service"));
+  if (!restart_pause_.over()) return;
+  std::string note;
+  Result<std::unique_ptr<Encoder>> encoder;
+  try {
+    encoder = make_encoder(note);
+  } catch (const std::exception& e) {  // no memory for the weights
+    put_off_restart(e.what());
+    return;
+  }
+  if (!encoder) {
+    put_off_restart(encoder.error().message);
+    return;
+  }
+  encoder_ = std::move(*encoder);
+  failures_ = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.in_service = true;
+    ++stats_.restarts;
+  }
+  notice("engine_restarted", note);
+}
+
+void EmbeddingEngine::Impl::put_off_restart(std::string_view problem) {
+  restart_pause_.put_off(options_.restart_ms);
+  notice("engine_restart_failed", problem);
+}
+
+void EmbeddingEngine::Impl::notice(std::string_view event, std::string_view problem) const {
+  if (hooks_.notice) hooks_.notice(event, problem);
 }
 
 }  // namespace ganglion::local

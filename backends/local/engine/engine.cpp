@@ -4,6 +4,7 @@
 #include "backends/local/engine/engine.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <random>
 #include <utility>
 
@@ -80,6 +81,7 @@ Result<void> Engine::Impl::load() {
   if (!runner) return std::unexpected(runner.error());
   runner_ = std::move(*runner);
   device_ = device_.empty() ? runner_->device() : runner_->device() + ": " + device_;
+  options_.device = device_setting(runner_->device());  // "auto" chooses once: a restart has the pages of this device
   auto draft = make_draft(*runner_);
   if (!draft) return std::unexpected(draft.error());
   draft_ = std::move(*draft);
@@ -145,10 +147,16 @@ Result<std::unique_ptr<Draft>> Engine::Impl::make_draft(const Runner& target) co
 }
 
 void Engine::Impl::restart_draft(const Runner& target) {
-  auto draft = make_draft(target);
+  Result<std::unique_ptr<Draft>> draft;
   Result<void> usable;
-  if (draft && *draft != nullptr) usable = (*draft)->reserve_pages(draft_pages_);
-  if (!draft) usable = std::unexpected(draft.error());
+  try {
+    draft = make_draft(target);
+    if (!draft) usable = std::unexpected(draft.error());
+    if (draft && *draft != nullptr) usable = (*draft)->reserve_pages(draft_pages_);
+  } catch (const std::exception& e) {
+    notice("draft_off", e.what());
+    return;
+  }
   if (usable) {
     draft_ = std::move(*draft);
   } else {
@@ -256,10 +264,10 @@ Result<Handle> Engine::Impl::submit(GenerateRequest request, std::shared_ptr<Gen
       error.retry_after = retry_after(queued);
       return std::unexpected(std::move(error));
     }
-    ++stats_.queued_now[static_cast<std::size_t>(active->priority)];
-    ++stats_.accepted;
     handle.id = active->id = next_id_++;
     arrived_.push_back(std::move(active));
+    ++stats_.queued_now[static_cast<std::size_t>(fast ? Priority::fast : Priority::regular)];
+    ++stats_.accepted;
     if (fast) fast_arrived_ = true;
   }
   wake_.notify_one();

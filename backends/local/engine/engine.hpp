@@ -58,7 +58,8 @@ class Engine {
 // The embedding engine for BERT-family models: own thread, own bounded queue; short requests share one forward pass.
 class EmbeddingEngine {
  public:
-  static core::Result<std::unique_ptr<EmbeddingEngine>> load(const EmbeddingOptions& options);
+  static core::Result<std::unique_ptr<EmbeddingEngine>> load(const EmbeddingOptions& options,
+                                                             EmbeddingHooks hooks = {});
   ~EmbeddingEngine();  // waiting requests end with shutting_down
   EmbeddingEngine(const EmbeddingEngine&) = delete;
   EmbeddingEngine& operator=(const EmbeddingEngine&) = delete;

@@ -11,6 +11,7 @@
 
 #include "backends/local/engine/active_request.hpp"
 #include "backends/local/engine/engine.hpp"
+#include "backends/local/engine/failures.hpp"
 #include "backends/local/engine/page_pool.hpp"
 #include "backends/local/engine/runner.hpp"
 #include "backends/local/engine/step_cost.hpp"
@@ -74,8 +75,8 @@ struct Engine::Impl {
     double draft_seconds = 0, draft_device_seconds = 0;  // the latter is not in device_seconds
   };
   struct Ending {
-    std::unique_ptr<Sequence> sequence;  // already out of the scheduler
-    FinishReason reason;                 // error: the logits were not numbers
+    std::unique_ptr<Sequence> sequence;        // already out of the scheduler
+    FinishReason reason = FinishReason::none;  // error: there was no choice
   };
   // A token that was sampled and is not text yet. The request lives until it is told.
   struct Untold {
@@ -87,6 +88,8 @@ struct Engine::Impl {
   // The loop and its parts; engine thread only.
   void run();
   bool take_mail();  // newcomers and cancellations; false at the end
+  // Takes a request out of the scheduler, to be told its end.
+  void put_out(std::uint64_t id, FinishReason reason);
   void step();
   // The slices of a plan; they point into it, into its sequences and into samplings_.
   std::span<const Runner::Slice> slices_of(std::span<const Scheduler::Work> work, StepCounts& counts);
@@ -110,9 +113,11 @@ struct Engine::Impl {
   void publish(const StepCounts& counts);
 
   // Failures.
-  void fail_all(const core::Error& error);
+  void fail_all(const core::Error& error);  // needs no memory
   void fail_step(const core::Error& error);
   void restart();
+  core::Result<void> renew(std::string& note);  // a new runner, and its draft
+  void put_off_restart(std::string_view problem);
   void notice(std::string_view event, std::string_view problem) const;
 
   // Text and events.
@@ -123,7 +128,7 @@ struct Engine::Impl {
   TokenLogprobs logprobs_of(const Choice& choice) const;
   void send(ActiveRequest& request, TextStream::Release&& release);
   void finish(ActiveRequest& request, FinishReason reason);
-  void fail(ActiveRequest& request, core::Error error);
+  void fail(ActiveRequest& request, const core::Error& error);
 
   core::Result<std::unique_ptr<Runner>> make_runner(std::string& note) const;
   core::Result<std::unique_ptr<Draft>> make_draft(const Runner& target) const;  // null: none is configured
@@ -149,10 +154,13 @@ struct Engine::Impl {
   std::optional<Scheduler> scheduler_;  // its sequences hold pages of the draft
   StepCost cost_;
   WorkShare share_;
-  bool gave_up_ = false;  // the last step, half done
-  int failures_ = 0;      // steps in a row
-  int restarts_failed_ = 0;
-  std::chrono::steady_clock::time_point next_restart_;
+  bool gave_up_ = false;     // the last step, half done
+  int failures_ = 0;         // steps in a row
+  bool pages_lost_ = false;  // what lies in them is not to be trusted, once nobody is here any more
+  RestartPause restart_pause_;
+  // Made beforehand: for when there is no memory.
+  const core::Error broke_off_ = core::make_error(core::ErrorKind::internal, "the engine could not complete a step");
+  const core::Error stopped_by_us_ = core::make_error(core::ErrorKind::shutting_down, "the engine is stopping");
   std::atomic<bool> fast_arrived_{false};
   std::vector<WorkShare::Part> parts_;
   std::vector<Runner::Sampling> samplings_;
@@ -163,11 +171,13 @@ struct Engine::Impl {
   std::vector<Choice> choices_;
   std::vector<Untold> untold_;
   std::vector<std::uint64_t> stopped_;  // whose text has completed a stop string, and who may still be in the scheduler
-  std::vector<Ending> endings_;         // decided, not yet told
+  std::vector<Ending> endings_;         // decided, not yet told; without a sequence: told, or never decided
+  std::vector<std::unique_ptr<Sequence>> joining_;  // mail that is being taken in
+  std::vector<std::uint64_t> leaving_;
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
-  std::vector<std::unique_ptr<ActiveRequest>> arrived_;
+  std::vector<std::unique_ptr<Sequence>> arrived_;
   std::vector<std::uint64_t> cancelled_;
   EngineStats stats_;
   double request_seconds_ = 1.0;  // recent mean from queueing to the end

@@ -16,58 +16,62 @@ using core::Result;
 
 namespace {
 
-constexpr int kFailuresMax = 3;       // steps in a row, until a device that claims to be well is given up
-constexpr int kRestartDoublings = 6;  // of the pause between attempts
-constexpr int kCaughtUpMax = 16;      // tokens; a draft that had more to catch up with tells nothing of its use
+constexpr int kCaughtUpMax = 16;  // tokens; a draft that had more to catch up with tells nothing of its use
 
 }  // namespace
 
 void Engine::Impl::run() {
-  while (take_mail()) {
-    if (runner_ == nullptr) {
-      restart();
-      continue;
-    }
-    if (scheduler_->empty()) continue;
+  for (;;) {
     try {
-      step();
+      if (!take_mail()) break;
+      if (runner_ == nullptr) {
+        restart();
+      } else if (!scheduler_->empty()) {
+        step();
+      }
     } catch (const std::exception&) {  // memory, in practice: these requests end, the engine goes on
-      fail_all(core::make_error(ErrorKind::internal, "the engine could not complete a step"));
+      fail_all(broke_off_);            // and waits for the next ones: it does not come back here at once
     }
   }
-  fail_all(core::make_error(ErrorKind::shutting_down, "the engine is stopping"));
+  fail_all(stopped_by_us_);
 }
 
+// What throws here leaves nobody behind: whom fail_all() does not find in the scheduler it finds in joining_.
 bool Engine::Impl::take_mail() {
-  std::vector<std::unique_ptr<ActiveRequest>> arrived;
-  std::vector<std::uint64_t> cancelled;
   bool stopping = false;
   {
     std::unique_lock lock(mutex_);
     const auto mail = [&] { return stopping_ || !arrived_.empty() || !cancelled_.empty() || !scheduler_->empty(); };
     if (runner_ == nullptr) {
-      wake_.wait_until(lock, next_restart_, mail);
+      wake_.wait_until(lock, restart_pause_.next(), mail);
     } else {
       wake_.wait(lock, mail);
     }
-    arrived.swap(arrived_);
-    cancelled.swap(cancelled_);
+    joining_.swap(arrived_);
+    leaving_.swap(cancelled_);
     stopping = stopping_;
     fast_arrived_ = false;
   }
-  for (auto& request : arrived) scheduler_->add(std::move(request));
-  for (const std::uint64_t id : cancelled) {
-    auto sequence = scheduler_->remove(id);  // null: finished before the word came
-    if (sequence != nullptr) endings_.push_back({std::move(sequence), FinishReason::cancelled});
-  }
-  if (!arrived.empty() || !cancelled.empty()) publish({});
+  const bool joined = !joining_.empty(), left = !leaving_.empty();
+  for (auto& request : joining_) scheduler_->add(std::move(request));
+  joining_.clear();
+  for (const std::uint64_t id : leaving_) put_out(id, FinishReason::cancelled);
+  leaving_.clear();
+  if (joined || left) publish({});
   // Others' ends wait for the next step to be queued, as all text does; without a next step they would wait for mail.
-  if (!endings_.empty() && (!cancelled.empty() || scheduler_->empty())) {
+  if (!endings_.empty() && (left || scheduler_->empty())) {
     tell();
     end_stopped();
     deliver();
   }
   return !stopping;
+}
+
+// Room for the ending comes first: a request that is out of the scheduler must not be lost.
+void Engine::Impl::put_out(std::uint64_t id, FinishReason reason) {
+  endings_.emplace_back();
+  endings_.back() = {scheduler_->remove(id), reason};
+  if (endings_.back().sequence == nullptr) endings_.pop_back();  // it is among the ends already, or finished
 }
 
 std::span<const Runner::Slice> Engine::Impl::slices_of(std::span<const Scheduler::Work> work, StepCounts& counts) {
@@ -169,14 +173,21 @@ Result<void> Engine::Impl::compute(std::span<const Runner::Slice> slices, StepCo
   if (runner_->overlaps()) {
     if (auto queued = runner_->submit(slices); !queued) return queued;
     const Stopwatch text;
-    {
+    std::exception_ptr broke;  // what was submitted is collected whatever becomes of the text
+    try {
       const Telling telling(hooks_);
       tell();
       deliver();
+    } catch (const std::exception&) {
+      broke = std::current_exception();
     }
     counts.text_seconds += text.seconds();
     auto done = runner_->collect(choices_);
     counts.device_seconds = took();
+    if (broke) {
+      pages_lost_ = pages_lost_ || !done;
+      std::rethrow_exception(broke);
+    }
     return done;
   }
   // A step of regular requests alone gives way to a fast one that arrives, between two layers, and is done again: but
@@ -234,7 +245,7 @@ int Engine::Impl::accept_all(ActiveRequest& request, int guessed, std::size_t fi
     const FinishReason reason = accept(request, choice, told);
     if (told) untold_.push_back({&request, std::move(choice), request.generated});
     if (reason != FinishReason::none) {
-      endings_.push_back({scheduler_->remove(request.id), reason});
+      put_out(request.id, reason);
       return i + 1;
     }
     const bool turns = is_long(request.tokens.size()) && !request.long_positions;
@@ -252,6 +263,7 @@ int Engine::Impl::accept_all(ActiveRequest& request, int guessed, std::size_t fi
 }
 
 FinishReason Engine::Impl::accept(ActiveRequest& r, const Choice& choice, bool& told) {
+  r.no_room = choice.no_room;
   if (!choice.ok || (r.matcher && !r.matcher->advance(choice.id))) return FinishReason::error;
   ++r.generated;
   if (r.end_tokens.contains(choice.id)) return FinishReason::stop;
@@ -264,10 +276,7 @@ FinishReason Engine::Impl::accept(ActiveRequest& r, const Choice& choice, bool& 
 
 // Those whose text has completed a stop string, where no step is under way.
 void Engine::Impl::end_stopped() {
-  for (const std::uint64_t id : stopped_) {
-    auto sequence = scheduler_->remove(id);  // null: it is among the ends already
-    if (sequence != nullptr) endings_.push_back({std::move(sequence), FinishReason::stop});
-  }
+  for (const std::uint64_t id : stopped_) put_out(id, FinishReason::stop);
   stopped_.clear();
 }
 
@@ -306,22 +315,36 @@ void Engine::Impl::publish(const StepCounts& counts) {
 
 // ---- failures ----
 
+// One after the other, each when its pages are free and the counters say so. Nothing here may throw, nor need memory:
+// it is what is done where there is none.
 void Engine::Impl::fail_all(const core::Error& error) {
   untold_.clear();
   stopped_.clear();
-  auto all = scheduler_->remove_all();
-  for (auto& ending : endings_) {  // a step broke off before it told them
-    if (ending.sequence != nullptr) all.push_back(std::move(ending.sequence));
+  leaving_.clear();
+  while (const auto sequence = scheduler_->remove_one()) {
+    publish({});
+    fail(static_cast<ActiveRequest&>(*sequence), error);
+  }
+  publish({});
+  for (const Ending& ending : endings_) {  // a step broke off before it told them
+    if (ending.sequence != nullptr) fail(static_cast<ActiveRequest&>(*ending.sequence), error);
   }
   endings_.clear();
-  publish({});
-  for (const auto& sequence : all) fail(static_cast<ActiveRequest&>(*sequence), error);
+  for (const auto& sequence : joining_) {  // what took them in broke off
+    if (sequence != nullptr) fail(static_cast<ActiveRequest&>(*sequence), error);
+  }
+  joining_.clear();
+  if (!std::exchange(pages_lost_, false)) return;
+  scheduler_->forget_pages();
+  if (draft_ != nullptr) draft_->forget();
+  if (runner_ == nullptr) draft_.reset();
 }
 
 // The requests of a step that failed may succeed elsewhere; what lies in the pages is not to be trusted any more. A
 // device that is of no more use takes the model out of service before they are told, or they would come right back.
 void Engine::Impl::fail_step(const core::Error& error) {
-  const bool lost = runner_->broken() || ++failures_ >= kFailuresMax;
+  const bool lost = runner_->broken() || ++failures_ >= kDeviceFailuresMax;
+  pages_lost_ = true;
   {
     const std::lock_guard lock(mutex_);
     ++stats_.device_failures;
@@ -329,40 +352,31 @@ void Engine::Impl::fail_step(const core::Error& error) {
   }
   if (lost) {
     runner_.reset();
-    restarts_failed_ = 0;
-    next_restart_ = std::chrono::steady_clock::now();
+    restart_pause_.begin();
   }
   notice(lost ? "engine_out_of_service" : "engine_step_failed", error.message);
   tell();
   end_stopped();
   deliver();  // those that were through
   fail_all(core::make_error(ErrorKind::no_backend, error.message));
-  scheduler_->forget_pages();
-  if (draft_ != nullptr) draft_->forget();
-  if (lost) draft_.reset();
 }
 
 // Makes a new runner for the one that was lost. Whoever came in between is sent on.
 void Engine::Impl::restart() {
   if (!scheduler_->empty()) fail_all(core::make_error(ErrorKind::no_backend, "the model is out of service"));
-  if (std::chrono::steady_clock::now() < next_restart_) return;
+  if (!restart_pause_.over()) return;
   std::string note;
-  auto runner = make_runner(note);
   Result<void> usable;
-  if (runner) {
-    usable = (*runner)->reserve_pages(pages_->total());
-    // The draft is no reason to stay out of service.
-    if (usable) restart_draft(**runner);
-  } else {
-    usable = std::unexpected(runner.error());
-  }
-  if (!usable) {
-    const int doublings = std::min(restarts_failed_++, kRestartDoublings);
-    next_restart_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(options_.restart_ms << doublings);
-    notice("engine_restart_failed", usable.error().message);
+  try {
+    usable = renew(note);
+  } catch (const std::exception& e) {  // no memory for the weights, no thread
+    put_off_restart(e.what());
     return;
   }
-  runner_ = std::move(*runner);
+  if (!usable) {
+    put_off_restart(usable.error().message);
+    return;
+  }
   failures_ = 0;
   cost_ = {};
   {
@@ -371,6 +385,20 @@ void Engine::Impl::restart() {
     ++stats_.restarts;
   }
   notice("engine_restarted", note);
+}
+
+Result<void> Engine::Impl::renew(std::string& note) {
+  auto runner = make_runner(note);
+  if (!runner) return std::unexpected(runner.error());
+  if (auto reserved = (*runner)->reserve_pages(pages_->total()); !reserved) return reserved;
+  restart_draft(**runner);  // which is no reason to stay out of service
+  runner_ = std::move(*runner);
+  return {};
+}
+
+void Engine::Impl::put_off_restart(std::string_view problem) {
+  restart_pause_.put_off(options_.restart_ms);
+  notice("engine_restart_failed", problem);
 }
 
 void Engine::Impl::notice(std::string_view event, std::string_view problem) const {

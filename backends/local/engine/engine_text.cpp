@@ -41,7 +41,10 @@ void Engine::Impl::tell(Untold& token) {
 void Engine::Impl::deliver() {
   for (auto& [sequence, reason] : endings_) {
     auto& request = static_cast<ActiveRequest&>(*sequence);
-    if (reason == FinishReason::error) {
+    if (reason == FinishReason::error && request.no_room) {
+      fail(request,
+           core::make_error(ErrorKind::overloaded, "the requests of one step bias or penalise too many tokens"));
+    } else if (reason == FinishReason::error) {
       const char* why = request.stuck ? "the model's vocabulary has no token that goes on as the schema wants"
                                       : "the model's output is not a number";
       fail(request, core::make_error(ErrorKind::internal, why));
@@ -90,12 +93,12 @@ void Engine::Impl::finish(ActiveRequest& r, FinishReason reason) {
   r.sink->on_event(std::move(event));
 }
 
-void Engine::Impl::fail(ActiveRequest& r, core::Error error) {
+void Engine::Impl::fail(ActiveRequest& r, const core::Error& error) {
   GenerateEvent event;
   event.kind = GenerateEvent::Kind::error;
   event.finish = FinishReason::error;
   event.usage = r.usage();
-  event.error = std::move(error);
+  event.error = copy_to_tell(error);
   {
     const std::lock_guard lock(mutex_);
     ++stats_.finished;

@@ -25,6 +25,11 @@ enum class KvType : std::uint8_t {
   f8,    // GPU: e4m3, without scales
 };
 
+// The setting that asks for a device by its name in the log: "cuda:0,1" for "cuda:0,1 (NVIDIA H100 80GB HBM3)".
+inline std::string device_setting(const std::string& named) {
+  return named.substr(0, named.find(' '));
+}
+
 // Tokens of one step on a GPU, at least: enough to fill it.
 inline constexpr int kGpuStepTokens = 2048;
 
@@ -88,6 +93,7 @@ struct EmbeddingOptions {
   int step_tokens_max = 2048;  // tokens computed at once; a longer single sequence still goes alone
   Quantize quantize = Quantize::none;
   int fast_reserved_percent = 20;  // of the queue
+  int restart_ms = 1'000;          // as above
 };
 
 }  // namespace ganglion::local

@@ -2,11 +2,17 @@
 // Which pages of the KV store are in use, and by how many. Counts references so that sequences with a common prefix
 // can share pages. Engine thread only.
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
 namespace ganglion::local {
+
+// Room in a page table before pages are taken for it: one that is taken and cannot be noted would be lost.
+inline void widen_table(std::vector<std::int32_t>& pages, std::size_t wanted) {
+  if (pages.capacity() < wanted) pages.reserve(std::max(wanted, 2 * pages.capacity()));
+}
 
 class PagePool {
  public:

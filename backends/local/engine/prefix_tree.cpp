@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <new>
 #include <random>
 #include <utility>
 
@@ -51,8 +52,8 @@ PrefixTree::Place PrefixTree::root_of(const std::string& space, bool make) {
   if (const auto found = spaces_.find(space); found != spaces_.end()) return found->second;
   if (!make) return kNone;
   const Place root = next_root_--;
+  roots_.emplace(root, Root{space, 0});  // first: what a space leads to must be there
   spaces_.emplace(space, root);
-  roots_.emplace(root, Root{space, 0});
   return root;
 }
 
@@ -70,7 +71,12 @@ void PrefixTree::let_go(std::int32_t page) {
   Node& n = node(page);
   if (n.parent == kNone || pool_.references(page) != 1) return;
   ++idle_;
-  if (n.children == 0) leaves_.insert({n.used, page});
+  if (n.children > 0) return;
+  try {
+    leaves_.insert({n.used, page});
+  } catch (const std::bad_alloc&) {  // it could not be found again when there is need
+    cut(page);
+  }
 }
 
 void PrefixTree::match(const std::string& space, std::span<const std::int32_t> tokens,
@@ -78,6 +84,7 @@ void PrefixTree::match(const std::string& space, std::span<const std::int32_t> t
   assert(pages.empty());
   Place at = root_of(space, false);
   if (at == kNone) return;
+  widen_table(pages, tokens.size() / kPageTokens);
   const std::uint64_t now = ++clock_;
   for (; tokens.size() >= kPageTokens; tokens = tokens.subspan(kPageTokens)) {
     const auto found = known_.find(Key{at, tokens.data()});
@@ -96,7 +103,12 @@ void PrefixTree::hang(std::int32_t page, Place parent, const std::int32_t* token
   n.parent = parent;
   n.children = 0;
   n.used = clock_;
-  known_.insert(page);
+  try {
+    known_.insert(page);
+  } catch (const std::bad_alloc&) {
+    n.parent = kNone;
+    throw;
+  }
   ++(parent >= 0 ? node(static_cast<std::int32_t>(parent)).children : roots_.at(parent).children);
   pool_.retain(page);
 }
@@ -141,7 +153,7 @@ void PrefixTree::release(std::vector<std::int32_t>& pages) {
   pages.clear();
 }
 
-void PrefixTree::lose_child(Place parent) {
+void PrefixTree::lose_child(Place parent, Leaves::node_type leaf) {
   if (parent < 0) {
     const auto root = roots_.find(parent);
     if (--root->second.children > 0) return;
@@ -151,23 +163,30 @@ void PrefixTree::lose_child(Place parent) {
   }
   const auto page = static_cast<std::int32_t>(parent);
   Node& n = node(page);
-  if (--n.children == 0 && pool_.references(page) == 1) leaves_.insert({n.used, page});
+  if (--n.children > 0 || pool_.references(page) != 1) return;
+  if (leaf.empty()) {
+    leaves_.insert({n.used, page});
+    return;
+  }
+  leaf.value() = {n.used, page};
+  leaves_.insert(std::move(leaf));
 }
 
 void PrefixTree::cut(std::int32_t page) {
   Node& n = node(page);
-  leaves_.erase({n.used, page});
+  auto leaf = leaves_.extract(std::pair{n.used, page});
   known_.erase(page);
   const Place parent = std::exchange(n.parent, kNone);
   --idle_;
   pool_.release(page);
-  lose_child(parent);
+  lose_child(parent, std::move(leaf));
 }
 
 void PrefixTree::forget(const std::string& space, std::span<const std::int32_t> tokens) {
-  std::vector<std::int32_t> pages;
+  std::vector<std::int32_t> pages, chain;
+  chain.reserve(tokens.size() / kPageTokens);
   match(space, tokens, pages);
-  std::vector<std::int32_t> chain = pages;
+  chain.assign(pages.begin(), pages.end());
   release(pages);
   for (auto page = chain.rbegin(); page != chain.rend(); ++page) {
     if (pool_.references(*page) == 1 && node(*page).children == 0) cut(*page);

@@ -40,11 +40,13 @@ class PrefixTree {
 
   // A free page, or the one used longest ago of those that only the tree holds. nullopt: all are in use.
   std::optional<std::int32_t> take();
-  void release(std::vector<std::int32_t>& pages);  // the caller's references; a sequence's whole table
+  // The caller's references; a sequence's whole table. Does not throw: a page that cannot be kept for want of memory is
+  // free.
+  void release(std::vector<std::int32_t>& pages);
 
   // Forgets what `tokens` lead to in a space that nobody else uses.
   void forget(const std::string& space, std::span<const std::int32_t> tokens);
-  void forget_all();  // every page that no sequence holds
+  void forget_all();  // every page that no sequence holds; needs no memory
 
   int available() const { return pool_.free() + idle_; }  // what take() could give
   int idle() const { return idle_; }                      // pages that only the tree holds
@@ -66,6 +68,8 @@ class PrefixTree {
     std::string space;
     std::int32_t children = 0;
   };
+  // (used, page): idle and without children.
+  using Leaves = std::set<std::pair<std::uint64_t, std::int32_t>>;
   struct Key {
     Place parent;
     const std::int32_t* tokens;
@@ -89,8 +93,8 @@ class PrefixTree {
   void hold(std::int32_t page);  // one reference more, by a sequence
   void let_go(std::int32_t page);
   void hang(std::int32_t page, Place parent, const std::int32_t* tokens);
-  void cut(std::int32_t page);  // a leaf that only the tree holds
-  void lose_child(Place parent);
+  void cut(std::int32_t page);                            // a leaf that only the tree holds
+  void lose_child(Place parent, Leaves::node_type leaf);  // `leaf`: to be used again, if there is one
 
   PagePool& pool_;
   std::vector<Node> nodes_;  // by page
@@ -98,7 +102,7 @@ class PrefixTree {
   std::unordered_map<Place, Root> roots_;
   std::uint64_t seed_;  // of the hash: token ids are the clients' choice
   std::unordered_set<std::int32_t, Hash, Equal> known_;
-  std::set<std::pair<std::uint64_t, std::int32_t>> leaves_;  // (used, page): idle and without children
+  Leaves leaves_;
   int idle_ = 0;
   Place next_root_ = -1;
   std::uint64_t clock_ = 0;

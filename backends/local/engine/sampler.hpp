@@ -24,6 +24,7 @@ struct Choice {
   std::int32_t id = 0;
   float logprob = 0;                                // of the model's own distribution
   std::vector<std::pair<std::int32_t, float>> top;  // likeliest first, ties by lowest id
+  bool no_room = false;                             // not ok, for the device could not take the row's adjustments
 };
 
 // Temperatures below this are greedy: dividing by them would overflow.

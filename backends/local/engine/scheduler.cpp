@@ -4,6 +4,7 @@
 #include "backends/local/engine/scheduler.hpp"
 
 #include <algorithm>
+#include <new>
 #include <unordered_map>
 #include <utility>
 
@@ -34,12 +35,16 @@ bool Scheduler::before(const Sequence& a, const Sequence& b) {
   return a.id < b.id;
 }
 
-void Scheduler::add(std::unique_ptr<Sequence> sequence) {
+// Room is made for all who may ever wait at once: one that must wait again is out of `running_` by then.
+void Scheduler::add(std::unique_ptr<Sequence>&& sequence) {
+  auto& queue = waiting_[index(sequence->priority)];
+  const std::size_t all = queue.size() + running_.size() + 1;
+  if (queue.capacity() < all) queue.reserve(std::max(all, 2 * queue.capacity()));
   sequence->asked = sequence->tokens.size();
   enqueue(std::move(sequence));
 }
 
-void Scheduler::enqueue(std::unique_ptr<Sequence> sequence) {
+void Scheduler::enqueue(std::unique_ptr<Sequence>&& sequence) {
   auto& queue = waiting_[index(sequence->priority)];
   auto at = std::find_if(queue.rbegin(), queue.rend(), [&](const auto& other) { return other->id < sequence->id; });
   queue.insert(at.base(), std::move(sequence));
@@ -65,16 +70,12 @@ std::unique_ptr<Sequence> Scheduler::remove(std::uint64_t id) {
   return out;
 }
 
-std::vector<std::unique_ptr<Sequence>> Scheduler::remove_all() {
-  work_.clear();
-  std::vector<std::unique_ptr<Sequence>> out = std::move(running_);
-  running_.clear();
-  for (auto& queue : waiting_) {
-    for (auto& sequence : queue) out.push_back(std::move(sequence));
-    queue.clear();
+std::unique_ptr<Sequence> Scheduler::remove_one() {
+  if (!running_.empty()) return remove(running_.front()->id);
+  for (const auto& queue : waiting_) {
+    if (!queue.empty()) return remove(queue.front()->id);
   }
-  for (auto& sequence : out) leave(*sequence);
-  return out;
+  return nullptr;
 }
 
 void Scheduler::restart(std::uint64_t id, std::string space) {
@@ -89,6 +90,7 @@ void Scheduler::restart(std::uint64_t id, std::string space) {
 // Takes pages until `tokens` tokens have a place. On failure what was taken stays with the sequence.
 bool Scheduler::grow(Sequence& sequence, int tokens) {
   const auto wanted = static_cast<std::size_t>(pages_for(tokens));
+  widen_table(sequence.pages, wanted);
   while (sequence.pages.size() < wanted) {
     const auto page = tree_.take();
     if (!page) return false;
@@ -104,22 +106,31 @@ void Scheduler::publish(Sequence& s) {
   s.known = tree_.publish(space_of(s), computed, s.pages, s.known);
 }
 
+// A sequence gives its pages up; what it computed is kept to be found, where there is memory to say so.
+void Scheduler::part(Sequence& s, bool keep) {
+  s.pages_gone();
+  try {
+    if (keep) publish(s);
+  } catch (const std::bad_alloc&) {  // it is computed anew
+  }
+  tree_.release(s.pages);
+  s.known = 0;
+}
+
 // A sequence goes for good: what it computed stays for others, or for nobody.
 void Scheduler::leave(Sequence& s) {
-  s.pages_gone();
-  if (!s.space.empty()) publish(s);
-  tree_.release(s.pages);
-  if (s.space.empty() && s.preemptions > 0) tree_.forget(space_of(s), s.tokens);
-  s.known = 0;
+  part(s, !s.space.empty());
+  if (!s.space.empty() || s.preemptions == 0) return;
+  try {
+    tree_.forget(space_of(s), s.tokens);
+  } catch (const std::bad_alloc&) {  // it goes when there is need of its room
+  }
 }
 
 void Scheduler::preempt_last() {
   std::unique_ptr<Sequence> victim = std::move(running_.back());
   running_.pop_back();
-  victim->pages_gone();
-  publish(*victim);
-  tree_.release(victim->pages);
-  victim->known = 0;
+  part(*victim, true);
   victim->computed = 0;
   ++victim->preemptions;
   ++preempted_;
@@ -194,7 +205,7 @@ bool Scheduler::admit(Priority priority) {
   grow(next, all);
   auto at = std::find_if(running_.begin(), running_.end(), [&](const auto& other) { return before(next, *other); });
   running_.insert(at, std::move(queue.front()));
-  queue.pop_front();
+  queue.erase(queue.begin());
   return true;
 }
 
@@ -225,6 +236,7 @@ int Scheduler::room_for_guesses(Sequence& s, int left) {
   if (s.computed < s.known * kPageTokens) return 0;  // the last token is looked up, not computed
   const int tokens = static_cast<int>(s.tokens.size());
   const int wanted = std::min(left, static_cast<int>(s.guesses.size()));
+  widen_table(s.pages, static_cast<std::size_t>(pages_for(tokens + std::max(wanted, 0))));
   while (static_cast<int>(s.pages.size()) < pages_for(tokens + wanted) && pages_.free() > 0) {
     s.pages.push_back(*pages_.take());
   }

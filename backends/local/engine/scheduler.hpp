@@ -21,7 +21,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -80,13 +79,16 @@ class Scheduler {
     bool kept() const { return sequence->computed < sequence->known * kPageTokens; }
   };
 
-  Scheduler(PagePool& pages, Limits limits) : pages_(pages), tree_(pages), limits_(limits) {}
+  Scheduler(PagePool& pages, Limits limits) : pages_(pages), tree_(pages), limits_(limits) {
+    running_.reserve(static_cast<std::size_t>(std::max(limits_.batch_max, 1)));
+  }
 
-  // The caller promises that the sequence's pages at its longest are at most PagePool::total().
-  void add(std::unique_ptr<Sequence> sequence);
-  // Takes a sequence out, wherever it is, and frees its pages. Null when there is none of that id.
+  // The caller promises that the sequence's pages at its longest are at most PagePool::total(). Where there is no
+  // memory for it the sequence stays the caller's. Whatever is thrown later, none that is here is lost.
+  void add(std::unique_ptr<Sequence>&& sequence);
+  // Takes a sequence out, wherever it is, and frees its pages. Null when there is none of that id. Needs no memory.
   std::unique_ptr<Sequence> remove(std::uint64_t id);
-  std::vector<std::unique_ptr<Sequence>> remove_all();
+  std::unique_ptr<Sequence> remove_one();  // likewise, whichever is first; null: nobody is here
   // A running sequence's tokens must be computed anew, in another space: it waits again, in its place by arrival.
   void restart(std::uint64_t id, std::string space);
 
@@ -110,11 +112,12 @@ class Scheduler {
  private:
   static std::size_t index(Priority priority) { return static_cast<std::size_t>(priority); }
   static bool before(const Sequence& a, const Sequence& b);
-  void enqueue(std::unique_ptr<Sequence> sequence);
+  void enqueue(std::unique_ptr<Sequence>&& sequence);  // needs no memory: add() has seen to it
   bool grow(Sequence& sequence, int tokens);
   bool make_room(Sequence& sequence, int tokens);
   void preempt_last();
   void publish(Sequence& sequence);
+  void part(Sequence& sequence, bool keep);
   void leave(Sequence& sequence);
   int freed_by(int victims) const;
   bool admit_one();
@@ -130,7 +133,7 @@ class Scheduler {
   PrefixTree tree_;
   Limits limits_;
   std::vector<std::unique_ptr<Sequence>> running_;  // in order
-  std::deque<std::unique_ptr<Sequence>> waiting_[kPriorityCount];
+  std::vector<std::unique_ptr<Sequence>> waiting_[kPriorityCount];
   std::vector<Work> work_;
   std::uint64_t preempted_ = 0, reused_ = 0;
   int passed_over_ = 0;           // fast admissions since a regular one waits

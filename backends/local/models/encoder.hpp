@@ -19,7 +19,9 @@ class Encoder {
       std::span<const std::span<const std::int32_t>> sequences) = 0;
   virtual int dimensions() const = 0;
   virtual int context_max() const = 0;
-  virtual std::string device() const = 0;  // for the log
+  virtual std::string device() const = 0;  // for the log: "cpu", "cuda:0 (NVIDIA H100 80GB HBM3)"
+  // After a failure: nothing more will come of this encoder.
+  virtual bool broken() const { return false; }
 };
 
 }  // namespace ganglion::local

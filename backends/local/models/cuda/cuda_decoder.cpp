@@ -4,6 +4,7 @@
 #include "backends/local/models/cuda/cuda_decoder.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "backends/local/models/cuda/cuda_step.hpp"
@@ -15,7 +16,10 @@ using core::Result;
 
 namespace {
 
-constexpr std::size_t kAdjustMax = std::size_t{1} << 18;  // adjustments of one step
+// Adjustments (biases, penalties) of one step, 16 bytes each: room at first, and at most. A group of devices has more
+// at once: it cannot ask for memory while others of it may be in a step.
+constexpr std::size_t kAdjustFirst = std::size_t{1} << 18, kAdjustOfGroup = std::size_t{1} << 20,
+                      kAdjustMost = std::size_t{1} << 22;
 constexpr int kFewColumnsMax = 128;  // query heads times rows of a chunk that share keys: sixteen tiles of the kernel
 constexpr int kMixedRowsMax = 128;   // of a step with prompt chunks that is replayed from a graph
 constexpr std::size_t kGraphsMax = 256;
@@ -241,7 +245,9 @@ Result<void> CudaDecoder::reserve_meta() {
                         static_cast<std::int64_t>(options_.batch_max + 8) * pages_each};
   const std::size_t bytes = Meta::bytes(sizes);
   const std::size_t results = static_cast<std::size_t>(sizes.samples) * sizeof(cuda::SampleResult);
-  auto meta = PinnedBuffer::make(bytes), adjust = PinnedBuffer::make(kAdjustMax * sizeof(cuda::SampleAdjust)),
+  adjust_max_ = options_.group != nullptr ? kAdjustOfGroup : kAdjustFirst;
+  adjust_most_ = options_.group != nullptr ? kAdjustOfGroup : kAdjustMost;
+  auto meta = PinnedBuffer::make(bytes), adjust = PinnedBuffer::make(adjust_max_ * sizeof(cuda::SampleAdjust)),
        host = PinnedBuffer::make(results);
   if (!meta || !adjust || !host) return core::fail(ErrorKind::overloaded, "no pinned memory for a step's inputs");
   meta_host_ = std::move(*meta), adjust_host_ = std::move(*adjust), results_host_ = std::move(*host);
@@ -254,6 +260,22 @@ Result<void> CudaDecoder::reserve_meta() {
   host_ = std::make_unique<Meta>(meta_host_.data(), sizes);
   device_ = std::make_unique<Meta>(meta_device_.as<char>(), sizes);
   return {};
+}
+
+// Between two steps. Where there is no memory for it what is there has to do, and rows that find no place say so.
+void CudaDecoder::grow_adjust(std::size_t count) {
+  if (count <= adjust_max_ || adjust_max_ >= adjust_most_) return;
+  const std::size_t most = std::min(std::bit_ceil(count), adjust_most_);
+  auto host = PinnedBuffer::make(most * sizeof(cuda::SampleAdjust));
+  auto device = arena_.take(most * sizeof(cuda::SampleAdjust), "a step's inputs");
+  // A step that broke off may still be copying.
+  if (!host || !device || !check(cudaStreamSynchronize(stream_.get()), "a step's inputs")) {
+    adjust_most_ = adjust_max_;  // not asked for again with every step
+    return;
+  }
+  graphs_.clear();  // they read from the old place
+  adjust_host_ = std::move(*host), adjust_device_ = std::move(*device);
+  adjust_max_ = most;
 }
 
 // One mask for each row that can be sampled from: 16 KiB for a vocabulary of 128,000.
@@ -323,7 +345,9 @@ void CudaDecoder::add_sample(Shape& shape, const SampleSpec* sample, int from_la
   row = sample != nullptr ? sample->row : cuda::SampleRow{};
   row.logits_row = shape.fused ? shape.rows - 1 - from_last : shape.samples;
   row.adjust_from = adjust_used_, row.adjust_count = 0;
-  if (sample != nullptr && adjust_used_ + sample->adjust.size() <= kAdjustMax) {
+  if (sample != nullptr && static_cast<std::size_t>(adjust_used_) + sample->adjust.size() > adjust_max_) {
+    no_room_.push_back(shape.samples);  // sampled without them, which nobody is to see
+  } else if (sample != nullptr) {
     row.adjust_count = static_cast<int>(sample->adjust.size());
     std::memcpy(adjust_host_.data() + static_cast<std::size_t>(adjust_used_) * sizeof(cuda::SampleAdjust),
                 sample->adjust.data(), sample->adjust.size() * sizeof(cuda::SampleAdjust));
@@ -364,13 +388,16 @@ void CudaDecoder::pad(Shape& shape) {
 Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
   Shape shape;
   order_.clear();
-  std::size_t total = 0;
+  std::size_t total = 0, adjustments = 0;
   bool few = true;
   for (std::size_t i = 0; i < slices.size(); ++i) {
     if (slices[i].tokens.size() == 1) order_.push_back(static_cast<int>(i));
     total += slices[i].tokens.size();
     few = few && is_few(static_cast<int>(slices[i].tokens.size()));
     shape.adapted = shape.adapted || (slices[i].adapter >= 0 && slices[i].adapter < adapters_.count());
+    for (int k = 0; slices[i].sample != nullptr && k < slices[i].samples; ++k) {
+      adjustments += slices[i].sample[k].adjust.size();
+    }
   }
   shape.decode = static_cast<int>(order_.size());
   for (std::size_t i = 0; i < slices.size(); ++i) {
@@ -378,11 +405,13 @@ Result<CudaDecoder::Shape> CudaDecoder::plan(std::span<const Slice> slices) {
   }
   result_of_.assign(slices.size(), -1);
   result_count_.assign(slices.size(), 0);
+  no_room_.clear();
   table_used_ = adjust_used_ = masks_used_ = 0;
   if (total > static_cast<std::size_t>(options_.rows_max) ||
       slices.size() > static_cast<std::size_t>(options_.batch_max)) {
     return core::fail(ErrorKind::internal, "a step larger than the device was prepared for");
   }
+  grow_adjust(adjustments);
   const bool pure = shape.decode == static_cast<int>(slices.size());
   shape.fused = total <= static_cast<std::size_t>(cuda::kFusedRowsMax) && !general_ && !shape.adapted &&
                 options_.group == nullptr;
@@ -485,7 +514,11 @@ Result<std::span<const cuda::SampleResult>> CudaDecoder::collect() {
   const auto* rows = reinterpret_cast<const cuda::SampleResult*>(results_host_.data());
   results_.clear();
   for (std::size_t i = 0; i < result_of_.size() && leads(); ++i) {
-    for (int k = 0; k < result_count_[i]; ++k) results_.push_back(rows[result_of_[i] + k]);
+    for (int k = 0; k < result_count_[i]; ++k) {
+      const int row = result_of_[i] + k;
+      results_.push_back(rows[row]);
+      if (std::ranges::find(no_room_, row) != no_room_.end()) results_.back().ok = kNoRoom;
+    }
   }
   return std::span<const cuda::SampleResult>(results_);
 }

@@ -76,6 +76,9 @@ class CudaDecoder {
   std::int64_t page_bytes() const { return kv_.page_bytes; }
   std::uint64_t free_bytes() const;  // of the device, now
 
+  // SampleResult::ok of a row that was not sampled as asked: the step's adjustments were more than there is room for.
+  static constexpr std::int32_t kNoRoom = -1;
+
   struct SampleSpec {
     cuda::SampleRow row;  // logits_row, adjust_* and mask_from are filled in here
     std::vector<cuda::SampleAdjust> adjust;
@@ -139,6 +142,7 @@ class CudaDecoder {
   core::Result<void> reserve_rows();
   core::Result<void> reserve_meta();
   core::Result<void> reserve_masks();
+  void grow_adjust(std::size_t count);
   std::size_t mask_words() const { return static_cast<std::size_t>((config_.vocab_size + 31) / 32); }
 
   core::Result<Shape> plan(std::span<const Slice> slices);
@@ -237,6 +241,8 @@ class CudaDecoder {
   std::vector<cuda::SampleResult> results_;
   std::vector<int> result_of_;                             // slice order -> first row of results
   std::vector<int> result_count_;                          // likewise, how many
+  std::vector<int> no_room_;                               // rows of results whose adjustments found no place
+  std::size_t adjust_max_ = 0, adjust_most_ = 0;           // of a step: with the room there is; with what may be had
   int table_used_ = 0, adjust_used_ = 0, masks_used_ = 0;  // masks: rows
   bool pending_ = false;
   std::int64_t eight_bit_products_ = 0;

@@ -6,59 +6,13 @@
 #include <nlohmann/json.hpp>
 
 #include "backends/local/engine/engine.hpp"
+#include "tests/unit/backends/local/engine/embed_sinks.hpp"
 #include "tests/unit/backends/local/engine/engine_fixture.hpp"
 
 namespace ganglion::local {
 namespace {
 
 using core::ErrorKind;
-
-class KeepingEmbedSink : public EmbedSink {
- public:
-  void on_result(core::Result<EmbedResult>&& result) noexcept override {
-    const std::lock_guard lock(mutex_);
-    result_ = std::move(result);
-    ++calls_;
-    changed_.notify_all();
-  }
-  core::Result<EmbedResult> wait() {
-    std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return calls_ > 0; }));
-    EXPECT_EQ(calls_, 1);
-    return result_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  core::Result<EmbedResult> result_;
-  int calls_ = 0;
-};
-
-// Holds the engine's thread in its result until told to go on: what is submitted meanwhile stays queued.
-class GateEmbedSink : public EmbedSink {
- public:
-  void on_result(core::Result<EmbedResult>&&) noexcept override {
-    std::unique_lock lock(mutex_);
-    entered_ = true;
-    changed_.notify_all();
-    changed_.wait_for(lock, kPatience, [&] { return open_; });
-  }
-  void wait_until_entered() {
-    std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return entered_; }));
-  }
-  void open() {
-    const std::lock_guard lock(mutex_);
-    open_ = true;
-    changed_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool entered_ = false, open_ = false;
-};
 
 std::unique_ptr<EmbeddingEngine> load(const std::string& model, EmbeddingOptions options = {}) {
   options.dir = model_dir(model);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "backends/local/engine/hooks.hpp"
@@ -108,9 +109,10 @@ struct Trouble {
   std::atomic<int> fail_steps{0};       // so many steps from now on fail
   std::atomic<bool> lost{false};        // and the runner is broken by it
   std::atomic<int> refuse_restarts{0};  // so many attempts to make a runner fail
+  std::atomic<int> throw_restarts{0};   // before these, so many throw
   std::atomic<int> made{0};
   std::mutex mutex;
-  std::vector<std::string> notices;
+  std::vector<std::string> notices, devices;  // devices: that were asked for, in order
 
   void note(std::string_view event) {
     const std::lock_guard lock(mutex);
@@ -120,6 +122,38 @@ struct Trouble {
     const std::lock_guard lock(mutex);
     return notices;
   }
+  // At the beginning of an attempt to make a runner on a device; whether it may be made.
+  bool may_make(const std::string& device) {
+    {
+      const std::lock_guard lock(mutex);
+      devices.push_back(device);
+    }
+    if (made++ == 0) return true;
+    if (throw_restarts > 0) {
+      --throw_restarts;
+      throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again), "no thread");
+    }
+    if (refuse_restarts > 0) {
+      --refuse_restarts;
+      return false;
+    }
+    return true;
+  }
+  std::vector<std::string> asked() {
+    const std::lock_guard lock(mutex);
+    return devices;
+  }
+};
+
+// Says that it is elsewhere.
+class NamedRunner final : public WrappedRunner {
+ public:
+  NamedRunner(std::unique_ptr<Runner> inner, std::string name)
+      : WrappedRunner(std::move(inner)), name_(std::move(name)) {}
+  std::string device() const override { return name_; }
+
+ private:
+  std::string name_;
 };
 
 class FailingRunner final : public WrappedRunner {
@@ -160,10 +194,7 @@ inline RunnerFactory overlapping(std::atomic<bool>* in_flight = nullptr) {
 inline RunnerFactory failing(std::shared_ptr<Trouble> trouble) {
   return [trouble = std::move(trouble)](const EngineOptions& options, const ModelConfig& config,
                                         std::string&) -> core::Result<std::unique_ptr<Runner>> {
-    if (trouble->made++ > 0 && trouble->refuse_restarts > 0) {
-      --trouble->refuse_restarts;
-      return core::fail(core::ErrorKind::overloaded, "the GPU is still lost");
-    }
+    if (!trouble->may_make(options.device)) return core::fail(core::ErrorKind::overloaded, "the GPU is still lost");
     auto inner = plain_runner(options, config);
     if (!inner) return inner;
     return std::make_unique<FailingRunner>(std::move(*inner), trouble);

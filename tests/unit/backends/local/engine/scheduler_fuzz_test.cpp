@@ -81,7 +81,9 @@ class Schedule {
       restart(*changed->second);
     } else if (what == 9 && pick(4) == 0) {
       for (const auto& [id, s] : alive_) note_computed(*s);
-      scheduler_.remove_all();
+      while (scheduler_.remove_one() != nullptr) {
+      }
+      ASSERT_TRUE(scheduler_.empty());
       alive_.clear();
       fresh_.clear();
       if (pick(2) == 0) {  // the device lost everything
