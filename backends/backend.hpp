@@ -77,6 +77,7 @@ struct Rejection {
   std::string content_type;
   std::string body;  // at most 64 KiB, scrubbed of our provider key
   std::optional<std::chrono::milliseconds> retry_after;
+  std::uint64_t engine_us = 0;  // that a device of ours worked for nothing, as Answer::engine_us()
 };
 
 class Backend {

@@ -225,6 +225,7 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
     }
     judge(*target, answer.error(), refused, retry, std::chrono::steady_clock::now());
     last = std::move(answer.error());
+    refused.engine_us += rejection.engine_us;  // of all tries
     rejection = std::move(refused);
     if (call.deadline.passed() || call.cancel->cancelled()) break;
     if (!last->retryable &&

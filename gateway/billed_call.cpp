@@ -151,11 +151,13 @@ boost::asio::awaitable<core::Result<void>> BilledCall::start() {
     started = co_await set.start(call, retry, body_for, attempts_, rejection);
   }
   if (started) {
+    unanswered_us_ = rejection.engine_us;
     answer_ = std::move(started->answer);
     head_ = answer_->head();
     co_return core::Result<void>{};
   }
   core::Error error = std::move(started.error());
+  unanswered_us_ = rejection.engine_us;
   if (error.kind == ErrorKind::overloaded) {
     services_.admission.count_shed(spec_.tier, ratelimit::Shed::upstream_busy);
     error.retry_after = std::max<std::chrono::milliseconds>(error.retry_after, std::chrono::seconds{1});
@@ -225,6 +227,7 @@ metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason
   const bool billed = outcome == Outcome::completed || outcome == Outcome::cancelled;
   metering::Units units;
   if (answer_ != nullptr) units = units_now(bill_.usage);
+  units.gpu_us = std::min(units.gpu_us + unanswered_us_, metering::kUnitsPerRequestMax);
   bill_.charge = billed && answer_ != nullptr ? bill_.prices->price(spec_.model->name, spec_.tier, units)
                                               : bill_.prices->free(spec_.tier);
   bill_.outcome = outcome;

@@ -129,6 +129,7 @@ class BilledCall {
   std::string body_;                    // of a whole answer
   std::optional<api::Usage> reported_;  // by it
   bool refused_ = false;
+  std::uint64_t unanswered_us_ = 0;  // that devices of ours worked on tries that brought no answer
   // Streams.
   api::SseParser parser_;
   api::StreamInspector inspector_;

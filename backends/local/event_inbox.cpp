@@ -27,6 +27,9 @@ class EventInbox::ChoiceSink final : public local::GenerateSink {
  public:
   ChoiceSink(std::shared_ptr<EventInbox> inbox, std::size_t choice) : inbox_(std::move(inbox)), choice_(choice) {}
   void on_event(local::GenerateEvent&& event) noexcept override { inbox_->deliver(choice_, std::move(event)); }
+  void on_charge(std::int64_t engine_us) noexcept override {
+    inbox_->engine_us_[choice_].store(static_cast<std::uint64_t>(engine_us), std::memory_order_relaxed);
+  }
 
  private:
   std::shared_ptr<EventInbox> inbox_;
@@ -42,7 +45,8 @@ class EventInbox::EmbeddingSink final : public local::EmbedSink {
   std::shared_ptr<EventInbox> inbox_;
 };
 
-EventInbox::EventInbox(boost::asio::any_io_executor executor, std::size_t choices) : executor_(std::move(executor)) {
+EventInbox::EventInbox(boost::asio::any_io_executor executor, std::size_t choices)
+    : executor_(std::move(executor)), engine_us_(choices) {
   news_.choices.resize(choices);
 }
 
@@ -147,6 +151,12 @@ bool EventInbox::has_news() const {
 std::uint64_t EventInbox::tokens_waiting(std::size_t choice) const {
   const std::lock_guard lock(mutex_);
   return static_cast<std::uint64_t>(news_.choices[choice].tokens);
+}
+
+std::uint64_t EventInbox::engine_us() const {
+  std::uint64_t sum = 0;
+  for (const auto& choice : engine_us_) sum += choice.load(std::memory_order_relaxed);
+  return sum;
 }
 
 void EventInbox::close() {

@@ -5,6 +5,7 @@
 // wake-up of the worker is under way; and where the engine says that a step's events begin and end, the inboxes of one
 // worker are woken together, since to wake a thread costs more than what it has to do for a token.
 
+#include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -57,6 +58,7 @@ class EventInbox : public std::enable_shared_from_this<EventInbox> {
   News take();
   bool has_news() const;
   std::uint64_t tokens_waiting(std::size_t choice) const;  // produced, and not taken yet
+  std::uint64_t engine_us() const;  // of all choices, up to the last whole step, whether or not it brought news
 
  private:
   friend class Waiter;
@@ -72,6 +74,7 @@ class EventInbox : public std::enable_shared_from_this<EventInbox> {
 
   mutable std::mutex mutex_;
   boost::asio::any_io_executor executor_;
+  std::vector<std::atomic<std::uint64_t>> engine_us_;  // by choice; not under mutex_
   News news_;
   bool arrived_ = false;
   bool posted_ = false;

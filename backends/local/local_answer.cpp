@@ -156,7 +156,6 @@ void GenerateAnswer::absorb(std::size_t index, ChoiceNews& news) {
   Choice& choice = choices_[index];
   choice.tokens += static_cast<std::uint64_t>(news.tokens);
   choice.cached_tokens = static_cast<std::uint64_t>(news.usage.cached_prompt_tokens);
-  choice.engine_us = static_cast<std::uint64_t>(news.usage.engine_us);
   if (news.ended) {
     choice.ended = true;
     ++ended_;
@@ -243,9 +242,7 @@ std::optional<api::Usage> GenerateAnswer::usage() const {
 }
 
 std::uint64_t GenerateAnswer::engine_us() const {
-  std::uint64_t sum = 0;
-  for (const Choice& choice : choices_) sum += choice.engine_us;
-  return sum;
+  return waiter_.inbox().engine_us();
 }
 
 EmbedAnswer::EmbedAnswer(std::shared_ptr<const LocalModel> model, const boost::asio::any_io_executor& executor,

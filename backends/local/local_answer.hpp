@@ -66,7 +66,6 @@ class GenerateAnswer final : public Answer {
     std::string_view finish_reason;
     std::uint64_t prompt_tokens = 0;
     std::uint64_t cached_tokens = 0;
-    std::uint64_t engine_us = 0;
     std::uint64_t tokens = 0;
     std::optional<ToolCallReader> reader;  // where the answer may call functions
     std::vector<api::AnswerToolCall> calls;

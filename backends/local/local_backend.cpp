@@ -185,9 +185,12 @@ core::Error wrong_endpoint(const LocalModel& model, api::Endpoint endpoint) {
 
 // Waits as begin() does and hands the answer over.
 template <class Made>
-boost::asio::awaitable<AnswerResult> begun(Result<std::unique_ptr<Made>> answer) {
+boost::asio::awaitable<AnswerResult> begun(Result<std::unique_ptr<Made>> answer, Rejection* rejection) {
   if (!answer) co_return std::unexpected(answer.error());
-  if (auto ok = co_await (*answer)->begin(); !ok) co_return std::unexpected(ok.error());
+  if (auto ok = co_await (*answer)->begin(); !ok) {
+    if (rejection != nullptr) rejection->engine_us = (*answer)->engine_us();
+    co_return std::unexpected(ok.error());
+  }
   co_return std::unique_ptr<Answer>(std::move(*answer));
 }
 
@@ -200,13 +203,13 @@ std::string_view LocalBackend::name() const {
   return model_->name();
 }
 
-boost::asio::awaitable<AnswerResult> LocalBackend::start(const Call& call, Rejection*) {
+boost::asio::awaitable<AnswerResult> LocalBackend::start(const Call& call, Rejection* rejection) {
   if (call.endpoint == api::Endpoint::embeddings && model_->kind() == LocalKind::embed) {
     auto plan = embed_plan(*model_, call);
     if (!plan) co_return std::unexpected(plan.error());
     auto answer =
         EmbedAnswer::submit(model_, executor_, std::move(plan->inputs), std::move(plan->model), plan->format, call);
-    co_return co_await begun(std::move(answer));
+    co_return co_await begun(std::move(answer), rejection);
   }
   const bool chat = call.endpoint == api::Endpoint::chat_completions;
   if (model_->kind() != LocalKind::generate || (!chat && call.endpoint != api::Endpoint::completions)) {
@@ -215,7 +218,7 @@ boost::asio::awaitable<AnswerResult> LocalBackend::start(const Call& call, Rejec
   auto plan = chat ? chat_plan(*model_, call) : completion_plan(*model_, call);
   if (!plan) co_return std::unexpected(plan.error());
   auto answer = GenerateAnswer::submit(model_, executor_, std::move(*plan), call);
-  co_return co_await begun(std::move(answer));
+  co_return co_await begun(std::move(answer), rejection);
 }
 
 }  // namespace ganglion::backends

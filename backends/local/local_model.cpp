@@ -38,14 +38,17 @@ core::Result<local::KvType> kv_type_of(const LocalModelOptions& options) {
 }
 
 // What the engine says of its device goes to the log: a restart is good news, the rest is not.
+std::function<void(std::string_view event, std::string_view problem)> notice_of(const std::string& model) {
+  return [model](std::string_view event, std::string_view problem) {
+    const auto level = event == "engine_restarted" ? core::LogLevel::warn : core::LogLevel::error;
+    core::log(level, event, {{"model", model}, {"problem", problem}});
+  };
+}
+
 local::EngineHooks hooks_of(const std::string& model, local::RunnerFactory make_runner) {
-  return {.make_runner = std::move(make_runner),
-          .notice =
-              [model](std::string_view event, std::string_view problem) {
-                const auto level = event == "engine_restarted" ? core::LogLevel::warn : core::LogLevel::error;
-                core::log(level, event, {{"model", model}, {"problem", problem}});
-              },
-          .telling = [](bool begins) { EventInbox::gather_wakes(begins); }};
+  return {.make_runner = std::move(make_runner), .notice = notice_of(model), .telling = [](bool begins) {
+            EventInbox::gather_wakes(begins);
+          }};
 }
 
 core::Result<void> load_generator(LocalModel::Parts& parts, local::Quantize quantize,
@@ -110,7 +113,8 @@ core::Result<void> load_embedder(LocalModel::Parts& parts, local::Quantize quant
                                     .queue_max = static_cast<int>(options.queue_max),
                                     .inputs_max = kEmbeddingInputsMax,
                                     .quantize = quantize,
-                                    .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent)});
+                                    .fast_reserved_percent = static_cast<int>(options.fast_reserved_percent)},
+                                   {.notice = notice_of(options.name)});
   if (!embedder) return std::unexpected(embedder.error());
   parts.embedder = std::move(*embedder);
   return {};

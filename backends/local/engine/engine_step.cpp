@@ -203,7 +203,9 @@ void Engine::Impl::charge(std::span<const Scheduler::Work> work, double device_s
   for (const auto& [sequence, tokens] : work) parts_.push_back({sequence->computed, tokens});
   const auto shares = share_.of(parts_);
   for (std::size_t i = 0; i < work.size(); ++i) {
-    static_cast<ActiveRequest&>(*work[i].sequence).engine_seconds += shares[i] * device_seconds;
+    auto& request = static_cast<ActiveRequest&>(*work[i].sequence);
+    request.engine_seconds += shares[i] * device_seconds;
+    request.sink->on_charge(request.usage().engine_us);
   }
 }
 

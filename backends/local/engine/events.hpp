@@ -96,6 +96,8 @@ class GenerateSink {
  public:
   virtual ~GenerateSink() = default;
   virtual void on_event(GenerateEvent&& event) noexcept = 0;
+  // After each step: the request's GenerateUsage::engine_us by now. There may be no event for long, or ever.
+  virtual void on_charge(std::int64_t engine_us) noexcept { static_cast<void>(engine_us); }
 };
 
 struct EmbedResult {

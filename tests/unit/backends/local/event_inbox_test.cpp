@@ -44,6 +44,21 @@ TEST(EventInbox, JoinsWhatAWorkerDidNotTakeYet) {
   EXPECT_FALSE(waiter.inbox().take().choices[1].started);
 }
 
+TEST(EventInbox, EngineTimeNeedsNoNews) {
+  boost::asio::io_context io(1);
+  auto waiter =
+      std::make_unique<EventInbox::Waiter>(std::make_shared<EventInbox>(io.get_executor(), 2), io.get_executor());
+  const auto first = waiter->inbox().choice_sink(0), second = waiter->inbox().choice_sink(1);
+  first->on_charge(100);
+  first->on_charge(250);  // sums, not shares
+  second->on_charge(40);
+  EXPECT_EQ(waiter->inbox().engine_us(), 290U);
+  EXPECT_FALSE(waiter->inbox().has_news());
+  EXPECT_EQ(io.poll(), 0U) << "nobody is woken for it";
+  waiter.reset();
+  first->on_charge(300);  // the engine learns later that nobody waits
+}
+
 std::size_t run_ready(boost::asio::io_context& io) {
   io.restart();  // it stops when it finds nothing
   return io.poll();

@@ -75,7 +75,7 @@ const std::vector<Case>& cases() {
        {" Done.", {{"f", "{}"}}}},
       {ToolStyle::hermes, R"(<tool_call>{"arguments": null , "name": "f"}</tool_call>)", {"", {{"f", "{}"}}}},
       {ToolStyle::hermes, R"(<tool_call>{"name": "f", "arguments": ""}</tool_call>)", {"", {{"f", "{}"}}}},
-      {ToolStyle::hermes, R"(<tool_call>{"name": "f", "arguments": nil}</tool_call>)", {"}</tool_call>", {{"f", ""}}}},
+      {ToolStyle::hermes, R"(<tool_call>{"name": "f", "arguments": nil}</tool_call>)", {"", {{"f", ""}}}},
       {ToolStyle::json, R"({"name": "f", "parameters": null})", {"", {{"f", "{}"}}}},
       {ToolStyle::mistral_list,
        R"([TOOL_CALLS][{"name": "f"}, {"name": "get_weather", "arguments": null}])",

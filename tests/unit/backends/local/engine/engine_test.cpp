@@ -2,6 +2,7 @@
 
 #include "backends/local/engine/engine.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -120,6 +121,23 @@ TEST(EngineEnds, AModelThatNamesNoEndTokenEndsWithItsTokenizers) {
   const auto out = generate(**engine, request);
   EXPECT_EQ(out.last.finish, FinishReason::stop);
   EXPECT_EQ(out.last.usage.completion_tokens, 1);
+}
+
+// Whoever leaves before the first token is known to have cost as much as the steps until then.
+TEST(EngineCharge, TimeIsToldAfterEachStepAndNotWithTokensAlone) {
+  struct ChargeSink final : KeepingSink {
+    void on_charge(std::int64_t engine_us) noexcept override { charges.push_back(engine_us); }
+    std::vector<std::int64_t> charges;
+  };
+  auto engine = load_engine("llama3_tiny", {.batch_max = 1, .step_tokens_max = 8});
+  ASSERT_NE(engine, nullptr);
+  const auto sink = std::make_shared<ChargeSink>();
+  ASSERT_TRUE(engine->submit(greedy(std::vector<std::int32_t>(40, 5), 1), sink));
+  const auto out = sink->wait();
+  ASSERT_EQ(sink->charges.size(), 5U) << "40 tokens, 8 a step";
+  EXPECT_TRUE(std::ranges::is_sorted(sink->charges));
+  EXPECT_GT(sink->charges.front(), 0);
+  EXPECT_EQ(sink->charges.back(), out.last.usage.engine_us);
 }
 
 TEST_F(EngineTest, StopStringsAreCutOutWhereverTheyFall) {
