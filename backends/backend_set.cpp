@@ -149,7 +149,7 @@ core::Error BackendSet::nobody(core::SteadyTime now, Rejection& rejection) const
   for (const Target& target : targets_) {
     if (target.weight == 0) continue;
     least = std::min(least, std::max(target.health->rest_left(now), target.rest->left(now)));
-    limited = limited || target.health->available(now);
+    limited = limited || (target.health->available(now) && target.rest->left(now).count() > 0);
   }
   core::Error error = core::make_error(limited ? ErrorKind::upstream_rejected : ErrorKind::no_backend,
                                        "no backend of model '" + model_ + "' is in rotation now");
@@ -169,14 +169,14 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
                                                                 const BodyFor& body_for, std::vector<Attempt>& attempts,
                                                                 Rejection& rejection) {
   std::optional<core::Error> last;
-  boost::container::small_vector<const Target*, 8> tried;
+  boost::container::small_vector<const Target*, 8> tried, refusing;
   auto backoff = std::chrono::duration_cast<std::chrono::nanoseconds>(retry.backoff_base);
   for (std::uint32_t attempt = 0; attempt < std::max(retry.attempts_max, 1U); ++attempt) {
     const core::SteadyTime now = std::chrono::steady_clock::now();
     const Target* target = pick(call.tier, now, tried);
     const bool again = target == nullptr && !tried.empty();
     if (again) {  // every backend was tried once: go round again, after a pause
-      tried.clear();
+      tried = refusing;
       target = pick(call.tier, now, tried);
     }
     while (target != nullptr && !target->health->claim(now)) {  // another worker has its trial
@@ -224,14 +224,18 @@ boost::asio::awaitable<core::Result<Started>> BackendSet::start(Call& call, cons
                         .target = target};
     }
     judge(*target, answer.error(), refused, retry, std::chrono::steady_clock::now());
-    last = std::move(answer.error());
     refused.engine_us += rejection.engine_us;  // of all tries
-    rejection = std::move(refused);
-    if (call.deadline.passed() || call.cancel->cancelled()) break;
-    if (!last->retryable &&
-        (!another_may(rejection.status) || pick(call.tier, std::chrono::steady_clock::now(), tried) == nullptr)) {
-      break;
+    const bool may_pass = answer.error().retryable;
+    const bool refuses = !may_pass && another_may(refused.status);
+    if (refuses) refusing.push_back(target);
+    if (!last || !refuses || !last->retryable) {  // what may pass with time is told before what this one refuses
+      last = std::move(answer.error());
+      rejection = std::move(refused);
+    } else {
+      rejection.engine_us = refused.engine_us;
     }
+    if (call.deadline.passed() || call.cancel->cancelled() || !(may_pass || refuses)) break;
+    if (refuses && !last->retryable && pick(call.tier, std::chrono::steady_clock::now(), tried) == nullptr) break;
   }
   if (call.cancel->cancelled()) co_return core::fail(ErrorKind::cancelled);
   if (!last) co_return std::unexpected(nobody(std::chrono::steady_clock::now(), rejection));

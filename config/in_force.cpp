@@ -68,14 +68,15 @@ void keep_keys(const Names& leaving, const std::vector<gateway::KeyOptions>& now
   }
 }
 
-// The model's own price at that time; null: it has none.
+// The model's price at that time, its own or that of all that have none; null: the schedule's.
 const metering::ModelPrice* price_at(const metering::PricingOptions& pricing, std::chrono::microseconds time,
                                      std::string_view model) {
   const std::vector<metering::ModelPrice>* list = &pricing.models;
   for (const metering::PriceChange& change : pricing.changes) {
     if (change.from <= time && !change.models.empty()) list = &change.models;
   }
-  const auto found = std::ranges::find(*list, model, &metering::ModelPrice::model);
+  auto found = std::ranges::find(*list, model, &metering::ModelPrice::model);
+  if (found == list->end()) found = std::ranges::find(*list, "*", &metering::ModelPrice::model);
   return found == list->end() ? nullptr : &*found;
 }
 
@@ -83,7 +84,10 @@ void keep_prices(const Names& leaving, const metering::PricingOptions& now, std:
                  metering::PricingOptions& pricing) {
   const auto keep = [&](const std::string& model, std::chrono::microseconds from,
                         std::vector<metering::ModelPrice>& list) {
-    if (const metering::ModelPrice* price = price_at(now, from, model)) list.push_back(*price);
+    const metering::ModelPrice* price = price_at(now, from, model);
+    if (price == nullptr) return;
+    list.push_back(*price);
+    list.back().model = model;
   };
   for (const std::string& model : leaving) {
     keep(model, time, pricing.models);

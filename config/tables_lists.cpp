@@ -47,9 +47,9 @@ Table<net::UpstreamOptions> timeouts_table() {
   return {{
       entry<T>("connect", &T::connect_timeout, duration(milliseconds{10}, seconds{120}), "Name lookup, TCP and TLS."),
       entry<T>("first_byte", &T::first_byte_timeout, duration(milliseconds{10}, hours{1}),
-               "From the request sent to the first byte of a streamed answer."),
+               "From the request sent to the first byte of a streamed answer, or of embeddings."),
       entry<T>("whole", &T::whole_timeout, duration(milliseconds{10}, hours{1}),
-               "The same for an answer that is not streamed: it begins when it is complete."),
+               "The same for other answers: they begin when they are complete. To be less than request.timeout."),
       entry<T>("idle", &T::idle_timeout, duration(milliseconds{10}, hours{1}), "Between two pieces of an answer."),
       entry<T>("pool_idle", &T::pool_idle_timeout, duration(milliseconds{0}, hours{1}),
                "An unused pooled connection is closed after this."),

@@ -227,9 +227,10 @@ metering::Terminal BilledCall::terminal(Outcome outcome, std::string_view reason
   const bool billed = outcome == Outcome::completed || outcome == Outcome::cancelled;
   metering::Units units;
   if (answer_ != nullptr) units = units_now(bill_.usage);
-  units.gpu_us = std::min(units.gpu_us + unanswered_us_, metering::kUnitsPerRequestMax);
   bill_.charge = billed && answer_ != nullptr ? bill_.prices->price(spec_.model->name, spec_.tier, units)
                                               : bill_.prices->free(spec_.tier);
+  // On record, and not paid for: tries without an answer are free.
+  units.gpu_us = std::min(units.gpu_us + unanswered_us_, metering::kUnitsPerRequestMax);
   bill_.outcome = outcome;
   bill_.settled = true;
   if (intent_) services_.terminals_written.add();
@@ -472,7 +473,8 @@ boost::asio::awaitable<core::Result<std::string_view>> BilledCall::whole() {
   if (!facts)
     co_return std::unexpected(
         broken(core::make_error(ErrorKind::upstream_protocol, "the provider's answer is not JSON")));
-  if (facts->error && head_.status == 200) {  // nothing has left yet: clients look at the status first
+  if (facts->error && facts->choices == 0 &&
+      head_.status == 200) {  // nothing has left yet: clients look at the status first
     co_return std::unexpected(broken(core::make_error(
         ErrorKind::upstream_rejected, "the provider answered with an error in place of an answer, under status 200")));
   }

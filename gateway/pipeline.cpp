@@ -157,7 +157,7 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
 }
 
 // Where nobody needs a key, a page of any site that a browser here shows could ask, by a form or by a name that has
-// been pointed at this machine: browsers say in Origin whose page it is.
+// been pointed at this machine: browsers say in Origin whose page it is, of all but GET.
 Worker::Done Worker::check_origin(const Request& request) {
   if (!request.runtime->auth().ring().open()) return {};
   const std::string_view origin = request.exchange.head().header("origin");

@@ -2,6 +2,9 @@
 // machines: what a gateway may have spent and reserved, its cap, is registered in the store before it may be used, the
 // registered caps together never pass the limit, and a gateway lowers its cap before it says so.
 
+#include <algorithm>
+#include <unordered_map>
+
 #include "core/digest.hpp"
 #include "metering/budget_account.hpp"
 #include "metering/budgets.hpp"
@@ -129,13 +132,20 @@ std::vector<LeaseAsk> Budgets::lease_asks(LeaseRound round, std::chrono::millise
 
 void Budgets::others_short(const std::vector<std::string>& digests) {
   if (digests.empty()) return;
-  const std::unordered_set<std::string_view> wanted(digests.begin(), digests.end());
+  // Asked for by the account's part of the name first: most accounts are not among them.
+  std::unordered_multimap<std::string_view, std::string_view> wanted;
+  for (const std::string& name : digests) wanted.emplace(std::string_view{name}.substr(0, name.find(':')), name);
   const std::lock_guard lock(mutex_);
   for (const auto& [key, account] : accounts_) {
+    const auto [first, last] = wanted.equal_range(account->digest);
+    if (first == last) continue;
     const std::lock_guard account_lock(account->mutex);
     const std::int64_t slot = account->lease_slot(clock_.wall());
     if (account->lease.slot != slot || account->lease.others_are_short) continue;
-    if (wanted.contains(account->digest + ":" + std::to_string(slot))) account->lease.others_are_short = true;
+    const std::string name = account->digest + ":" + std::to_string(slot);
+    if (std::any_of(first, last, [&](const auto& one) { return one.second == name; })) {
+      account->lease.others_are_short = true;
+    }
   }
 }
 

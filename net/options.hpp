@@ -38,7 +38,7 @@ struct UpstreamOptions {
   std::size_t connections_urgent = 0;  // of them, kept for urgent requests
   std::chrono::milliseconds connect_timeout{5'000};
   std::chrono::milliseconds first_byte_timeout{60'000};
-  std::chrono::milliseconds whole_timeout{600'000};     // in place of it where the answer comes in one piece
+  std::chrono::milliseconds whole_timeout{300'000};     // in place of it where the answer comes in one piece
   std::chrono::milliseconds idle_timeout{60'000};       // between chunks of an answer
   std::chrono::milliseconds pool_idle_timeout{55'000};  // an idle pooled connection is closed after this
   std::chrono::milliseconds dns_ttl{30'000};

@@ -115,7 +115,7 @@ asio::awaitable<core::Result<void>> UpstreamConnection::send(const UpstreamReque
       send_failed_ = true;
       co_return core::Result<void>{};
     }
-    limit(begin_limit_, Stop::first_byte);
+    limit(pool_.options.first_byte_timeout, Stop::first_byte);
     if (!co_await wait(io.kind)) co_return closed("the upstream connection broke while sending");
   }
   co_return core::Result<void>{};

@@ -9,6 +9,8 @@
 #include <iterator>
 #include <utility>
 
+#include "net/retry_for_memory.hpp"
+
 namespace ganglion::backends {
 
 namespace {
@@ -65,9 +67,13 @@ void EventInbox::deliver(std::size_t choice, local::GenerateEvent&& event) {
   news.started = true;
   news.usage = event.usage;
   if (event.kind == local::GenerateEvent::Kind::token) {
-    news.text += event.text;
+    // Nobody else could tell what this event tells; appending leaves all as it was where it fails.
+    net::retry_for_memory([&] { news.text += event.text; });
     news.tokens += static_cast<int>(event.tokens.size());
-    std::move(event.logprobs.begin(), event.logprobs.end(), std::back_inserter(news.logprobs));
+    net::retry_for_memory([&] {
+      news.logprobs.insert(news.logprobs.end(), std::make_move_iterator(event.logprobs.begin()),
+                           std::make_move_iterator(event.logprobs.end()));
+    });
   } else {
     news.ended = true;
     news.finish = event.finish;
@@ -87,10 +93,10 @@ void EventInbox::wake() {
   arrived_ = true;
   if (std::exchange(posted_, true)) return;
   if (gathered.on) {
-    gathered.inboxes.push_back(shared_from_this());
+    net::retry_for_memory([&] { gathered.inboxes.push_back(shared_from_this()); });
     return;
   }
-  boost::asio::post(executor_, [self = shared_from_this()] { self->woken(); });
+  net::post_surely(executor_, [self = shared_from_this()] { self->woken(); });
 }
 
 void EventInbox::woken() {
@@ -112,21 +118,25 @@ void EventInbox::wake_together() {
     const void* context;
     std::vector<std::shared_ptr<EventInbox>> inboxes;
   };
+  const auto woken = std::exchange(gathered.inboxes, {});
   std::vector<Worker> workers;
-  for (auto& inbox : std::exchange(gathered.inboxes, {})) {
-    const std::lock_guard lock(inbox->mutex_);
-    if (inbox->closed_) continue;
-    const void* context = &boost::asio::query(inbox->executor_, boost::asio::execution::context);
-    auto at = std::ranges::find(workers, context, &Worker::context);
-    if (at == workers.end()) at = workers.insert(at, {context, {}});
-    at->inboxes.push_back(inbox);
-  }
+  net::retry_for_memory([&] {
+    workers.clear();
+    for (const auto& inbox : woken) {
+      const std::lock_guard lock(inbox->mutex_);
+      if (inbox->closed_) continue;
+      const void* context = &boost::asio::query(inbox->executor_, boost::asio::execution::context);
+      auto at = std::ranges::find(workers, context, &Worker::context);
+      if (at == workers.end()) at = workers.insert(at, {context, {}});
+      at->inboxes.push_back(inbox);
+    }
+  });
   for (auto& [context, inboxes] : workers) {
     for (std::size_t i = 0; i < inboxes.size(); ++i) {
       const auto one = inboxes[i];
       const std::lock_guard lock(one->mutex_);
       if (one->closed_) continue;  // the next one may still be there
-      boost::asio::post(one->executor_, [all = std::move(inboxes)] {
+      net::post_surely(one->executor_, [all = std::move(inboxes)] {
         for (const auto& inbox : all) inbox->woken();
       });
       break;

@@ -76,7 +76,7 @@ class ToolCallReader {
   CallObject object_;
   bool in_list_ = false;
   bool called_ = false, argued_ = false;  // the call at hand has been told; some of its arguments too
-  int depth_ = 0;                          // of raw arguments
+  int depth_ = 0;                         // of raw arguments
   bool string_ = false, escaped_ = false;
   int calls_ = 0;
 };

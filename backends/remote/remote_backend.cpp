@@ -103,7 +103,7 @@ boost::asio::awaitable<core::Result<std::unique_ptr<Answer>>> RemoteBackend::sta
                                      .headers = std::span{headers}.first(authorization_.empty() ? 5 : 6),
                                      .body = call.body,
                                      .urgent = call.tier == api::Tier::fast,
-                                     .whole = !call.stream,
+                                     .whole = !call.stream && call.endpoint != api::Endpoint::embeddings,
                                      .slot_wait = call.capacity_wait,
                                      .before_resend = call.before_resend};
   auto response = co_await client_.send(request, call.deadline, *call.cancel);

@@ -246,6 +246,27 @@ TEST_F(BackendSetTest, WhatOneProviderRefusesTheGatewayAnotherIsAsked) {
   }
 }
 
+TEST_F(BackendSetTest, WhatOneRefusesDoesNotHideThatTheOtherMayDoItLater) {
+  for (const bool first : {true, false}) {
+    FakeBackend a("a");
+    FakeBackend b("b");
+    (first ? a : b).fails(rejected(401), 401);
+    (first ? a : b).fails(rejected(401), 401);
+    for (int i = 0; i < 5; ++i) (first ? b : a).fails(rejected(503), 503);
+    targets.clear();
+    set.reset();
+    add(a, 100);  // preferred by weight
+    add(b);
+    retry.attempts_max = 4;
+    const auto result = start();
+    ASSERT_FALSE(result);
+    EXPECT_EQ((first ? a : b).calls, 1) << "it refuses, and is not asked again";
+    EXPECT_EQ((first ? b : a).calls, 3);
+    EXPECT_TRUE(result.error().retryable);
+    EXPECT_EQ(rejection.status, 503);
+  }
+}
+
 TEST_F(BackendSetTest, AShortRetryAfterIsWaitedOut) {
   FakeBackend a("a");
   core::Error error = rejected(429);

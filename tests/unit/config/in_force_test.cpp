@@ -185,6 +185,16 @@ TEST(InForce, AKeyKeepsTheModelThatItsPatternMatched) {
   EXPECT_THAT(taken.config.gateway.keys.at(0).models, ElementsAre("talk", "chat"));
 }
 
+TEST(InForce, AModelThatRunsOnAtEverybodysPriceKeepsThatToo) {
+  const Config started = good(kChat + kUp + "pricing: {models: [{model: '*', per_request: 1}]}\n");
+  const Config file = good(kTalk + kUp + "pricing: {models: [{model: '*', per_request: 2}]}\n");
+  const InForce taken = take(started, file);
+  const auto& list = taken.config.pricing.models;
+  ASSERT_EQ(list.size(), 2U);
+  EXPECT_EQ(list[0].model + list[0].per_request, "*2");
+  EXPECT_EQ(list[1].model + list[1].per_request, "chat1");
+}
+
 TEST(InForce, AModelThatRunsOnKeepsThePriceOfNow) {
   const Config started = good(kChat + kUp + R"(pricing:
   models: [{model: chat, per_request: 1}]

@@ -113,8 +113,9 @@ TEST_F(SinkRunnerTest, AStoppedSinkIsAnotherProcesssToOpen) {
   ASSERT_TRUE(ledger_->flush());
   options_.type = "file";
   options_.directory = dir_ / "usage";
-  SinkSet sinks(std::vector<SinkOptions>{options_}, dir_.ledger(), kLedger,
-                [this] { return ledger_->stats().durable_sequence; }, system_);
+  SinkSet sinks(
+      std::vector<SinkOptions>{options_}, dir_.ledger(), kLedger, [this] { return ledger_->stats().durable_sequence; },
+      system_);
   sinks.start();
   ASSERT_TRUE(wait([&] { return sinks.min_position() == ledger_->stats().durable_sequence; }));
   FileSink next(options_, kLedger);
