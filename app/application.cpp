@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <boost/asio/post.hpp>
+#include <cerrno>
 #include <csignal>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -336,6 +338,18 @@ core::Result<void> Application::open_access_log() {
     return core::fail(core::ErrorKind::internal, "cannot open the access log " + config_->log.access_log_file);
   }
   return {};
+}
+
+// The workers' descriptor stays; what it leads to is another file from one line to the next.
+void Application::reopen_access_log() {
+  if (access_fd_ <= 2) return;
+  const std::string& path = config_->log.access_log_file;
+  const int fresh = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+  if (fresh < 0 || ::dup3(fresh, access_fd_, O_CLOEXEC) < 0) {
+    core::log(core::LogLevel::error, "access_log_not_reopened",
+              {{"file", path}, {"why", std::generic_category().message(errno)}});
+  }
+  if (fresh >= 0) ::close(fresh);
 }
 
 core::Result<void> Application::listen() {

@@ -72,6 +72,7 @@ class Application final : private metering::LedgerHooks {
   core::Result<void> make_sinks();
   core::Result<void> load_models();
   core::Result<void> open_access_log();
+  void reopen_access_log();  // its file may have been moved away
   core::Result<void> listen();
   core::Result<void> open_alerts();
   core::Result<void> connect_redis();

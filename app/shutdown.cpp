@@ -1,5 +1,5 @@
 // Signals and the drain: first SIGTERM or SIGINT stops accepting and lets running requests end within shutdown.drain;
-// a second one ends the process at once. SIGHUP reads the configuration again.
+// a second one ends the process at once. SIGHUP reads the configuration again and opens the access log anew.
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
@@ -24,6 +24,7 @@ void Application::wait_for_signal() {
   signals_.async_wait([this](boost::system::error_code error, int signal) {
     if (error) return;
     if (signal == SIGHUP) {
+      reopen_access_log();
       if (upgrade_) {
         core::log(core::LogLevel::warn, "reload_refused", {{"why", "an upgrade is under way"}});
       } else if (reloader_) {

@@ -360,7 +360,8 @@ Table<metrics::LogOptions> log_table() {
       entry<T>("access_log", &T::access_log, boolean(),
                "One JSON line a request. Prompts and answers are never logged.", kRestart),
       entry<T>("access_log_file", &T::access_log_file, path(0),
-               "File of the access log, relative to the working directory; empty: stdout.", kRestart),
+               "File of the access log, relative to the working directory; empty: stdout. SIGHUP opens it anew.",
+               kRestart),
   }};
 }
 

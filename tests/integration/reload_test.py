@@ -268,6 +268,40 @@ limits: {{models: [{{model: {local}, running: 8}}]}}
         self.take(self.text("talk"))
 
 
+class Rotation:
+    """The access log is moved away; SIGHUP, with or without a good configuration, begins another."""
+
+    def __init__(self, directory):
+        directory.mkdir()
+        self.upstream, self.log = lab.Upstream(), directory / "access.log"
+        self.gateway = Gateway("providers:\n" + lab.provider(self.upstream) + lab.NO_CACHE, directory=directory,
+                               log=f'access_log_file: "{self.log}"')
+
+    @staticmethod
+    def lines(file):
+        return file.read_text(encoding="utf-8").count("\n") if file.exists() else 0
+
+    def ask(self, into, lines):
+        check(lab.ask(self.gateway.ports["proxy"], {"nonce": f"r{lines}{into.name}"}).status == 200, "a request failed")
+        lab.wait_until(lambda: self.lines(into) == lines, f"{into.name} has {self.lines(into)} lines, not {lines}")
+
+    def run(self):
+        self.gateway.start()
+        self.ask(self.log, 1)
+        for turn, good in enumerate((True, False), start=1):
+            moved = self.log.with_suffix(f".{turn}")
+            self.log.rename(moved)
+            self.ask(moved, 2)  # nothing is lost before the signal
+            if not good:
+                self.gateway.file.write_text("keys: [no configuration\n", encoding="utf-8")
+            self.gateway.process.send_signal(signal.SIGHUP)
+            lab.wait_until(self.log.exists, "no new access log was begun")
+            self.ask(self.log, 1)
+            check(self.lines(moved) == 2, "the old access log was written to")
+        self.gateway.stop()
+        print("access log: moved away twice, no line lost", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reloads", type=int, default=40)
@@ -277,6 +311,7 @@ def main():
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="ganglion-reload-") as directory:
         try:
+            Rotation(pathlib.Path(directory) / "rotation").run()
             UntilRestart(pathlib.Path(directory) / "until").run()
             Test(options, pathlib.Path(directory)).run()
         except lab.Broken as error:
