@@ -48,6 +48,7 @@ EnoughMemory::~EnoughMemory() {
 
 }  // namespace ganglion::local
 
+#if !__has_feature(thread_sanitizer)
 void* operator new(std::size_t size) {
   if (!ganglion::local::fails()) {
     if (void* const memory = std::malloc(size > 0 ? size : 1)) return memory;
@@ -60,3 +61,4 @@ void operator delete(void* memory) noexcept {
 void operator delete(void* memory, std::size_t) noexcept {
   std::free(memory);
 }
+#endif

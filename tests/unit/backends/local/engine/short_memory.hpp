@@ -4,6 +4,13 @@
 
 namespace ganglion::local {
 
+// ThreadSanitizer brings an operator new of its own that cannot be replaced.
+#if __has_feature(thread_sanitizer)
+inline constexpr bool kAllocationsCanFail = false;
+#else
+inline constexpr bool kAllocationsCanFail = true;
+#endif
+
 // Of the calling thread, from now on: so many succeed, then so many fail, then all succeed.
 void fail_allocations(int after, int times);
 void memory_is_back();          // any thread
