@@ -36,26 +36,12 @@ class KeepingEmbedSink : public EmbedSink {
 // Holds the engine's thread in its result until told to go on: what is submitted meanwhile stays queued.
 class GateEmbedSink : public EmbedSink {
  public:
-  void on_result(core::Result<EmbedResult>&&) noexcept override {
-    std::unique_lock lock(mutex_);
-    entered_ = true;
-    changed_.notify_all();
-    changed_.wait_for(lock, kPatience, [&] { return open_; });
-  }
-  void wait_until_entered() {
-    std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return entered_; }));
-  }
-  void open() {
-    const std::lock_guard lock(mutex_);
-    open_ = true;
-    changed_.notify_all();
-  }
+  void on_result(core::Result<EmbedResult>&&) noexcept override { gate_.enter(); }
+  void wait_until_entered() { gate_.wait_until_entered(); }
+  void open() { gate_.open(); }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool entered_ = false, open_ = false;
+  Gate gate_;
 };
 
 }  // namespace ganglion::local

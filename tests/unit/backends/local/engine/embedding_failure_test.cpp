@@ -68,14 +68,7 @@ class EmbeddingFailure : public testing::Test {
     ASSERT_TRUE(out) << out.error().message;
     EXPECT_EQ(out->vectors, (std::vector<std::vector<float>>{{7, 3}, {5, 1}}));
   }
-  bool in_service_again(std::uint64_t restarts) {
-    for (int i = 0; i < 20'000; ++i) {
-      const EngineStats s = engine_->stats();
-      if (s.in_service && s.restarts == restarts) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return false;
-  }
+  bool in_service_again(std::uint64_t restarts) { return local::in_service_again(*engine_, restarts); }
 
   std::shared_ptr<Trouble> trouble_ = std::make_shared<Trouble>();
   std::unique_ptr<EmbeddingEngine> engine_;

@@ -30,14 +30,7 @@ class EngineFailure : public testing::Test {
     request.prefix_space = "a";
     return request;
   }
-  bool in_service_again(std::uint64_t restarts) {
-    for (int i = 0; i < 20'000; ++i) {
-      const EngineStats s = engine_->stats();
-      if (s.in_service && s.restarts == restarts) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return false;
-  }
+  bool in_service_again(std::uint64_t restarts) { return local::in_service_again(*engine_, restarts); }
 
   std::shared_ptr<Trouble> trouble_ = std::make_shared<Trouble>();
   std::unique_ptr<Engine> engine_;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "backends/local/engine/engine.hpp"
@@ -72,11 +73,10 @@ class KeepingSink : public GenerateSink {
   int late_ = 0;
 };
 
-// Holds the engine's thread inside its first event until told to go on: what is submitted meanwhile stays queued.
-class GateSink : public KeepingSink {
+// Holds the thread that enters it until told to go on.
+class Gate {
  public:
-  void on_event(GenerateEvent&& event) noexcept override {
-    KeepingSink::on_event(std::move(event));
+  void enter() {
     std::unique_lock lock(mutex_);
     entered_ = true;
     changed_.notify_all();
@@ -97,6 +97,31 @@ class GateSink : public KeepingSink {
   std::condition_variable changed_;
   bool entered_ = false, open_ = false;
 };
+
+// Holds the engine's thread inside its first event until told to go on: what is submitted meanwhile stays queued.
+class GateSink : public KeepingSink {
+ public:
+  void on_event(GenerateEvent&& event) noexcept override {
+    KeepingSink::on_event(std::move(event));
+    gate_.enter();
+  }
+  void wait_until_entered() { gate_.wait_until_entered(); }
+  void open() { gate_.open(); }
+
+ private:
+  Gate gate_;
+};
+
+// Of either engine: it is in service, after so many restarts.
+template <class AnyEngine>
+bool in_service_again(const AnyEngine& engine, std::uint64_t restarts) {
+  for (int i = 0; i < 20'000; ++i) {
+    const EngineStats s = engine.stats();
+    if (s.in_service && s.restarts == restarts) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
+}
 
 inline std::unique_ptr<Engine> load_engine(const std::string& model, EngineOptions options = {}) {
   options.dir = model_dir(model);
