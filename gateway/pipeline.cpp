@@ -126,7 +126,10 @@ boost::asio::awaitable<Worker::Done> Worker::serve(Request& request) {
   const net::RequestHead& head = request.exchange.head();
   // Where to: by method and path alone, never by Host.
   auto route = match(head.method_text, head.path);
-  if (!route) co_return std::unexpected(std::move(route.error()));
+  if (!route) {
+    request.route.endpoint = endpoint_of(head.path);  // for whoever counts
+    co_return std::unexpected(std::move(route.error()));
+  }
   request.route = std::move(*route);
   // Who: before a byte of the body is taken.
   if (given_twice(head, "authorization")) {

@@ -31,12 +31,12 @@ namespace ganglion::gateway {
 
 // Everything known of one request, filled stage by stage; dies with it.
 struct Request {
-  explicit Request(net::Exchange& e) : exchange(e), route{.endpoint = endpoint_of(e.head().path), .model = {}} {}
+  explicit Request(net::Exchange& e) : exchange(e) {}
 
   net::Exchange& exchange;
   std::shared_ptr<Runtime> runtime;
   core::RequestId id;
-  Route route;  // until it is matched: the endpoint alone
+  Route route;  // of what is not served the endpoint alone
   const Principal* who = nullptr;
   metrics::GaugeGuard counted;
   ratelimit::Ticket ticket;
