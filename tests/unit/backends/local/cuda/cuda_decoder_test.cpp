@@ -179,6 +179,50 @@ TEST(CudaPacked, AgreesWithDequantisedWeights) {
   }
 }
 
+// The room for a step's adjustments grows to what a step asks for, which begins its graphs anew, up to a bound; rows
+// that are past it say so, and the steps behind it are whole again.
+TEST(CudaAdjustments, FindRoomOrSayThatThereIsNone) {
+  if (no_gpu()) GTEST_SKIP() << "no GPU";
+  constexpr int kVocab = 24'000, kMany = 20'000;
+  // Rows that have room for kMany each.
+  constexpr std::size_t kRows = 224, kRoom = (std::size_t{1} << 22) / kMany;
+  ModelConfig config;
+  config.vocab_size = kVocab, config.hidden_size = 64, config.layers = 1, config.heads = 4, config.kv_heads = 4;
+  config.head_dim = 16, config.intermediate_size = 64, config.max_position = 64;
+  CudaHarness harness(config, {.rows_max = 256, .batch_max = 256, .tune = false}, 11);
+  ASSERT_NE(harness.decoder, nullptr);
+  std::vector<CudaHarness::Sequence> sequences;
+  for (std::size_t i = 0; i < kRows; ++i) sequences.push_back(harness.sequence(8));
+  // All rows' list of adjustments puts one token before all others, another one in each step.
+  int step = 0;
+  const auto put_first = [&](std::size_t rows, int adjustments, std::size_t have_room) {
+    const std::int32_t token = 7;
+    std::vector<CudaDecoder::SampleSpec> specs(rows);
+    std::vector<CudaDecoder::Slice> slices;
+    const auto wanted = [&](std::size_t i) { return (static_cast<int>(i) * 71 + step * 13) % adjustments; };
+    for (std::size_t i = 0; i < rows; ++i) {
+      for (std::int32_t id = 0; id < adjustments; ++id) specs[i].adjust.push_back({id, 0, -1, 0});
+      specs[i].adjust[static_cast<std::size_t>(wanted(i))].bias = 1e4f;
+      slices.push_back({{&token, 1}, sequences[i].pages.data(), step, true, &specs[i]});
+    }
+    ASSERT_TRUE(harness.decoder->submit(slices));
+    const auto results = harness.decoder->collect();
+    ASSERT_TRUE(results);
+    ASSERT_EQ(results->size(), rows);
+    for (std::size_t i = 0; i < rows; ++i) {
+      ASSERT_EQ((*results)[i].ok, i < have_room ? 1 : CudaDecoder::kNoRoom) << "row " << i << " in step " << step;
+      if (i < have_room) ASSERT_EQ((*results)[i].id, wanted(i)) << "row " << i << " in step " << step;
+    }
+    ++step;
+  };
+  put_first(16, 100, 16);
+  put_first(16, 100, 16);        // from the graph
+  put_first(16, kMany, 16);      // more than there is room for at first
+  put_first(16, kMany - 1, 16);  // from a new graph
+  put_first(kRows, kMany, kRoom);
+  put_first(kRows, 100, kRows);
+}
+
 const std::vector<std::string> kAdapters = {"lora/llama2_tiny.all_linears", "lora/llama2_tiny.query_value_rslora",
                                             "lora/llama2_tiny.mixed_ranks"};
 
