@@ -127,7 +127,12 @@ void KeyClaim::release() {
 Idempotency::Idempotency(const idempotency::IdempotencyOptions& options, const std::string& ledger_directory,
                          metering::Ledger& ledger, const core::Clock& clock, metrics::Registry& registry,
                          metering::OpenIntents open)
-    : options_(options), ledger_directory_(ledger_directory), open_(open), ledger_(ledger), clock_(clock) {
+    : options_(options),
+      ledger_directory_(ledger_directory),
+      open_(open),
+      ledger_(ledger),
+      clock_(clock),
+      only_(open == metering::OpenIntents::abort) {
   for (auto [counter, result] :
        {std::pair{&new_, "new"}, std::pair{&followed_, "followed"}, std::pair{&replayed_, "replayed"},
         std::pair{&conflicts_, "conflict"}, std::pair{&refused_, "refused"}}) {
@@ -226,8 +231,26 @@ void Idempotency::decide(KeyRow& row, KeyState state) {
 
 void Idempotency::share(KeyShare& share) {
   share_ = &share;
-  if (!store_ || decided_.empty()) return;
+  if (!store_) return;
+  share.on_asked([this](const Digest& key) { asked(key); });
+  if (decided_.empty()) return;
   boost::asio::co_spawn(share.io(), tell(share, std::exchange(decided_, {})), boost::asio::detached);
+}
+
+// Another gateway met a key of this one whose lease has run out. What was never written down here was never called for:
+// this gateway died between Redis's word and its store's. What has ended was not heard, or is on its way.
+void Idempotency::asked(const Digest& key) {
+  if (!only_ || mode_ != Mode::here) return;  // the other process may have it
+  KeyRow row{.key = key, .state = KeyState::claimed};
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = table_.find(key); found != table_.end()) {
+      if (found->second.state != State::answered && found->second.state != State::lost) return;
+      row.request = found->second.request;
+      row.state = found->second.state == State::lost ? KeyState::lost : KeyState::settled;
+    }
+  }
+  boost::asio::co_spawn(share_->io(), tell(*share_, {std::move(row)}), boost::asio::detached);
 }
 
 boost::asio::awaitable<void> Idempotency::tell(KeyShare& share, std::vector<KeyRow> rows) {

@@ -104,8 +104,8 @@ class Idempotency {
   core::Error refuse(Refusal why);
   void count_replay() { replayed_.add(); }
 
-  // Tells the other gateways what the crash of this one, or of the process before it, left open. After the constructor,
-  // before the first request; `share` outlives all requests.
+  // Tells the other gateways what the crash of this one, or of the process before it, left open, and answers when they
+  // ask for a key. After the constructor, before the first request; `share` outlives all requests.
   void share(KeyShare& share);
 
   // How a key ended that another process took over from this one, or this one from another.
@@ -163,6 +163,7 @@ class Idempotency {
   void end_elsewhere(const idempotency::Digest& key, End end, std::uint64_t bytes, bool write);
   void decide(idempotency::KeyRow& row, idempotency::KeyState state);
   boost::asio::awaitable<void> tell(KeyShare& share, std::vector<idempotency::KeyRow> rows);
+  void asked(const idempotency::Digest& key);
   void load(const std::vector<idempotency::KeyRow>& rows);
   Known known(Entry& entry, const idempotency::Digest& request, const boost::asio::any_io_executor& executor);
   Known lead(idempotency::KeyRow row, const boost::asio::any_io_executor& executor, bool written);
@@ -185,6 +186,7 @@ class Idempotency {
   std::string why_;                           // there is no store
   std::vector<idempotency::KeyRow> decided_;  // by the ledger, to be told to other gateways
   KeyShare* share_ = nullptr;                 // null: there are none
+  std::atomic<bool> only_;                    // no process before this one lives
   std::atomic<std::uint64_t> running_{0};
   metrics::Counter new_, followed_, replayed_, conflicts_, refused_;
 

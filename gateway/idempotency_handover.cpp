@@ -183,6 +183,7 @@ void Idempotency::end_elsewhere(const Digest& key, End end, std::uint64_t bytes,
 
 void Idempotency::predecessor_gone() {
   if (!store_) return;
+  only_ = true;
   auto rows = store_->keys();
   if (!rows) return core::log(core::LogLevel::error, "idempotency_not_recovered", {{"why", rows.error().message}});
   {

@@ -5,15 +5,19 @@
 //   p process of that gateway which claimed it last: two of them work while one takes the other's place
 //   (docs/upgrade.md); n number of that claim: commands may overtake each other, as where a script has to be sent again
 //   c, t, b status, content type and body of the answer (done)
+// On the channel PREFIXidem:asked:GATEWAY that gateway is asked what became of a key: the message is its digest.
 
 #include "gateway/key_share.hpp"
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <charconv>
+#include <cstddef>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "core/digest.hpp"
@@ -53,7 +57,7 @@ if h[3] == 'done' then
 end
 if h[3] == 'lost' then return {'lost'} end
 if tonumber(h[4]) > now then return {'running'} end
-return {'doubt'})lua"};
+return {'doubt', h[1]})lua"};
   return script;
 }
 
@@ -98,6 +102,7 @@ std::optional<KeyShare::Claimed> read_claim(const net::RedisResult& reply) {
     out.met = Met::lost;
   } else if (word == "doubt") {
     out.met = Met::doubt;
+    if (reply->items.size() == 2) out.owner = reply->items[1].text;
   } else if (word == "answered" && reply->items.size() == 4) {
     out.met = Met::answered;
     auto answer = std::make_shared<idempotency::StoredAnswer>();
@@ -193,6 +198,10 @@ std::string KeyShare::redis_key(const Digest& key) const {
   return redis_.options().key_prefix + "idem:{" + core::hex(key) + "}";
 }
 
+std::string KeyShare::question_channel(const std::string& gateway) const {
+  return redis_.options().key_prefix + "idem:asked:" + gateway;
+}
+
 asio::awaitable<core::Result<KeyShare::Claimed>> KeyShare::claim(Digest key, Digest request, core::Deadline deadline) {
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   const auto waiter = std::make_shared<Waiter>(executor);
@@ -249,8 +258,28 @@ void KeyShare::ask(const Digest& key, const Digest& request, std::uint64_t claim
                      } else {
                        unhold(key, false);
                      }
+                     const std::string owner = claimed->owner;
                      taken(std::move(*claimed));
+                     if (!owner.empty()) ask_owner(owner, key);
                    });
+}
+
+// A message that is lost is sent again with the next request that meets the doubt.
+void KeyShare::ask_owner(const std::string& owner, const Digest& key) {
+  redis_.send(net::RedisCommand{"PUBLISH", question_channel(owner), as_text(key)}.anywhere(),
+              core::Deadline::after(options_.command_time), [](const net::RedisResult&) {});
+}
+
+void KeyShare::on_asked(std::function<void(const Digest& key)> asked) {
+  questions_ = redis_.subscribe(
+      question_channel(gateway_),
+      [asked = std::move(asked)](std::string_view message) {
+        Digest key;
+        if (message.size() != key.size()) return;
+        std::ranges::copy(std::as_bytes(std::span{message}), reinterpret_cast<std::byte*>(key.data()));
+        asked(key);
+      },
+      [] {});
 }
 
 // `ended`: it was billed, whatever requests of ours still hold it.

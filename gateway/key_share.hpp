@@ -4,7 +4,9 @@
 // own table's business (gateway/idempotency.hpp); here gateways are told apart, not requests.
 //
 // Nobody takes over from a gateway that fell silent: the bill may be in its ledger. Such a key is in doubt until that
-// gateway comes back and says what became of it, or until the key's time is over.
+// gateway comes back and says what became of it, or until the key's time is over. It says so at its start of what it
+// finds in its store, and of anything else when it is asked: whoever meets a key in doubt asks for it. A key that it
+// was given by Redis and had not yet written down when it died is known to nobody but those who ask.
 //
 // claim() and the ends of a Hold may be called on any thread; all else happens on the executor given.
 
@@ -77,7 +79,8 @@ class KeyShare {
   struct Claimed {
     Met met = Met::alone;
     Answer answer;
-    Hold hold;  // mine, alone
+    Hold hold;          // mine, alone
+    std::string owner;  // doubt: the gateway that has it; it was asked
   };
 
   // `gateway`: this gateway's name among the others, the same after a restart (its ledger's id). All outlive this, and
@@ -94,6 +97,10 @@ class KeyShare {
   void tell_done(const Digest& key, const Digest& request, Answer answer, Told told);
   void tell_lost(const Digest& key, const Digest& request, Told told);
   void tell_released(const Digest& key, const Digest& request);
+
+  // Called when another gateway asks what became of a key that this one has in Redis and no longer renews. Set once,
+  // before the first claim.
+  void on_asked(std::function<void(const Digest& key)> asked);
 
   boost::asio::io_context& io() { return io_; }
   // Messages on their way; those that wait for Redis to come back are not among them.
@@ -125,6 +132,7 @@ class KeyShare {
   void ask(const Digest& key, const Digest& request, std::uint64_t claim, Taken taken);
   void unhold(const Digest& key, bool ended);
   void silence(const Digest& key, const Digest& request);
+  void ask_owner(const std::string& owner, const Digest& key);
   // One message of sending(), for as long as whoever has it lives.
   class Sending {
    public:
@@ -148,6 +156,7 @@ class KeyShare {
   boost::asio::awaitable<void> run();
   void renew();
   std::string redis_key(const Digest& key) const;
+  std::string question_channel(const std::string& gateway) const;
 
   boost::asio::io_context& io_;
   net::RedisClient& redis_;
@@ -158,6 +167,7 @@ class KeyShare {
   metrics::Counter alone_, untold_;
   boost::asio::steady_timer timer_;
   std::unordered_map<Digest, Held, idempotency::DigestHash> holds_;
+  net::RedisSubscription questions_;
   std::deque<std::shared_ptr<Message>> waiting_;  // for Redis
   std::size_t waiting_bytes_ = 0;
   const std::shared_ptr<std::atomic<std::size_t>> sending_ = std::make_shared<std::atomic<std::size_t>>(0);

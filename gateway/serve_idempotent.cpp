@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <optional>
 
+#include "core/deadline.hpp"
 #include "core/limits.hpp"
 #include "gateway/idempotency.hpp"
 #include "gateway/key_share.hpp"
@@ -21,6 +23,8 @@ constexpr std::string_view kHeader = "idempotency-key";
 // How often a key that runs at another gateway, or in another process of this one, is asked for.
 constexpr std::chrono::milliseconds kAskFirst{20};
 constexpr std::chrono::milliseconds kAskMax{250};
+// The gateway that has a key and let its lease run out was asked what became of it, and is heard for so long.
+constexpr std::chrono::milliseconds kHearSilent{500};
 
 // The one key of a request; invalid_value where there are several, or one that is none.
 core::Result<std::string_view> key_of(const net::RequestHead& head) {
@@ -227,6 +231,7 @@ boost::asio::awaitable<core::Result<KeyShare::Claimed>> Worker::meet(Request& re
                                                                      const idempotency::Digest& asked,
                                                                      Idempotency::Known& known) {
   using Met = KeyShare::Met;
+  std::optional<core::Deadline> silent_until;
   for (auto next = kAskFirst;; next = std::min(next * 2, kAskMax)) {
     auto met = co_await services_.key_share->claim(key, asked, request.deadline);
     if (!met) co_return met;
@@ -243,7 +248,10 @@ boost::asio::awaitable<core::Result<KeyShare::Claimed>> Worker::meet(Request& re
       case Met::lost:
         co_return std::unexpected(services_.idempotency->refuse(Idempotency::Refusal::lost));
       case Met::doubt:
-        co_return std::unexpected(services_.idempotency->refuse(Idempotency::Refusal::silent));
+        if (!silent_until) silent_until = core::Deadline::after(kHearSilent);
+        if (silent_until->passed())
+          co_return std::unexpected(services_.idempotency->refuse(Idempotency::Refusal::silent));
+        break;
       case Met::running:
         break;
     }

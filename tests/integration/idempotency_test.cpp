@@ -446,6 +446,39 @@ TEST(IdempotencyKey, AStoppedGatewaysAnswersStayWithTheOthers) {
   EXPECT_EQ(upstream.calls(), 1);
 }
 
+// Killed between Redis's word that the key is its own and its own store's: it is back and knows nothing of the key.
+TEST(IdempotencyKey, AKeyThatAGatewayTookAndNeverWroteDownRunsElsewhere) {
+  RedisServer redis;
+  Counting upstream(numbered);
+  RunningGateway a(provider(upstream.port()) + on(redis));
+  ASSERT_EQ(status_of(a.chat("", "Idempotency-Key: of-a\r\n")), 200);
+  const auto entry = [&] {
+    const std::string keys = redis.say({"KEYS", "*idem:{*"});
+    const auto from = keys.find("ganglion"), to = keys.find('}');
+    return from > to || to == std::string::npos ? keys : keys.substr(from, to + 1 - from);
+  };
+  const auto field = [&](const std::string& key, const char* name) {
+    const std::string reply = redis.say({"HGET", key, name});  // $LENGTH text
+    const auto from = reply.find("\r\n") + 2;
+    return reply.substr(from, reply.size() - from - 2);
+  };
+  const std::string of_a = entry();
+  const std::string owner = field(of_a, "o"), request = field(of_a, "r");
+  redis.say({"DEL", of_a});
+  {
+    RunningGateway b(provider(upstream.port()) + on(redis));
+    ASSERT_EQ(status_of(b.chat("", kKey)), 200);
+  }
+  const std::string key = entry();
+  redis.say({"DEL", key});
+  redis.say({"HSET", key, "o", owner, "r", request, "s", "running", "l", "1", "p", "dead", "n", "1"});
+  RunningGateway c(provider(upstream.port()) + on(redis));
+  const std::string got = c.chat("", kKey);
+  EXPECT_EQ(status_of(got), 200) << got;
+  EXPECT_EQ(upstream.calls(), 3);
+  EXPECT_EQ(charged(c.records()), 1U);
+}
+
 TEST(IdempotencyKey, WithoutRedisEachGatewayKeepsItsOwnKeys) {
   RedisServer redis;
   Counting upstream(numbered);

@@ -5,15 +5,8 @@
 
 #include <gtest/gtest.h>
 
-#include <thread>
-
-#include "core/clock.hpp"
 #include "core/digest.hpp"
-#include "metrics/metrics.hpp"
-#include "net/redis_hooks.hpp"
-#include "tests/support/coroutine.hpp"
-#include "tests/support/redis_server.hpp"
-#include "tests/unit/gateway/idempotency_support.hpp"
+#include "tests/unit/gateway/key_share_support.hpp"
 
 namespace ganglion::gateway {
 namespace {
@@ -26,62 +19,6 @@ KeyShare::Answer answer(const std::string& text) {
   return std::make_shared<const idempotency::StoredAnswer>(
       idempotency::StoredAnswer{.status = 201, .content_type = "text/plain", .body = text});
 }
-
-class KeyShareTest : public ::testing::Test {
- protected:
-  static constexpr auto kLease = 1'500ms;
-
-  // One gateway, on the test's loop.
-  struct Node {
-    // `patience`: long enough that a busy machine does not look like a Redis that is ill, and short where it is.
-    Node(KeyShareTest& test, const std::string& name, std::chrono::milliseconds patience = 20s)
-        : client(test.io_.get_executor(),
-                 net::RedisOptions{.addresses = {test.redis_.address()},
-                                   .key_prefix = "t:",
-                                   .command_timeout = patience,
-                                   .connect_timeout = 20s,
-                                   .hung_after = patience},
-                 test.redis_hooks_),
-          share(test.io_, client, {.ttl = 60s, .lease = kLease, .command_time = patience}, name,
-                test.metrics_.registry()) {}
-    net::RedisClient client;
-    KeyShare share;
-  };
-
-  void turn(std::chrono::milliseconds time) {
-    io_.restart();
-    io_.run_for(time);
-  }
-  // Until everything that was said has arrived.
-  void settle(Node& node) {
-    for (int i = 0; i < 6'000 && node.share.sending() > 0; ++i) turn(5ms);
-    EXPECT_EQ(node.share.sending(), 0U);
-  }
-  KeyShare::Claimed claim(Node& node, const std::string& name = "a", const std::string& text = "body") {
-    KeyShare::Claimed out;
-    test::run_coroutine(io_, [&]() -> boost::asio::awaitable<void> {
-      auto claimed = co_await node.share.claim(key(name), body(text), core::Deadline::after(50s));
-      EXPECT_TRUE(claimed);
-      if (claimed) out = std::move(*claimed);
-    });
-    return out;
-  }
-  Met claim_until(Node& node, Met wanted) {
-    Met met = Met::alone;
-    for (int i = 0; i < 2'000; ++i) {
-      met = claim(node).met;
-      if (met == wanted) break;
-      turn(20ms);
-    }
-    return met;
-  }
-
-  test::RedisServer redis_;
-  core::SystemClock clock_;
-  metrics::Metrics metrics_{{}, {}, clock_};
-  net::RedisHooks redis_hooks_;
-  boost::asio::io_context io_;
-};
 
 TEST_F(KeyShareTest, OneGatewayRunsTheOthersGetItsAnswer) {
   Node a(*this, "A");
