@@ -57,38 +57,40 @@ std::vector<float> logits_of(CudaRanks& ranks, std::span<const std::int32_t> tok
   return out ? *out : std::vector<float>{};
 }
 
-TEST_F(TwoGpus, LogitsAreOneGpus) {
-  int cut = 0;
-  for (const char* model : {"llama2_tiny", "llama3_tiny", "mistral_tiny", "qwen2_tiny", "qwen3_tiny"}) {
-    const auto config = load_model_config(data_dir(model));
-    ASSERT_TRUE(config);
-    if (!share_of(*config, 2)) continue;  // one key head
-    ++cut;
-    for (const cuda::Format format : {cuda::Format::bf16, cuda::Format::int8, cuda::Format::fp8}) {
-      const auto one = load(data_dir(model), {.format = format}, std::span(devices).first(1)),
-                 two = load(data_dir(model), {.format = format}, devices);
-      ASSERT_TRUE(one && two) << model;
-      double worst = 0;
-      for (const GoldenCase& c : read_goldens(model)) {
-        // Many rows at once, then one by one.
-        const auto first = static_cast<std::size_t>(c.positions.front()) + 1;
-        for (std::size_t at = 0; at < c.prompt.size();) {
-          const std::size_t count = at == 0 ? first : 1;
-          const auto tokens = std::span(c.prompt).subspan(at, count);
-          const auto want = logits_of(*one, tokens, static_cast<int>(at)),
-                     got = logits_of(*two, tokens, static_cast<int>(at));
-          ASSERT_EQ(got.size(), want.size());
-          worst = std::max(worst, relative_l2(got, want));
-          at += count;
-        }
-      }
-      std::printf("%s format %d, two GPUs against one: %.2e\n", model, static_cast<int>(format), worst);
-      // Sums in another order, halves of them rounded to bf16; small random models double that in a few layers.
-      EXPECT_LT(worst, format == cuda::Format::fp8 ? 3e-1 : 1e-1) << model << " " << static_cast<int>(format);
+class TwoGpusLogits : public TwoGpus, public testing::WithParamInterface<std::tuple<const char*, cuda::Format>> {};
+INSTANTIATE_TEST_SUITE_P(Models, TwoGpusLogits,
+                         testing::Combine(testing::Values("llama2_tiny", "llama3_tiny", "mistral_tiny", "qwen3_tiny"),
+                                          testing::Values(cuda::Format::bf16, cuda::Format::int8, cuda::Format::fp8)));
+
+// Many rows at once, then a few one by one: a sum over two GPUs takes compute-sanitizer a seventh of a second.
+TEST_P(TwoGpusLogits, AreOneGpus) {
+  const auto [model, format] = GetParam();
+  const auto one = load(data_dir(model), {.format = format}, std::span(devices).first(1)),
+             two = load(data_dir(model), {.format = format}, devices);
+  ASSERT_TRUE(one && two);
+  double worst = 0;
+  for (const GoldenCase& c : read_goldens(model)) {
+    const std::size_t alone = std::min<std::size_t>(c.prompt.size(), 5), together = c.prompt.size() - alone;
+    for (std::size_t at = 0; at < c.prompt.size();) {
+      const std::size_t count = at < together ? together : 1;
+      const auto tokens = std::span(c.prompt).subspan(at, count);
+      const auto want = logits_of(*one, tokens, static_cast<int>(at)),
+                 got = logits_of(*two, tokens, static_cast<int>(at));
+      ASSERT_EQ(got.size(), want.size());
+      worst = std::max(worst, relative_l2(got, want));
+      at += count;
     }
   }
-  EXPECT_GE(cut, 3);
+  std::printf("%s format %d, two GPUs against one: %.2e\n", model, static_cast<int>(format), worst);
+  // Sums in another order, halves of them rounded to bf16; small random models double that in a few layers.
+  EXPECT_LT(worst, format == cuda::Format::fp8 ? 3e-1 : 1e-1);
 }
+
+#ifdef GANGLION_CHECKED
+constexpr std::size_t kAnswerTokensMax = 12;
+#else
+constexpr std::size_t kAnswerTokensMax = SIZE_MAX;
+#endif
 
 TEST_F(TwoGpus, TheDemoModelsLogitsAreWithinOnePercentAndItsAnswersTheGoldenOnes) {
   const std::string dir = std::string(GANGLION_SOURCE_DIR) + "/models/demo-chat";
@@ -108,12 +110,14 @@ TEST_F(TwoGpus, TheDemoModelsLogitsAreWithinOnePercentAndItsAnswersTheGoldenOnes
   std::vector<std::pair<std::string, std::shared_ptr<KeepingSink>>> waiting;
   for (const auto& c : goldens.at("cases")) {
     const auto answer = c.at("answer_ids").get<std::vector<std::int32_t>>();
+    if (answer.size() > kAnswerTokensMax) continue;
     auto request = greedy(c.at("prompt_ids").get<std::vector<std::int32_t>>(),
                           static_cast<int>(answer.size()) + (c.at("finish") == "stop" ? 20 : 0));
     request.ignore_eos = false;
     waiting.emplace_back(c.at("answer").get<std::string>(), std::make_shared<KeepingSink>());
     ASSERT_TRUE((*engine)->submit(std::move(request), waiting.back().second));
   }
+  EXPECT_GE(waiting.size(), 12U);
   for (const auto& [text, sink] : waiting) EXPECT_EQ(sink->wait().text, text);
 }
 
