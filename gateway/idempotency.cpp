@@ -171,16 +171,25 @@ void Idempotency::stop() {
   if (store_) store_->stop();
 }
 
+std::int64_t Idempotency::wall_ms() const {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall().time_since_epoch()).count();
+}
+
 // Rows that a crash left open are decided by the ledger, which has closed its own open intents by now.
 void Idempotency::recover() {
   auto rows = store_->keys();
   if (rows && open_ == metering::OpenIntents::abort) {
     if (auto done = decide_all(*rows); !done) rows = std::unexpected(done.error());
   }
-  if (!rows) {
-    why_ = rows.error().message;
+  // Made anew beside a ledger that has records: what the one before it knew is missing until its time is over.
+  const bool beside_records = ledger_.stats().next_sequence > 2;  // a new one has its segment's own
+  const auto complete =
+      store_->complete_from(beside_records ? wall_ms() + std::chrono::milliseconds{options_.ttl}.count() : 0);
+  if (!rows || !complete) {
+    why_ = rows ? complete.error().message : rows.error().message;
     return;
   }
+  complete_from_ms_ = *complete;
   load(*rows);
 }
 
@@ -232,30 +241,44 @@ void Idempotency::decide(KeyRow& row, KeyState state) {
 void Idempotency::share(KeyShare& share) {
   share_ = &share;
   if (!store_) return;
-  share.on_asked([this](const Digest& key) { asked(key); });
+  share.on_asked([this, &share](KeyShare::Question question) {
+    if (!speaks_for_all()) return;  // the other process may have it
+    boost::asio::co_spawn(share.io(), say_what_became(std::move(question)), boost::asio::detached);
+  });
   if (decided_.empty()) return;
   boost::asio::co_spawn(share.io(), tell(share, std::exchange(decided_, {})), boost::asio::detached);
 }
 
-// Another gateway met a key of this one whose lease has run out. What was never written down here was never called for:
-// this gateway died between Redis's word and its store's. What has ended was not heard, or is on its way.
-void Idempotency::asked(const Digest& key) {
-  if (!only_ || mode_ != Mode::here) return;  // the other process may have it
-  KeyRow row{.key = key, .state = KeyState::claimed};
+// What was never written down was never called for: this gateway died between Redis's word and its store's. What has
+// ended was not heard, or is on its way. Everything else the others have to wait for.
+boost::asio::awaitable<void> Idempotency::say_what_became(KeyShare::Question question) {
+  std::optional<Digest> lost, answered;  // of the request
+  bool known = false;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = table_.find(key); found != table_.end()) {
-      if (found->second.state != State::answered && found->second.state != State::lost) return;
-      row.request = found->second.request;
-      row.state = found->second.state == State::lost ? KeyState::lost : KeyState::settled;
+    if (const auto found = table_.find(question.key()); found != table_.end()) {
+      known = true;
+      if (found->second.state == State::lost) lost = found->second.request;
+      if (found->second.state == State::answered) answered = found->second.request;
     }
   }
-  boost::asio::co_spawn(share_->io(), tell(*share_, {std::move(row)}), boost::asio::detached);
+  if (lost) co_return std::move(question).lost(*lost);
+  if (answered) {
+    const auto kept = co_await answer(question.key(), {});
+    if (kept && *kept) std::move(question).done(*answered, *kept);
+    co_return;
+  }
+  if (known || wall_ms() < complete_from_ms_) co_return;
+  // A process that took this one's place for a moment, or follows it, may have written what this table never saw.
+  const auto written = co_await store_->has(question.key(), {});
+  if (written && !*written && speaks_for_all()) std::move(question).never_called();
 }
 
 boost::asio::awaitable<void> Idempotency::tell(KeyShare& share, std::vector<KeyRow> rows) {
   for (const KeyRow& row : rows) {
-    const auto here = [store = store_.get(), key = row.key, state = row.state] { store->set_state(key, state); };
+    const auto here = [this, key = row.key, state = row.state, bytes = row.body_bytes] {
+      write_end(key, state == KeyState::lost ? End::lost : End::settled, bytes);
+    };
     if (row.state == KeyState::claimed) {
       share.tell_released(row.key, row.request);
     } else if (row.state == KeyState::lost) {
@@ -268,7 +291,7 @@ boost::asio::awaitable<void> Idempotency::tell(KeyShare& share, std::vector<KeyR
 
 void Idempotency::load(const std::vector<KeyRow>& rows) {
   const core::SteadyTime steady = clock_.steady();
-  const auto wall_ms = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall().time_since_epoch()).count();
+  const std::int64_t now_ms = wall_ms();
   const std::lock_guard lock(mutex_);
   for (const KeyRow& row : rows) {
     if (open_ == metering::OpenIntents::keep && (row.state == KeyState::claimed || row.state == KeyState::answered)) {
@@ -278,7 +301,7 @@ void Idempotency::load(const std::vector<KeyRow>& rows) {
     if (row.state == KeyState::claimed) continue;
     // A wall clock that was set back must not keep a key for longer than its time.
     const std::chrono::milliseconds left{
-        std::min<std::int64_t>(row.expires_ms - wall_ms, std::chrono::milliseconds{options_.ttl}.count())};
+        std::min<std::int64_t>(row.expires_ms - now_ms, std::chrono::milliseconds{options_.ttl}.count())};
     if (left.count() <= 0) {
       store_->remove(row.key);
       continue;
@@ -384,9 +407,7 @@ Idempotency::Known Idempotency::claim(const Digest& key, const Digest& request, 
              .request = request,
              .request_id = std::string{request_id},
              .ledger_sequence = ledger_.stats().next_sequence - 1,
-             .expires_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
-                               (clock_.wall() + options_.ttl).time_since_epoch())
-                               .count()};
+             .expires_ms = wall_ms() + std::chrono::milliseconds{options_.ttl}.count()};
   for (;;) {
     const bool handed = handed_over();
     const std::lock_guard lock(mutex_);

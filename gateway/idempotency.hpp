@@ -163,7 +163,9 @@ class Idempotency {
   void end_elsewhere(const idempotency::Digest& key, End end, std::uint64_t bytes, bool write);
   void decide(idempotency::KeyRow& row, idempotency::KeyState state);
   boost::asio::awaitable<void> tell(KeyShare& share, std::vector<idempotency::KeyRow> rows);
-  void asked(const idempotency::Digest& key);
+  boost::asio::awaitable<void> say_what_became(KeyShare::Question question);
+  std::int64_t wall_ms() const;
+  bool speaks_for_all() const { return only_ && mode_ == Mode::here; }
   void load(const std::vector<idempotency::KeyRow>& rows);
   Known known(Entry& entry, const idempotency::Digest& request, const boost::asio::any_io_executor& executor);
   Known lead(idempotency::KeyRow row, const boost::asio::any_io_executor& executor, bool written);
@@ -187,6 +189,7 @@ class Idempotency {
   std::vector<idempotency::KeyRow> decided_;  // by the ledger, to be told to other gateways
   KeyShare* share_ = nullptr;                 // null: there are none
   std::atomic<bool> only_;                    // no process before this one lives
+  std::int64_t complete_from_ms_ = 0;         // wall clock; before, the store may lack keys that were billed
   std::atomic<std::uint64_t> running_{0};
   metrics::Counter new_, followed_, replayed_, conflicts_, refused_;
 

@@ -5,7 +5,8 @@
 //   p process of that gateway which claimed it last: two of them work while one takes the other's place
 //   (docs/upgrade.md); n number of that claim: commands may overtake each other, as where a script has to be sent again
 //   c, t, b status, content type and body of the answer (done)
-// On the channel PREFIXidem:asked:GATEWAY that gateway is asked what became of a key: the message is its digest.
+// On the channel PREFIXidem:asked:GATEWAY that gateway is asked what became of a key. The message is the key's digest,
+// p, a space and n.
 
 #include "gateway/key_share.hpp"
 
@@ -15,9 +16,7 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <charconv>
-#include <cstddef>
 #include <optional>
-#include <span>
 #include <utility>
 
 #include "core/digest.hpp"
@@ -35,6 +34,7 @@ constexpr std::chrono::milliseconds kTellTime{2'000};  // an answer may be large
 constexpr std::chrono::milliseconds kTellAgain{1'000};
 constexpr std::size_t kWaitingMax = 4'096;
 constexpr std::size_t kWaitingBytesMax = 256 * 1024 * 1024;
+constexpr std::size_t kAskedMax = 256;  // answered at once
 
 // ARGV: gateway, request, lease ms, ttl ms, process, claim|renew, number of the claim. Renewing also writes down again
 // what Redis has forgotten, and leaves alone what a later process of this gateway has claimed.
@@ -42,7 +42,7 @@ const net::RedisScript& claim_script() {
   static const net::RedisScript script{R"lua(
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local h = redis.call('HMGET', KEYS[1], 'o', 'r', 's', 'l', 'p')
+local h = redis.call('HMGET', KEYS[1], 'o', 'r', 's', 'l', 'p', 'n')
 if not h[1] or (h[1] == ARGV[1] and h[3] == 'running') then
   if ARGV[6] == 'renew' and h[5] and h[5] ~= ARGV[5] then return {'mine'} end
   redis.call('HSET', KEYS[1], 'o', ARGV[1], 'r', ARGV[2], 's', 'running', 'l', string.format('%.0f', now + ARGV[3]),
@@ -57,20 +57,26 @@ if h[3] == 'done' then
 end
 if h[3] == 'lost' then return {'lost'} end
 if tonumber(h[4]) > now then return {'running'} end
-return {'doubt', h[1]})lua"};
+return {'doubt', h[1], h[5] or '', h[6] or ''})lua"};
   return script;
 }
 
-// ARGV: gateway, request, done|lost|released, ttl ms, status, content type, body, process, its claims so far, whether
-// it releases what another process of this gateway claimed. What another gateway wrote stays, and so does an answer;
-// and a claim that was made after this was said is not released by it.
+// ARGV: gateway, request, done|lost|released, ttl ms, status, content type, body, process, number of a claim, and whose
+// claim it releases: own, of that process up to that number; one, that one and no other; any. What another gateway
+// wrote stays, and so does an answer; and a claim that was made after this was said is not released by it.
 const net::RedisScript& end_script() {
   static const net::RedisScript script{R"lua(
 local h = redis.call('HMGET', KEYS[1], 'o', 's', 'p', 'n')
 if h[1] and (h[1] ~= ARGV[1] or h[2] == 'done') then return 0 end
 if ARGV[3] == 'released' then
-  local ours = ARGV[10] == '1' or not h[3]
-  if h[3] == ARGV[8] then ours = (tonumber(h[4]) or 0) <= tonumber(ARGV[9]) end
+  local ours
+  if ARGV[10] == 'one' then
+    ours = (h[3] or '') == ARGV[8] and (h[4] or '') == ARGV[9]
+  elseif h[3] == ARGV[8] then
+    ours = (tonumber(h[4]) or 0) <= tonumber(ARGV[9])
+  else
+    ours = ARGV[10] == 'any' or not h[3]
+  end
   if h[2] == 'running' and ours then return redis.call('DEL', KEYS[1]) end
   return 0
 end
@@ -102,7 +108,6 @@ std::optional<KeyShare::Claimed> read_claim(const net::RedisResult& reply) {
     out.met = Met::lost;
   } else if (word == "doubt") {
     out.met = Met::doubt;
-    if (reply->items.size() == 2) out.owner = reply->items[1].text;
   } else if (word == "answered" && reply->items.size() == 4) {
     out.met = Met::answered;
     auto answer = std::make_shared<idempotency::StoredAnswer>();
@@ -198,8 +203,8 @@ std::string KeyShare::redis_key(const Digest& key) const {
   return redis_.options().key_prefix + "idem:{" + core::hex(key) + "}";
 }
 
-std::string KeyShare::question_channel(const std::string& gateway) const {
-  return redis_.options().key_prefix + "idem:asked:" + gateway;
+std::string KeyShare::question_channel(std::string_view gateway) const {
+  return redis_.options().key_prefix + "idem:asked:" + std::string{gateway};
 }
 
 asio::awaitable<core::Result<KeyShare::Claimed>> KeyShare::claim(Digest key, Digest request, core::Deadline deadline) {
@@ -258,41 +263,62 @@ void KeyShare::ask(const Digest& key, const Digest& request, std::uint64_t claim
                      } else {
                        unhold(key, false);
                      }
-                     const std::string owner = claimed->owner;
+                     const bool doubt = claimed->met == Met::doubt;
                      taken(std::move(*claimed));
-                     if (!owner.empty()) ask_owner(owner, key);
+                     if (doubt) ask_owner(*reply, key);
                    });
 }
 
 // A message that is lost is sent again with the next request that meets the doubt.
-void KeyShare::ask_owner(const std::string& owner, const Digest& key) {
-  redis_.send(net::RedisCommand{"PUBLISH", question_channel(owner), as_text(key)}.anywhere(),
+void KeyShare::ask_owner(const net::RedisReply& said, const Digest& key) {
+  if (said.items.size() != 4) return;
+  std::string message{as_text(key)};
+  message += said.items[2].text + " " + said.items[3].text;
+  redis_.send(net::RedisCommand{"PUBLISH", question_channel(said.items[1].text), message}.anywhere(),
               core::Deadline::after(options_.command_time), [](const net::RedisResult&) {});
 }
 
-void KeyShare::on_asked(std::function<void(const Digest& key)> asked) {
+void KeyShare::on_asked(std::function<void(Question question)> asked) {
   questions_ = redis_.subscribe(
       question_channel(gateway_),
-      [asked = std::move(asked)](std::string_view message) {
-        Digest key;
-        if (message.size() != key.size()) return;
-        std::ranges::copy(std::as_bytes(std::span{message}), reinterpret_cast<std::byte*>(key.data()));
-        asked(key);
+      [this, asked = std::move(asked)](std::string_view message) {
+        if (auto question = read_question(message)) asked(*std::move(question));
       },
       [] {});
 }
 
-// `ended`: it was billed, whatever requests of ours still hold it.
-void KeyShare::unhold(const Digest& key, bool ended) {
+// Nothing: it is none, or one that needs no answer of the table. A key that requests of ours hold is renewed, and told
+// of in the end.
+std::optional<KeyShare::Question> KeyShare::read_question(std::string_view message) {
+  Question out;
+  const auto space = message.rfind(' ');
+  if (space == std::string_view::npos || space < out.key_.size()) return std::nullopt;
+  std::ranges::copy(message.substr(0, out.key_.size()), reinterpret_cast<char*>(out.key_.data()));
+  if (holds_.contains(out.key_) || asked_.size() >= kAskedMax || !asked_.insert(out.key_).second) return std::nullopt;
+  out.open_ = std::shared_ptr<void>(static_cast<void*>(this), [this, alive = alive_, key = out.key_](void*) {
+    if (*alive) asked_.erase(key);
+  });
+  out.process_ = message.substr(out.key_.size(), space - out.key_.size());
+  out.number_ = message.substr(space + 1);
+  out.share_ = this;
+  return out;
+}
+
+// One of our requests less. `ended`: it was billed, and the others are told. Whether that had been so before.
+bool KeyShare::unhold(const Digest& key, bool ended) {
   const auto held = holds_.find(key);
-  if (held == holds_.end() || held->second.silent) return;
-  if (ended || --held->second.count == 0) holds_.erase(held);
+  if (held == holds_.end() || held->second.silent) return false;
+  const bool before = held->second.ended;
+  held->second.ended = before || ended;
+  if (--held->second.count == 0) holds_.erase(held);
+  return before;
 }
 
 void KeyShare::silence(const Digest& key, const Digest& request) {
   Held& held = holds_[key];
   held.request = request;
   held.silent = true;
+  held.until = std::chrono::steady_clock::now() + options_.ttl;
 }
 
 void KeyShare::post_message(Message message, bool held) {
@@ -302,8 +328,9 @@ void KeyShare::post_message(Message message, bool held) {
   *shared = std::move(message);
   net::post_surely(io_.get_executor(), [this, alive = alive_, held, sending = Sending(sending_), shared]() mutable {
     if (!*alive) return;
-    if (held) unhold(shared->key, shared->end != End::released);
-    shared->claims = claims_;
+    const bool released = shared->end == End::released;
+    if (held && unhold(shared->key, !released) && released) return;
+    if (shared->of != Of::one) shared->process = process_, shared->number = std::to_string(claims_);
     send(std::move(shared), std::move(sending));
   });
 }
@@ -318,15 +345,38 @@ void KeyShare::tell_lost(const Digest& key, const Digest& request, Told told) {
 }
 
 void KeyShare::tell_released(const Digest& key, const Digest& request) {
-  post_message({.key = key, .request = request, .end = End::released, .of_any_process = true}, false);
+  post_message({.key = key, .request = request, .end = End::released, .of = Of::any}, false);
 }
+
+// --- Question --------------------------------------------------------------------------------------------------------
+
+void KeyShare::Question::done(const Digest& request, Answer answer) && {
+  share_->post_message(
+      {.key = key_, .request = request, .end = End::done, .question = std::move(open_), .answer = std::move(answer)},
+      false);
+}
+
+void KeyShare::Question::lost(const Digest& request) && {
+  share_->post_message({.key = key_, .request = request, .end = End::lost, .question = std::move(open_)}, false);
+}
+
+void KeyShare::Question::never_called() && {
+  share_->post_message({.key = key_,
+                        .end = End::released,
+                        .of = Of::one,
+                        .process = std::move(process_),
+                        .number = std::move(number_),
+                        .question = std::move(open_)},
+                       false);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 void KeyShare::send(std::shared_ptr<Message> message, Sending sending) {
   if (message->end == End::released && holds_.contains(message->key)) return;  // another of our requests has it by now
   const std::string name = redis_key(message->key);
   const std::string ttl = std::to_string(options_.ttl.count());
   const std::string status = message->answer ? std::to_string(message->answer->status) : "";
-  const std::string claims = std::to_string(message->claims);
   const std::string_view word = message->end == End::done ? "done" : message->end == End::lost ? "lost" : "released";
   const std::array<std::string_view, 1> keys{name};
   const std::array<std::string_view, 10> args{
@@ -337,9 +387,11 @@ void KeyShare::send(std::shared_ptr<Message> message, Sending sending) {
       status,
       message->answer ? std::string_view{message->answer->content_type} : std::string_view{},
       message->answer ? std::string_view{message->answer->body} : std::string_view{},
-      process_,
-      claims,
-      message->of_any_process ? "1" : ""};
+      message->process,
+      message->number,
+      message->of == Of::own   ? "own"
+      : message->of == Of::any ? "any"
+                               : "one"};
   redis_.send_eval(end_script(), keys, args, core::Deadline::after(kTellTime),
                    [this, alive = alive_, sending = std::move(sending),
                     message = std::move(message)](net::RedisResult reply) mutable {
@@ -349,8 +401,9 @@ void KeyShare::send(std::shared_ptr<Message> message, Sending sending) {
                    });
 }
 
-// Redis does not answer now. What does not fit is told by the next start, which finds it still open.
+// Redis does not answer now. What does not fit is told when another gateway asks for it, or by the next start.
 void KeyShare::put_off(std::shared_ptr<Message> message) {
+  if (!message->may_wait()) return;
   const std::size_t bytes = message->bytes();
   if (waiting_.size() >= kWaitingMax || waiting_bytes_ + bytes > kWaitingBytesMax) {
     untold_.add();
@@ -384,8 +437,10 @@ asio::awaitable<void> KeyShare::run() {
 void KeyShare::renew() {
   const std::string lease = std::to_string(options_.lease.count());
   const std::string ttl = std::to_string(options_.ttl.count());
+  const core::SteadyTime now = std::chrono::steady_clock::now();
+  std::erase_if(holds_, [now](const auto& each) { return each.second.silent && each.second.until <= now; });
   for (const auto& [key, held] : holds_) {
-    if (held.silent) continue;
+    if (held.silent || held.ended) continue;
     const std::string name = redis_key(key);
     const std::array<std::string_view, 1> keys{name};
     const std::string number = std::to_string(held.claim);

@@ -19,8 +19,11 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "core/deadline.hpp"
 #include "core/error.hpp"
@@ -79,8 +82,24 @@ class KeyShare {
   struct Claimed {
     Met met = Met::alone;
     Answer answer;
-    Hold hold;          // mine, alone
-    std::string owner;  // doubt: the gateway that has it; it was asked
+    Hold hold;  // mine, alone
+  };
+
+  // What another gateway asks: what became of a key that this one has in Redis and no longer renews. Says nothing
+  // unless told to; nobody is answered later, since who asked asks again. On the share's thread.
+  class Question {
+   public:
+    const Digest& key() const { return key_; }
+    void done(const Digest& request, Answer answer) &&;
+    void lost(const Digest& request) &&;
+    void never_called() &&;  // nothing was ever asked of a provider for it: whoever asks next may run
+
+   private:
+    friend class KeyShare;
+    KeyShare* share_ = nullptr;
+    Digest key_{};
+    std::string process_, number_;  // of the claim that Redis has
+    std::shared_ptr<void> open_;    // until it is answered no other one about this key is taken
   };
 
   // `gateway`: this gateway's name among the others, the same after a restart (its ledger's id). All outlive this, and
@@ -98,9 +117,7 @@ class KeyShare {
   void tell_lost(const Digest& key, const Digest& request, Told told);
   void tell_released(const Digest& key, const Digest& request);
 
-  // Called when another gateway asks what became of a key that this one has in Redis and no longer renews. Set once,
-  // before the first claim.
-  void on_asked(std::function<void(const Digest& key)> asked);
+  void on_asked(std::function<void(Question question)> asked);  // once, before the first claim
 
   boost::asio::io_context& io() { return io_; }
   // Messages on their way; those that wait for Redis to come back are not among them.
@@ -112,27 +129,39 @@ class KeyShare {
     Digest request{};
     std::size_t count = 0;    // of this gateway's requests
     std::uint64_t claim = 0;  // number of the last of them
-    bool silent = false;      // abandoned: neither renewed nor released
+    bool ended = false;   // and the others were told how, or will be: those of our requests that follow release nothing
+    bool silent = false;  // abandoned: neither renewed nor released
+    core::SteadyTime until{};  // of a silent one
+  };
+  // Whose claims a release takes back.
+  enum class Of : std::uint8_t {
+    own,  // of this process, made before it was said
+    any,  // of a process that is no more, and that nobody can name
+    one,  // the one that a question names
   };
   struct Message {
     Digest key{};
     Digest request{};
     End end = End::released;
-    bool of_any_process = false;  // it may have been claimed by one that is no more
-    std::uint64_t claims = 0;     // made before this was said; later ones stay
+    Of of = Of::own;
+    std::string process, number;     // of the claim, or of the last one before this was said
+    std::shared_ptr<void> question;  // that it answers
     Answer answer;
     Told told;
     core::SteadyTime until{};  // worth nothing afterwards
     std::size_t bytes() const { return answer ? answer->body.size() : 0; }
+    // One that is about another process's claim must not come late, when a third may have made one.
+    bool may_wait() const { return question == nullptr && of == Of::own; }
   };
   struct Waiter;
   using Taken = std::move_only_function<void(Claimed)>;
 
   void take(const Digest& key, const Digest& request, Taken taken);
   void ask(const Digest& key, const Digest& request, std::uint64_t claim, Taken taken);
-  void unhold(const Digest& key, bool ended);
+  bool unhold(const Digest& key, bool ended);
   void silence(const Digest& key, const Digest& request);
-  void ask_owner(const std::string& owner, const Digest& key);
+  void ask_owner(const net::RedisReply& said, const Digest& key);
+  std::optional<Question> read_question(std::string_view message);
   // One message of sending(), for as long as whoever has it lives.
   class Sending {
    public:
@@ -156,7 +185,7 @@ class KeyShare {
   boost::asio::awaitable<void> run();
   void renew();
   std::string redis_key(const Digest& key) const;
-  std::string question_channel(const std::string& gateway) const;
+  std::string question_channel(std::string_view gateway) const;
 
   boost::asio::io_context& io_;
   net::RedisClient& redis_;
@@ -168,7 +197,8 @@ class KeyShare {
   boost::asio::steady_timer timer_;
   std::unordered_map<Digest, Held, idempotency::DigestHash> holds_;
   net::RedisSubscription questions_;
-  std::deque<std::shared_ptr<Message>> waiting_;  // for Redis
+  std::unordered_set<Digest, idempotency::DigestHash> asked_;  // that are not answered yet
+  std::deque<std::shared_ptr<Message>> waiting_;               // for Redis
   std::size_t waiting_bytes_ = 0;
   const std::shared_ptr<std::atomic<std::size_t>> sending_ = std::make_shared<std::atomic<std::size_t>>(0);
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -25,6 +25,7 @@ constexpr std::chrono::milliseconds kAskFirst{20};
 constexpr std::chrono::milliseconds kAskMax{250};
 // The gateway that has a key and let its lease run out was asked what became of it, and is heard for so long.
 constexpr std::chrono::milliseconds kHearSilent{500};
+constexpr std::chrono::milliseconds kAskSilent{100};  // at first
 
 // The one key of a request; invalid_value where there are several, or one that is none.
 core::Result<std::string_view> key_of(const net::RequestHead& head) {
@@ -251,12 +252,15 @@ boost::asio::awaitable<core::Result<KeyShare::Claimed>> Worker::meet(Request& re
         if (!silent_until) silent_until = core::Deadline::after(kHearSilent);
         if (silent_until->passed())
           co_return std::unexpected(services_.idempotency->refuse(Idempotency::Refusal::silent));
+        next = std::max(next, kAskSilent);
         break;
       case Met::running:
+        silent_until.reset();
         break;
     }
     if (!co_await backends::pause(next, request.deadline, request.exchange.cancel())) {
       if (request.exchange.cancel().cancelled()) co_return core::fail(ErrorKind::cancelled);
+      if (silent_until) co_return std::unexpected(services_.idempotency->refuse(Idempotency::Refusal::silent));
       co_return core::fail(ErrorKind::deadline_exceeded,
                            "another gateway still works on the request with this Idempotency-Key");
     }

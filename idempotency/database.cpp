@@ -126,7 +126,7 @@ core::Result<void> Database::set_up() {
     if (statement->step() != SQLITE_ROW) return failed();
     *value = statement->number_at(0);
   }
-  if (id == kApplicationId && version == kVersion) return {};
+  if (id == kApplicationId && version == kVersion) return {};  // `about` may be missing: it came later
   if (id != 0 || version != 0) {
     return core::fail(core::ErrorKind::ledger_unavailable, id == kApplicationId
                                                                ? "it was made by a newer version of ganglion"
@@ -140,6 +140,7 @@ core::Result<void> Database::set_up() {
       " ledger_sequence INTEGER NOT NULL, expires_ms INTEGER NOT NULL, body_bytes INTEGER NOT NULL) WITHOUT ROWID;"
       "CREATE TABLE answers (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, status INTEGER NOT NULL,"
       " content_type TEXT NOT NULL, body BLOB NOT NULL);"
+      "CREATE TABLE about (complete_from_ms INTEGER NOT NULL);"
       "PRAGMA application_id=" +
       std::to_string(kApplicationId) + ";PRAGMA user_version=" + std::to_string(kVersion) + ";COMMIT");
 }
@@ -248,6 +249,30 @@ core::Result<std::vector<KeyRow>> Database::keys() {
   }
   if (result != SQLITE_DONE) return failed();
   return out;
+}
+
+core::Result<bool> Database::has(const Digest& key) {
+  auto statement = prepare("SELECT 1 FROM keys WHERE key=?1");
+  if (!statement) return std::unexpected(statement.error());
+  statement->blob(1, text_of(key));
+  const int result = statement->step();
+  if (result != SQLITE_ROW && result != SQLITE_DONE) return failed();
+  return result == SQLITE_ROW;
+}
+
+core::Result<std::int64_t> Database::complete_from(std::int64_t if_new) {
+  auto table = prepare("SELECT count(*) FROM sqlite_schema WHERE name='about'");
+  if (!table) return std::unexpected(table.error());
+  if (table->step() != SQLITE_ROW) return failed();
+  if (table->number_at(0) == 0) return 0;  // made before this was asked for
+  auto added = prepare("INSERT INTO about SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM about)");
+  if (!added) return std::unexpected(added.error());
+  added->number(1, if_new);
+  if (auto done = finish(*added); !done) return std::unexpected(done.error());
+  auto statement = prepare("SELECT complete_from_ms FROM about");
+  if (!statement) return std::unexpected(statement.error());
+  if (statement->step() != SQLITE_ROW) return failed();
+  return statement->number_at(0);
 }
 
 void Database::shrink() {

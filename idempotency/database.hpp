@@ -58,6 +58,8 @@ class Database {
   core::Result<void> remove(const Digest& key);
   core::Result<std::optional<StoredAnswer>> answer(const Digest& key);
   core::Result<std::vector<KeyRow>> keys();  // by expiry
+  core::Result<bool> has(const Digest& key);
+  core::Result<std::int64_t> complete_from(std::int64_t if_new);  // see Store
   // Gives free pages back to the file system, a bounded number a call.
   void shrink();
   std::uint64_t file_bytes() const;

@@ -88,6 +88,18 @@ core::Result<std::vector<KeyRow>> Store::keys() {
   return out;
 }
 
+core::Result<std::int64_t> Store::complete_from(std::int64_t if_new) {
+  core::Result<std::int64_t> out = stopped();
+  give({.work = [&](Database& database) -> core::Result<void> {
+          out = database.complete_from(if_new);
+          return {};
+        },
+        .writes = false},
+       false);
+  flush();
+  return out;
+}
+
 // nullptr: the job was not taken.
 Store::Pending Store::begin(std::function<core::Result<void>(Database&)> work, bool writes,
                             const asio::any_io_executor& executor) {
@@ -153,6 +165,18 @@ asio::awaitable<core::Result<std::shared_ptr<const StoredAnswer>>> Store::answer
     auto answer = database.answer(key);
     if (!answer) return std::unexpected(std::move(answer.error()));
     if (*answer) *found = std::make_shared<const StoredAnswer>(**std::move(answer));
+    return {};
+  };
+  if (auto done = co_await wait(std::move(work), false, deadline); !done) co_return std::unexpected(done.error());
+  co_return *found;
+}
+
+asio::awaitable<core::Result<bool>> Store::has(Digest key, core::Deadline deadline) {
+  auto found = std::make_shared<bool>(false);
+  auto work = [key, found](Database& database) -> core::Result<void> {
+    const auto has = database.has(key);
+    if (!has) return std::unexpected(has.error());
+    *found = *has;
     return {};
   };
   if (auto done = co_await wait(std::move(work), false, deadline); !done) co_return std::unexpected(done.error());

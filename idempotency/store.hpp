@@ -31,6 +31,9 @@ class Store {
 
   // Every key that is there, by expiry. At start, before anything else.
   core::Result<std::vector<KeyRow>> keys();
+  // From when on (ms since 1970) the store has every key that its gateway had; likewise at start. The first `if_new`
+  // that a new store is given is remembered; one of an earlier version counts as complete.
+  core::Result<std::int64_t> complete_from(std::int64_t if_new);
 
   // A write that was given and is not yet waited for; of the thread of its executor.
   struct Waiter;
@@ -45,6 +48,8 @@ class Store {
                                                  core::Deadline deadline);
   // nullptr: there is none.
   boost::asio::awaitable<core::Result<std::shared_ptr<const StoredAnswer>>> answer(Digest key, core::Deadline deadline);
+
+  boost::asio::awaitable<core::Result<bool>> has(Digest key, core::Deadline deadline);
 
   // Done when there is time; a failure is counted, and made good by the next start.
   void set_state(const Digest& key, KeyState state);

@@ -140,7 +140,7 @@ constexpr FamilySpec kCatalog[] = {
     counter(idempotency_alone_total, "ganglion_idempotency_alone_total", "", {},
             "Requests with a key that ran without the other gateways' knowledge, because Redis did not answer."),
     counter(idempotency_untold_total, "ganglion_idempotency_untold_total", "", {},
-            "Ends of keys that the other gateways learn only after a restart, because too many waited for Redis."),
+            "Ends of keys that the other gateways learn only when they ask, because too many waited for Redis."),
     // Semantic cache.
     counter(semantic_lookups_total, "ganglion_semantic_lookups_total", "", {"result"},
             "Looks for a similar question (hit, too_far, length, numbers, empty, gone, timed_out, failed, busy)."),

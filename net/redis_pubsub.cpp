@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <utility>
 
+#include "core/log.hpp"
 #include "net/keep_running.hpp"
 
 namespace ganglion::net::redis {
@@ -15,6 +17,8 @@ using core::SteadyTime;
 using namespace std::chrono_literals;
 
 namespace {
+
+constexpr std::chrono::nanoseconds kDeniedPause = 5s;
 
 SteadyTime steady_now() {
   return std::chrono::steady_clock::now();
@@ -28,7 +32,7 @@ struct PubSub::Core final : std::enable_shared_from_this<Core>, Connection::Owne
       : context(std::move(c)), addresses(std::move(a)), timer(context->executor) {}
 
   void answered(CommandPtr /*command*/, RedisReply /*reply*/) override {}
-  void dropped(const Fault& /*fault*/) override { timer.cancel(); }
+  void dropped(const Fault& fault) override;
 
   asio::awaitable<void> run(std::shared_ptr<Core> self);
   void let_go();
@@ -44,9 +48,17 @@ struct PubSub::Core final : std::enable_shared_from_this<Core>, Connection::Owne
   std::vector<std::string> channels;  // that the server was asked for
   std::shared_ptr<Connection> connection;
   bool subscribed = false;  // the connection is in that mode
+  bool denied = false;      // the last one was refused what it wants
   bool running = false;
   bool stopped = false;
 };
+
+// A user that may not subscribe has to be told: commands that need no subscription go on.
+void PubSub::Core::dropped(const Fault& fault) {
+  if (fault.why == RedisDown::denied && !std::exchange(denied, true))
+    core::log(core::LogLevel::error, "redis_subscription_denied", {{"problem", fault.detail}});
+  timer.cancel();
+}
 
 std::vector<std::shared_ptr<Subscription>> PubSub::Core::alive() {
   std::vector<std::shared_ptr<Subscription>> out;
@@ -87,6 +99,7 @@ void PubSub::Core::pushed(const RedisReply& reply) {
   if (!message && reply.items[0].text != "subscribe") return;
   for (const auto& entry : alive()) {
     if (entry->channel != reply.items[1].text) continue;
+    denied = false;
     if (message)
       entry->message(reply.items[2].text);
     else
@@ -137,7 +150,8 @@ asio::awaitable<void> PubSub::Core::run(std::shared_ptr<Core> self) {
     co_await serve(all[turn % all.size()]);
     let_go();
     if (stopped) break;
-    timer.expires_after(context->options.retry_max / 2);
+    const std::chrono::nanoseconds pause = context->options.retry_max / 2;
+    timer.expires_after(denied ? std::max(pause, kDeniedPause) : pause);
     (void)co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
   }
 }

@@ -144,6 +144,7 @@ class Run {
   void choose_temper();
   void one_life(End end, bool gentle = false);
   void last_life();
+  void no_key_stays_in_doubt(const Applications& applications);
   static std::vector<std::uint16_t> ports(const Applications& applications);
   bool probe(std::uint16_t port, const std::string& key);
   Applications start(bool must_start);
@@ -350,6 +351,20 @@ bool Run::probe(std::uint16_t port, const std::string& key) {
   return asked->good();
 }
 
+// Gateways that are back know, or are asked, what became of every key that they had.
+void Run::no_key_stays_in_doubt(const Applications& applications) {
+  constexpr Nanos kLease = 10 * kSecond;  // KeyShareOptions
+  sleep(kLease + kSecond);
+  const auto asked = world_.keys_again(ports(applications));
+  wait_for(&world_, [&] { return world_.all_ended(); }, 200 * kSecond);
+  for (const auto& each : asked) {
+    // Billed and without an answer to repeat; or the budget is spent.
+    if (each->good() || (each->complete && (each->status == 409 || each->status == 429))) continue;
+    wrong("key " + each->idempotency_key + " at gateway " + std::to_string(each->gateway) + " after all that gets " +
+          std::to_string(each->status) + ": " + each->body.substr(0, 600));
+  }
+}
+
 void Run::last_life() {
   world_.temper = {};
   net_.quick = false;
@@ -362,6 +377,7 @@ void Run::last_life() {
               // Budgets are registered by then, whatever was lost.
               if (shared_) sleep(redis_.lost_data() ? 4 * kSecond : 400 * kMilli);
               for (const auto& each : applications) probe(each->proxy_port(), "free");
+              if (shared_ && applications.size() == world_.gateways) no_key_stays_in_doubt(applications);
               oracle_.budget_refuses = !probe(applications.front()->proxy_port(), "a");
               sleep(50 * kMilli);
               for (const auto& each : applications) {

@@ -283,17 +283,22 @@ std::shared_ptr<Asked> World::plan(int number) {
     if (!keyed_.empty() && random.percent(60)) {
       auto it = keyed_.begin();
       std::advance(it, random.below(keyed_.size()));
-      asked->idempotency_key = it->first;
+      with_key(*asked, *it);
     } else {
-      asked->idempotency_key = "k" + std::to_string(number);
+      with_key(*asked, "k" + std::to_string(number));
     }
-    asked->prompt = "keyed-" + asked->idempotency_key;
-    keyed_[asked->idempotency_key] = asked->prompt;
-    asked->stream = asked->idempotency_key.size() % 2 == 0;
-    asked->max_tokens = 4;
-    asked->key = "a";
   }
   return asked;
+}
+
+// The same request for the same key.
+void World::with_key(Asked& asked, const std::string& key) {
+  keyed_.insert(key);
+  asked.idempotency_key = key;
+  asked.prompt = "keyed-" + key;
+  asked.stream = key.size() % 2 == 0;
+  asked.max_tokens = 4;
+  asked.key = "a";
 }
 
 std::string World::text_of(const Asked& asked) const {
@@ -352,6 +357,25 @@ std::shared_ptr<const Asked> World::probe(std::uint16_t port, const std::string&
   unended_ = 1;
   send(port, asked);
   return asked;
+}
+
+std::vector<std::shared_ptr<const Asked>> World::keys_again(const std::vector<std::uint16_t>& ports) {
+  std::vector<std::shared_ptr<const Asked>> out;
+  Nanos when = machine_.now;
+  for (const std::string& key : keyed_) {
+    for (std::size_t i = 0; i < ports.size(); ++i) {
+      auto asked = std::make_shared<Asked>();
+      asked->number = next_++;
+      asked->life = machine_.life();
+      asked->gateway = (out.size() / ports.size() + i) % ports.size();  // each begins now and then
+      with_key(*asked, key);
+      asked_.push_back(asked);
+      out.push_back(asked);
+      machine_.at(when += kSecond, [this, port = ports[asked->gateway], asked] { send(port, asked); });
+    }
+  }
+  unended_ = static_cast<int>(out.size());
+  return out;
 }
 
 }  // namespace ganglion::sim

@@ -3,7 +3,6 @@
 // refuse, hang, cut, lie still. Each keeps a journal, from which the oracle (oracle.hpp) says what must be in the
 // ledger.
 
-#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -69,6 +68,8 @@ class World {
   void clients(const std::vector<std::uint16_t>& ports);  // a life's requests, at one gateway or another
   // One plain request that uses one token.
   std::shared_ptr<const Asked> probe(std::uint16_t port, const std::string& key);
+  // Every idempotency key so far once more at every gateway, a second apart: who meets a doubt is refused by then.
+  std::vector<std::shared_ptr<const Asked>> keys_again(const std::vector<std::uint16_t>& ports);
   bool all_ended() const { return unended_ == 0; }
 
   const std::vector<std::shared_ptr<Asked>>& asked() const { return asked_; }
@@ -81,6 +82,7 @@ class World {
   friend class ClientEnd;
   friend class ProviderEnd;
   std::shared_ptr<Asked> plan(int number);
+  void with_key(Asked& asked, const std::string& key);
   Nanos moment(int index);
   void send(std::uint16_t port, const std::shared_ptr<Asked>& asked);
   std::string text_of(const Asked& asked) const;
@@ -89,7 +91,7 @@ class World {
   Net& net_;
   std::vector<std::shared_ptr<Asked>> asked_;
   std::vector<std::shared_ptr<Received>> received_;
-  std::map<std::string, std::string> keyed_;  // idempotency key: the request's prompt
+  std::set<std::string> keyed_;  // idempotency keys
   int next_ = 1;
   int unended_ = 0;
 };

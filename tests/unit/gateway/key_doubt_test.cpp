@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+
+#include "core/digest.hpp"
 #include "core/log.hpp"
 #include "tests/unit/gateway/key_share_support.hpp"
 #include "tests/unit/metering/ledger_support.hpp"
@@ -26,9 +29,17 @@ class KeyDoubtTest : public KeyShareTest {
     turn(20ms);
   }
   std::unique_ptr<Idempotency> table(metering::OpenIntents open = metering::OpenIntents::abort) {
-    return std::make_unique<Idempotency>(idempotency::IdempotencyOptions{.shared = true}, dir_.ledger(), *ledger_,
-                                         clock_, metrics_.registry(), open);
+    return std::make_unique<Idempotency>(options_, dir_.ledger(), *ledger_, time_, metrics_.registry(), open);
   }
+  // Asked again and again, each of which asks the owner.
+  void stays_in_doubt(Node& at, const std::string& name, const std::string& why) {
+    EXPECT_EQ(claim_until(at, Met::doubt, name), Met::doubt) << why;
+    for (int i = 0; i < 10; ++i) {
+      EXPECT_EQ(claim(at, name).met, Met::doubt) << why;
+      turn(20ms);
+    }
+  }
+  std::string entry(const std::string& name) { return "t:idem:{" + core::hex(key(name)) + "}"; }
   Idempotency::Known claim_here(Idempotency& keys, const std::string& name) {
     auto known = keys.claim(key(name), body("body"), "id-" + name, io_.get_executor());
     EXPECT_EQ(known.kind, Idempotency::Known::Kind::lead);
@@ -36,10 +47,16 @@ class KeyDoubtTest : public KeyShareTest {
     return known;
   }
 
+  // Until gateway A can be asked.
+  void listening() {
+    for (int i = 0; i < 2'000 && !redis_.say({"PUBSUB", "CHANNELS"}).contains("idem:asked:A"); ++i) turn(10ms);
+  }
+
   metering::TempDir dir_{true};
   metering::RecordingHooks hooks_;
-  std::unique_ptr<metering::Ledger> ledger_ =
-      metering::Ledger::open(metering::options_in(dir_), clock_, hooks_).value();
+  core::ManualClock time_;
+  idempotency::IdempotencyOptions options_{.shared = true};
+  std::unique_ptr<metering::Ledger> ledger_ = metering::Ledger::open(metering::options_in(dir_), time_, hooks_).value();
 };
 
 TEST_F(KeyDoubtTest, WhatWasNeverWrittenDownIsFreeAndWhatWasNotHeardIsSaidAgain) {
@@ -61,10 +78,7 @@ TEST_F(KeyDoubtTest, WhatWasNeverWrittenDownIsFreeAndWhatWasNotHeardIsSaidAgain)
   ASSERT_EQ(claim_until(b, Met::answered, "answered"), Met::answered);
   EXPECT_EQ(claim(b, "answered").answer->body, "from the store");
   EXPECT_EQ(claim_until(b, Met::lost, "lost"), Met::lost);
-  for (int i = 0; i < 10; ++i) {
-    EXPECT_EQ(claim(b, "running").met, Met::doubt) << "whether it will be billed is not known";
-    turn(20ms);
-  }
+  stays_in_doubt(b, "running", "whether it will be billed is not known");
 }
 
 // The process that it replaces may be about to write the key down.
@@ -74,29 +88,111 @@ TEST_F(KeyDoubtTest, AProcessThatTakesOverAnswersOnceTheOtherIsGone) {
   Node a(*this, "A");
   keys->share(a.share);
   Node b(*this, "B");
-  EXPECT_EQ(claim_until(b, Met::doubt, "unwritten"), Met::doubt);
-  for (int i = 0; i < 10; ++i) {
-    EXPECT_EQ(claim(b, "unwritten").met, Met::doubt);
-    turn(20ms);
-  }
+  listening();
+  stays_in_doubt(b, "unwritten", "the other process may have it");
   keys->predecessor_gone();
   EXPECT_EQ(claim_until(b, Met::mine, "unwritten"), Met::mine);
 }
 
 TEST_F(KeyDoubtTest, AProcessThatIsReplacedLeavesTheAnswerToTheOther) {
-  die_with({"unwritten"});
+  die_with({"unwritten", "later"});
   const auto keys = table();
   Node a(*this, "A");
   keys->share(a.share);
   keys->freeze();
   Node b(*this, "B");
-  EXPECT_EQ(claim_until(b, Met::doubt, "unwritten"), Met::doubt);
-  for (int i = 0; i < 10; ++i) {
-    EXPECT_EQ(claim(b, "unwritten").met, Met::doubt);
-    turn(20ms);
-  }
+  listening();
+  stays_in_doubt(b, "unwritten", "it is not settled who has the keys");
   keys->thaw();
   EXPECT_EQ(claim_until(b, Met::mine, "unwritten"), Met::mine);
+  keys->freeze();
+  keys->follow({});
+  stays_in_doubt(b, "later", "the other process has the keys");
+}
+
+// It came and went, and this one's table never saw it.
+TEST_F(KeyDoubtTest, WhatAnotherProcessWroteIsNotFree) {
+  die_with({"of the other"});
+  const auto keys = table();
+  auto other = table(metering::OpenIntents::keep);
+  auto known = claim_here(*other, "of the other");
+  keep_answer(io_, known, "billed there");
+  Node a(*this, "A");
+  keys->share(a.share);
+  Node b(*this, "B");
+  listening();
+  stays_in_doubt(b, "of the other", "its row is in the store");
+}
+
+// A request has the key in Redis and is not admitted yet; Redis, or this gateway, stood still for longer than the
+// lease.
+TEST_F(KeyDoubtTest, AKeyThatARequestHoldsIsNotFree) {
+  const auto keys = table();
+  Node a(*this, "A");
+  keys->share(a.share);
+  Node b(*this, "B");
+  listening();
+  auto mine = claim(a, "held");
+  ASSERT_EQ(mine.met, Met::mine);
+  for (int i = 0; i < 20; ++i) {
+    redis_.say({"HSET", entry("held"), "l", "1"});
+    EXPECT_NE(claim(b, "held").met, Met::mine);
+    turn(20ms);
+  }
+  mine.hold.release();
+  EXPECT_EQ(claim_until(b, Met::mine, "held"), Met::mine);
+}
+
+// What is answered late is not about the claim that somebody has made since.
+TEST_F(KeyDoubtTest, ALateAnswerIsAboutTheClaimThatWasAskedFor) {
+  die_with({"a"});
+  Node a(*this, "A");
+  std::optional<KeyShare::Question> asked;
+  a.share.on_asked([&](KeyShare::Question question) { asked.emplace(std::move(question)); });
+  Node b(*this, "B");
+  for (int i = 0; i < 2'000 && !asked; ++i) {
+    claim(b);
+    turn(20ms);
+  }
+  ASSERT_TRUE(asked);
+  EXPECT_EQ(asked->key(), key("a"));
+  Node after(*this, "A");  // the process that took its place
+  const auto mine = claim(after);
+  ASSERT_EQ(mine.met, Met::mine);
+  std::move(*asked).never_called();
+  settle(a);
+  EXPECT_EQ(claim(b).met, Met::running);
+}
+
+// A store that was moved away because it was damaged, or lost: what it knew may be billed.
+TEST_F(KeyDoubtTest, AStoreThatIsYoungerThanItsLedgerFreesNothingUntilOldKeysAreOver) {
+  ledger_->terminal_async(ledger_->intent(metering::subject("id"), "up").value(), metering::finished());
+  ASSERT_TRUE(ledger_->flush());
+  die_with({"unknown"});
+  const auto keys = table();
+  Node a(*this, "A");
+  keys->share(a.share);
+  Node b(*this, "B");
+  listening();
+  stays_in_doubt(b, "unknown", "the store that is gone may have known it");
+  time_.advance(options_.ttl + 1s);
+  EXPECT_EQ(claim_until(b, Met::mine, "unknown"), Met::mine);
+}
+
+TEST_F(KeyDoubtTest, OddQuestionsAreIgnored) {
+  Node a(*this, "A");
+  int asked = 0;
+  a.share.on_asked([&](const KeyShare::Question&) { ++asked; });
+  listening();
+  for (const std::string& message :
+       {std::string{}, std::string{" "}, std::string(15, 'k') + " ", std::string(200, 'k')}) {
+    redis_.say({"PUBLISH", "t:idem:asked:A", message});
+  }
+  turn(50ms);
+  EXPECT_EQ(asked, 0);
+  redis_.say({"PUBLISH", "t:idem:asked:A", std::string(16, 'k') + " "});
+  for (int i = 0; i < 500 && asked == 0; ++i) turn(10ms);
+  EXPECT_EQ(asked, 1);
 }
 
 }  // namespace

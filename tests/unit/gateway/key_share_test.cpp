@@ -173,6 +173,24 @@ TEST_F(KeyShareTest, AKeyOfADeadGatewayIsInDoubtUntilItIsBack) {
   EXPECT_EQ(claim(b, "c").met, Met::mine);
 }
 
+// The answer waits for Redis when another request of the gateway, which followed the call, lets go of the key.
+TEST_F(KeyShareTest, WhoFollowedABilledCallDoesNotFreeItsKey) {
+  Node a(*this, "A");
+  Node b(*this, "B");
+  auto leads = claim(a), follows = claim(a);
+  ASSERT_EQ(follows.met, Met::mine);
+  redis_.say({"SAVE"});
+  redis_.kill();
+  leads.hold.done(answer("billed"), {});
+  settle(a);
+  redis_.restart();
+  ASSERT_TRUE(redis_.wait_ready());
+  for (int i = 0; i < 10'000 && a.client.state() != net::RedisState::up; ++i) turn(std::chrono::milliseconds{1});
+  follows.hold.release();
+  EXPECT_NE(claim(b).met, Met::mine);
+  EXPECT_EQ(claim_until(b, Met::answered), Met::answered);
+}
+
 TEST_F(KeyShareTest, WithoutRedisAGatewayIsAloneAndTellsItsAnswersLater) {
   Node a(*this, "A");
   Node b(*this, "B");

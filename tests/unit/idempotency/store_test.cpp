@@ -125,6 +125,26 @@ TEST_F(StoreTest, GivesBackEverythingAfterItWasClosed) {
   EXPECT_EQ(get(row("removed")), nullptr);
 }
 
+TEST_F(StoreTest, RemembersSinceWhenItIsComplete) {
+  open();
+  EXPECT_EQ(store_->complete_from(77).value(), 77);
+  EXPECT_EQ(store_->complete_from(99).value(), 77);
+  store_.reset();
+  open();
+  EXPECT_EQ(store_->complete_from(99).value(), 77);
+}
+
+TEST_F(StoreTest, SaysWhetherAKeyIsWrittenBehindTheClaimsThatWait) {
+  open();
+  std::promise<core::Result<void>> done;
+  store_->claim(row("a"), [&](core::Result<void> result) { done.set_value(std::move(result)); });
+  test::run_coroutine([&]() -> boost::asio::awaitable<void> {
+    EXPECT_TRUE((co_await store_->has(row("a").key, {})).value());
+    EXPECT_FALSE((co_await store_->has(row("b").key, {})).value());
+  });
+  EXPECT_TRUE(done.get_future().get());
+}
+
 TEST_F(StoreTest, ANewClaimForgetsTheOldAnswer) {
   open();
   claim(row("k"));

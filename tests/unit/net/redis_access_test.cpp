@@ -74,6 +74,25 @@ TEST_F(RedisAccessTest, AclUserIsUsedAndWhatItMayNotDoFailsAlone) {
   EXPECT_EQ(client.state(), RedisState::up);
 }
 
+// The commands go on; the subscription is tried again now and then, not several times a second.
+TEST_F(RedisAccessTest, UserThatMayNotSubscribeStillServes) {
+  const RedisServer server(
+      "user default on >admin ~* &* +@all\nuser app on >sesame ~* resetchannels -@all +ping +del +set");
+  RedisOptions options{.addresses = {server.address()}, .username = "app", .command_timeout = 2s};
+  options.password = core::Secret{"sesame"};
+  RedisClient client(io_.get_executor(), options, hooks_);
+  const auto subscription = client.subscribe("channel", [](std::string_view) {}, [] {});
+  run([&]() -> asio::awaitable<void> {
+    co_await pause(2s);
+    EXPECT_TRUE(co_await client.command(RedisCommand{"SET", "k", "v"}, core::Deadline::after(2s)));
+  });
+  const std::string stats = server.say({"INFO", "stats"}, "admin");
+  const std::string name = "total_connections_received:";
+  const auto at = stats.find(name);
+  ASSERT_NE(at, std::string::npos) << stats;
+  EXPECT_LT(std::stoi(stats.substr(at + name.size())), 8);  // commands, the subscription's first, the test's own
+}
+
 TEST_F(RedisAccessTest, UserThatMayNotAskForSlotsOrDeleteStillServes) {
   const RedisServer server("user default off\nuser gateway on >pw ~gl:* +set +get +ping");
   RedisOptions options{
