@@ -170,6 +170,28 @@ void KeyShare::Hold::forget() {
   });
 }
 
+// --- Question --------------------------------------------------------------------------------------------------------
+
+void KeyShare::Question::done(const Digest& request, Answer answer) && {
+  share_->post_message(
+      {.key = key_, .request = request, .end = End::done, .question = std::move(open_), .answer = std::move(answer)},
+      false);
+}
+
+void KeyShare::Question::lost(const Digest& request) && {
+  share_->post_message({.key = key_, .request = request, .end = End::lost, .question = std::move(open_)}, false);
+}
+
+void KeyShare::Question::never_called() && {
+  share_->post_message({.key = key_,
+                        .end = End::released,
+                        .of = Of::one,
+                        .process = std::move(process_),
+                        .number = std::move(number_),
+                        .question = std::move(open_)},
+                       false);
+}
+
 // --- KeyShare --------------------------------------------------------------------------------------------------------
 
 // Owned by the worker's coroutine; the answer comes by a post, which finds it gone where the worker has died.
@@ -330,7 +352,7 @@ void KeyShare::post_message(Message message, bool held) {
     if (!*alive) return;
     const bool released = shared->end == End::released;
     if (held && unhold(shared->key, !released) && released) return;
-    if (shared->of != Of::one) shared->process = process_, shared->number = std::to_string(claims_);
+    shared->claims = claims_;
     send(std::move(shared), std::move(sending));
   });
 }
@@ -348,35 +370,13 @@ void KeyShare::tell_released(const Digest& key, const Digest& request) {
   post_message({.key = key, .request = request, .end = End::released, .of = Of::any}, false);
 }
 
-// --- Question --------------------------------------------------------------------------------------------------------
-
-void KeyShare::Question::done(const Digest& request, Answer answer) && {
-  share_->post_message(
-      {.key = key_, .request = request, .end = End::done, .question = std::move(open_), .answer = std::move(answer)},
-      false);
-}
-
-void KeyShare::Question::lost(const Digest& request) && {
-  share_->post_message({.key = key_, .request = request, .end = End::lost, .question = std::move(open_)}, false);
-}
-
-void KeyShare::Question::never_called() && {
-  share_->post_message({.key = key_,
-                        .end = End::released,
-                        .of = Of::one,
-                        .process = std::move(process_),
-                        .number = std::move(number_),
-                        .question = std::move(open_)},
-                       false);
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-
 void KeyShare::send(std::shared_ptr<Message> message, Sending sending) {
   if (message->end == End::released && holds_.contains(message->key)) return;  // another of our requests has it by now
   const std::string name = redis_key(message->key);
   const std::string ttl = std::to_string(options_.ttl.count());
   const std::string status = message->answer ? std::to_string(message->answer->status) : "";
+  const std::string claims = std::to_string(message->claims);
+  const bool one = message->of == Of::one;
   const std::string_view word = message->end == End::done ? "done" : message->end == End::lost ? "lost" : "released";
   const std::array<std::string_view, 1> keys{name};
   const std::array<std::string_view, 10> args{
@@ -387,11 +387,11 @@ void KeyShare::send(std::shared_ptr<Message> message, Sending sending) {
       status,
       message->answer ? std::string_view{message->answer->content_type} : std::string_view{},
       message->answer ? std::string_view{message->answer->body} : std::string_view{},
-      message->process,
-      message->number,
-      message->of == Of::own   ? "own"
+      one ? message->process : process_,
+      one ? message->number : claims,
+      one                      ? "one"
       : message->of == Of::any ? "any"
-                               : "one"};
+                               : "own"};
   redis_.send_eval(end_script(), keys, args, core::Deadline::after(kTellTime),
                    [this, alive = alive_, sending = std::move(sending),
                     message = std::move(message)](net::RedisResult reply) mutable {

@@ -144,7 +144,8 @@ class KeyShare {
     Digest request{};
     End end = End::released;
     Of of = Of::own;
-    std::string process, number;     // of the claim, or of the last one before this was said
+    std::uint64_t claims = 0;        // own: made before this was said; later ones stay
+    std::string process, number;     // one: the claim
     std::shared_ptr<void> question;  // that it answers
     Answer answer;
     Told told;
