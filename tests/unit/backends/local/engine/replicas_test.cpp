@@ -124,15 +124,16 @@ TEST(Replicas, APromptAskedAgainIsFoundWhereItWasComputed) {
 
 TEST(Replicas, CancellingReachesTheRightOne) {
   const auto replicas = load_replicas(2);
-  std::vector<std::shared_ptr<KeepingSink>> sinks;
-  std::vector<Handle> handles;
-  for (int i = 0; i < 2; ++i) {
-    sinks.push_back(std::make_shared<KeepingSink>());
-    handles.push_back(*replicas->submit(greedy(tokens(10, i), 200), sinks.back()));
-  }
-  replicas->cancel(handles[1]);
-  EXPECT_EQ(sinks[1]->wait().last.finish, FinishReason::cancelled);
-  EXPECT_EQ(sinks[0]->wait().last.finish, FinishReason::length);
+  const auto stays = std::make_shared<KeepingSink>();
+  const auto held = std::make_shared<GateSink>();
+  ASSERT_TRUE(replicas->submit(greedy(tokens(10, 0), 200), stays));
+  const auto handle = replicas->submit(greedy(tokens(10, 1), 200), held);
+  ASSERT_TRUE(handle);
+  held->wait_until_entered();
+  replicas->cancel(*handle);
+  held->open();
+  EXPECT_EQ(held->wait().last.finish, FinishReason::cancelled);
+  EXPECT_EQ(stays->wait().last.finish, FinishReason::length);
 }
 
 TEST(Replicas, AFullQueueIsNotTheEndWhileAnotherHasRoom) {
