@@ -209,8 +209,12 @@ std::string Replay::apply(const Frame& frame, LedgerRecord& record) {
   return "checkpoint record outside a checkpoint";
 }
 
-ScanEnd scan_segment(std::string_view bytes, bool adopt, ChainState& state, Replay& replay, const FrameVisitor& visit) {
-  ScanEnd out;
+ScanEnd scan_segment(std::string_view bytes, bool adopt, ChainState& state, Replay& replay, const FrameVisitor& visit,
+                     ScanEnd from) {
+  ScanEnd out = std::move(from);
+  out.kind = ScanEnd::Kind::end;
+  out.problem.clear();
+  out.newer = false;
   ChainHasher hasher;
   Frame frame;
   const auto bad = [&](std::string problem) {

@@ -88,9 +88,10 @@ struct ScanEnd {
 using FrameVisitor = std::function<void(const Frame&, const LedgerRecord&)>;
 
 // Walks a segment's records. `state` continues the previous segment's (or is taken from the segment's own header when
-// `adopt`); it is left after the last good record, like `replay`.
+// `adopt`); it is left after the last good record, like `replay`. `from`: where an earlier scan of the segment ended,
+// of which more has been read since.
 ScanEnd scan_segment(std::string_view bytes, bool adopt, ChainState& state, Replay& replay,
-                     const FrameVisitor& visit = {});
+                     const FrameVisitor& visit = {}, ScanEnd from = {});
 
 // Whether the bytes after a bad record at `offset` prove that it had been durable: then this is corruption; otherwise
 // it is a write that a crash cut short. `sequence` is the bad record's.

@@ -9,6 +9,8 @@
 namespace ganglion::metering {
 namespace {
 
+constexpr int kReadAgain = 3;
+
 class Walker {
  public:
   Walker(const AnchorList* anchors, const FrameVisitor& visit) : anchors_(anchors), visit_(visit) {
@@ -23,9 +25,16 @@ class Walker {
   }
 
   // False: the walk ends here.
-  bool segment(const SegmentFile& file, const std::string& bytes, bool first, bool sealed) {
+  bool segment(const SegmentFile& file, std::string bytes, bool first, bool sealed) {
     ++walk.report.segments;
-    const ScanEnd end = scan_segment(bytes, first, walk.state, walk.replay, visit_);
+    ScanEnd end = scan_segment(bytes, first, walk.state, walk.replay, visit_);
+    // A page of the live tail that was read before its record was written, and the next one after: read again.
+    for (int i = 0; i < kReadAgain && !sealed && end.kind == ScanEnd::Kind::bad; ++i) {
+      auto again = read_segment(file.path);
+      if (!again || again->size() < end.offset) break;
+      bytes = std::move(*again);
+      end = scan_segment(bytes, first, walk.state, walk.replay, visit_, std::move(end));
+    }
     walk.report.records += end.records;
     const Anchor* const anchor = anchor_of(file.epoch);
     if (end.kind == ScanEnd::Kind::bad || (sealed && end.records == 0)) {
@@ -117,10 +126,10 @@ core::Result<Walk> walk_segments(const std::string& directory, const AnchorList*
       if (!unused) return std::unexpected(unused.error());
       sealed = !*unused;
     }
-    const auto bytes = read_segment(file.path);
+    auto bytes = read_segment(file.path);
     if (!bytes) return std::unexpected(bytes.error());
     if (!sealed && used_bytes(*bytes) == 0) break;
-    if (!walker.segment(file, *bytes, i == 0, sealed) || !sealed) break;
+    if (!walker.segment(file, std::move(*bytes), i == 0, sealed) || !sealed) break;
   }
   walker.walk.report.open_intents = walker.walk.replay.open().size();
   return std::move(walker.walk);
