@@ -181,15 +181,15 @@ void Idempotency::recover() {
   if (rows && open_ == metering::OpenIntents::abort) {
     if (auto done = decide_all(*rows); !done) rows = std::unexpected(done.error());
   }
-  // Made anew beside a ledger that has records: what the one before it knew is missing until its time is over.
+  // Made anew beside a ledger that has records: what the one before it knew is missing until its time is over. Where
+  // that cannot be found out nothing is ever said to be missing.
   const bool beside_records = ledger_.stats().next_sequence > 2;  // a new one has its segment's own
-  const auto complete =
-      store_->complete_from(beside_records ? wall_ms() + std::chrono::milliseconds{options_.ttl}.count() : 0);
-  if (!rows || !complete) {
-    why_ = rows ? complete.error().message : rows.error().message;
+  const std::int64_t later = wall_ms() + std::chrono::milliseconds{options_.ttl}.count();
+  complete_from_ms_ = store_->complete_from(beside_records ? later : 0).value_or(INT64_MAX);
+  if (!rows) {
+    why_ = rows.error().message;
     return;
   }
-  complete_from_ms_ = *complete;
   load(*rows);
 }
 

@@ -255,6 +255,7 @@ asio::awaitable<core::Result<KeyShare::Claimed>> KeyShare::claim(Digest key, Dig
 
 void KeyShare::take(const Digest& key, const Digest& request, Taken taken) {
   Held& held = holds_[key];
+  if (held.silent && held.until <= std::chrono::steady_clock::now()) held = {};
   if (held.count++ == 0) held.request = request;
   held.claim = ++claims_;
   try {

@@ -185,6 +185,8 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
     if (!met) co_return std::unexpected(std::move(met.error()));
     if (met->answer) co_return co_await replay(request, std::move(met->answer));
     hold = std::move(met->hold);
+    // Another request of this gateway has it, or had it, and tells how it ends.
+    if (known.kind != Kind::fresh) hold.forget();
   }
   if (known.kind == Kind::fresh) {
     if (auto done = weigh(request); !done) co_return done;
@@ -198,10 +200,10 @@ boost::asio::awaitable<Worker::Done> Worker::serve_idempotent(Request& request) 
     const Done waited = co_await wait_elsewhere(claim);
     if (waited && known.kind == Kind::lead)
       known.claim->take(std::move(hold));
-    else if (elsewhere)
-      hold.forget();  // told as not billed, it would be free for others while that process runs it
+    else if (!elsewhere && known.kind == Kind::refused && known.error.kind == ErrorKind::overloaded)
+      hold.release();  // there was no room for it
     else
-      hold.release();  // another request of this gateway has the key
+      hold.forget();  // as above; told as not billed, it would be free for others although it runs, or is billed
     if (!waited) co_return waited;
   }
   if (known.kind != Kind::lead) request.budget = {};  // another's call answers it

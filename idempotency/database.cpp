@@ -260,18 +260,28 @@ core::Result<bool> Database::has(const Digest& key) {
   return result == SQLITE_ROW;
 }
 
+// Asked without a write but the first time: while one process takes another's place, the other may be writing.
 core::Result<std::int64_t> Database::complete_from(std::int64_t if_new) {
-  auto table = prepare("SELECT count(*) FROM sqlite_schema WHERE name='about'");
+  const auto table = first_number("SELECT 1 FROM sqlite_schema WHERE name='about'");
   if (!table) return std::unexpected(table.error());
-  if (table->step() != SQLITE_ROW) return failed();
-  if (table->number_at(0) == 0) return 0;  // made before this was asked for
-  auto added = prepare("INSERT INTO about SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM about)");
+  if (!*table) return 0;  // made before this was asked for
+  const auto known = first_number("SELECT complete_from_ms FROM about");
+  if (!known) return std::unexpected(known.error());
+  if (*known) return **known;
+  auto added = prepare("INSERT INTO about VALUES (?1)");
   if (!added) return std::unexpected(added.error());
   added->number(1, if_new);
   if (auto done = finish(*added); !done) return std::unexpected(done.error());
-  auto statement = prepare("SELECT complete_from_ms FROM about");
+  return if_new;
+}
+
+// Of the first row; nothing where there is none. The statement, and what it holds of the database, is gone afterwards.
+core::Result<std::optional<std::int64_t>> Database::first_number(std::string_view sql) {
+  auto statement = prepare(sql);
   if (!statement) return std::unexpected(statement.error());
-  if (statement->step() != SQLITE_ROW) return failed();
+  const int result = statement->step();
+  if (result == SQLITE_DONE) return std::optional<std::int64_t>{};
+  if (result != SQLITE_ROW) return failed();
   return statement->number_at(0);
 }
 

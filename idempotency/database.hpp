@@ -73,6 +73,7 @@ class Database {
   core::Result<void> run(std::string_view sql);
   core::Result<Statement> prepare(std::string_view sql);
   core::Result<void> finish(Statement& statement);
+  core::Result<std::optional<std::int64_t>> first_number(std::string_view sql);
   std::unexpected<core::Error> failed();
   core::Result<void> set_up();
   core::Result<void> empty_log();

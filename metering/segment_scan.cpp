@@ -214,7 +214,7 @@ ScanEnd scan_segment(std::string_view bytes, bool adopt, ChainState& state, Repl
   ScanEnd out = std::move(from);
   out.kind = ScanEnd::Kind::end;
   out.problem.clear();
-  out.newer = false;
+  out.newer = out.whole = false;
   ChainHasher hasher;
   Frame frame;
   const auto bad = [&](std::string problem) {
@@ -247,7 +247,10 @@ ScanEnd scan_segment(std::string_view bytes, bool adopt, ChainState& state, Repl
       return bad("sequence " + std::to_string(frame.sequence) + " where " + std::to_string(state.next_sequence) +
                  " is due");
     if (chain_of(rest, frame, state.chain, hasher) != frame.chain) return bad("hash chain broken");
-    if (std::string problem = replay.apply(frame, record); !problem.empty()) return bad(std::move(problem));
+    if (std::string problem = replay.apply(frame, record); !problem.empty()) {
+      out.whole = true;
+      return bad(std::move(problem));
+    }
     if (first) out.first_sequence = frame.sequence;
     out.durable_sequence = std::max(out.durable_sequence, frame.durable_sequence);
     state = {.next_sequence = frame.sequence + 1, .chain = frame.chain};

@@ -80,6 +80,7 @@ struct ScanEnd {
   std::uint64_t offset = 0;  // after the last good record
   std::string problem;       // of the bad one
   bool newer = false;        // which is whole, but of a format that only a newer program knows
+  bool whole = false;        // likewise, but not what can stand there
   std::uint64_t records = 0;
   std::uint64_t first_sequence = 0;
   std::uint64_t durable_sequence = 0;  // the highest that a record states

@@ -29,7 +29,8 @@ class Walker {
     ++walk.report.segments;
     ScanEnd end = scan_segment(bytes, first, walk.state, walk.replay, visit_);
     // A page of the live tail that was read before its record was written, and the next one after: read again.
-    for (int i = 0; i < kReadAgain && !sealed && end.kind == ScanEnd::Kind::bad; ++i) {
+    const auto torn = [&] { return end.kind == ScanEnd::Kind::bad && !end.newer && !end.whole; };
+    for (int i = 0; i < kReadAgain && !sealed && torn(); ++i) {
       auto again = read_segment(file.path);
       if (!again || again->size() < end.offset) break;
       bytes = std::move(*again);

@@ -49,7 +49,9 @@ class KeyDoubtTest : public KeyShareTest {
 
   // Until gateway A can be asked.
   void listening() {
-    for (int i = 0; i < 2'000 && !redis_.say({"PUBSUB", "CHANNELS"}).contains("idem:asked:A"); ++i) turn(10ms);
+    const auto heard = [&] { return redis_.say({"PUBSUB", "CHANNELS"}).contains("idem:asked:A"); };
+    for (int i = 0; i < 2'000 && !heard(); ++i) turn(10ms);
+    ASSERT_TRUE(heard());
   }
 
   metering::TempDir dir_{true};
@@ -161,7 +163,7 @@ TEST_F(KeyDoubtTest, ALateAnswerIsAboutTheClaimThatWasAskedFor) {
   ASSERT_EQ(mine.met, Met::mine);
   std::move(*asked).never_called();
   settle(a);
-  EXPECT_EQ(claim(b).met, Met::running);
+  EXPECT_NE(claim(b).met, Met::mine);
 }
 
 // A store that was moved away because it was damaged, or lost: what it knew may be billed.

@@ -187,7 +187,12 @@ TEST_F(KeyShareTest, WhoFollowedABilledCallDoesNotFreeItsKey) {
   ASSERT_TRUE(redis_.wait_ready());
   for (int i = 0; i < 10'000 && a.client.state() != net::RedisState::up; ++i) turn(std::chrono::milliseconds{1});
   follows.hold.release();
-  EXPECT_NE(claim(b).met, Met::mine);
+  Met met = Met::alone;
+  for (int i = 0; i < 10'000 && met == Met::alone; ++i) {
+    turn(std::chrono::milliseconds{1});
+    met = claim(b).met;
+  }
+  EXPECT_NE(met, Met::mine);
   EXPECT_EQ(claim_until(b, Met::answered), Met::answered);
 }
 
