@@ -121,10 +121,10 @@ core::Result<void> Database::set_up() {
   std::int64_t id = 0;
   std::int64_t version = 0;
   for (auto [pragma, value] : {std::pair{"PRAGMA application_id", &id}, std::pair{"PRAGMA user_version", &version}}) {
-    auto statement = prepare(pragma);
-    if (!statement) return std::unexpected(statement.error());
-    if (statement->step() != SQLITE_ROW) return failed();
-    *value = statement->number_at(0);
+    const auto number = first_number(pragma);
+    if (!number) return std::unexpected(number.error());
+    if (!*number) return failed();
+    *value = **number;
   }
   if (id == kApplicationId && version == kVersion) return {};  // `about` may be missing: it came later
   if (id != 0 || version != 0) {
